@@ -1,0 +1,72 @@
+# One static library per folder of src/, its unit tests (*_test.cc) in one program per folder.
+# The link lists below are the include arrows; tests/tidy checks that sources keep to them.
+include(GoogleTest)
+
+function(nanocp_module name)
+  cmake_parse_arguments(ARG "" "" "FOLDERS;LINK;TEST_LINK" ${ARGN})
+  set(sources)
+  set(tests)
+  foreach(folder ${ARG_FOLDERS})
+    file(GLOB found CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${folder}/*.cc)
+    foreach(source ${found})
+      if(source MATCHES "_test\\.cc$")
+        list(APPEND tests ${source})
+      else()
+        list(APPEND sources ${source})
+      endif()
+    endforeach()
+  endforeach()
+  if(sources)
+    add_library(nanocp_${name} STATIC ${sources})
+    target_link_libraries(nanocp_${name} PUBLIC nanocp_options ${ARG_LINK})
+  else()
+    add_library(nanocp_${name} INTERFACE)
+    target_link_libraries(nanocp_${name} INTERFACE nanocp_options ${ARG_LINK})
+  endif()
+  if(tests AND NOT NANOCP_FUZZ)
+    nanocp_test(${name}_test unit SOURCES ${tests} LINK nanocp_${name} ${ARG_TEST_LINK})
+  endif()
+endfunction()
+
+# nanocp_test(name label SOURCES ... LINK ...): a GoogleTest program, one CTest entry per case.
+function(nanocp_test name label)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;LINK" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 600)
+  endif()
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE ${ARG_LINK} GTest::gtest GTest::gtest_main)
+  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60
+    WORKING_DIRECTORY ${CMAKE_SOURCE_DIR}
+    PROPERTIES LABELS ${label} TIMEOUT ${ARG_TIMEOUT})
+endfunction()
+
+nanocp_module(base FOLDERS base LINK Threads::Threads)
+nanocp_module(plan FOLDERS plan LINK nanocp_base)
+
+# Host policy: no tensor, device or I/O.
+nanocp_module(request FOLDERS request LINK nanocp_plan)
+nanocp_module(kvcache FOLDERS kvcache LINK nanocp_request)
+nanocp_module(scheduler FOLDERS scheduler scheduler/policies LINK nanocp_kvcache)
+nanocp_module(engine FOLDERS engine LINK nanocp_scheduler)
+
+# Devices: no request.
+nanocp_module(tensor FOLDERS tensor LINK nanocp_base)
+nanocp_module(ops FOLDERS ops LINK nanocp_tensor nanocp_plan TEST_LINK nanocp_backend_cpu)
+include(${CMAKE_SOURCE_DIR}/cmake/backend_cpu.cmake)
+nanocp_module(comm FOLDERS comm comm/loopback LINK nanocp_tensor nanocp_plan)
+nanocp_module(model FOLDERS model
+  LINK nanocp_ops nanocp_comm nanocp_backend_cpu nlohmann_json::nlohmann_json)
+
+nanocp_module(text FOLDERS text LINK nanocp_plan nlohmann_json::nlohmann_json)
+nanocp_module(runner FOLDERS runner LINK nanocp_engine nanocp_model)
+
+if(EXISTS ${CMAKE_SOURCE_DIR}/apps/CMakeLists.txt)
+  add_subdirectory(apps)
+endif()
+if(EXISTS ${CMAKE_SOURCE_DIR}/tests/CMakeLists.txt)
+  add_subdirectory(tests)
+endif()
+if(NANOCP_BENCH AND EXISTS ${CMAKE_SOURCE_DIR}/bench/CMakeLists.txt AND NOT NANOCP_FUZZ)
+  add_subdirectory(bench)
+endif()

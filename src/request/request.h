@@ -1,0 +1,73 @@
+// What a client asked for, and how far it has come. Numbers only: no text, no device.
+// Owned by the engine; one thread.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "plan/ids.h"
+#include "plan/sampling_params.h"
+
+namespace nanocp::request {
+
+// Immutable after admission.
+struct Request {
+  std::vector<TokenId> prompt;          // at least one token
+  SamplingParams sampling;
+  int32_t max_tokens = 256;             // output limit, at least 1
+  int32_t min_tokens = 0;               // stop tokens are forbidden before this many outputs
+  std::vector<TokenId> stop_token_ids;  // besides the model's own end tokens
+  bool ignore_eos = false;              // the model's end tokens do not stop (stop_token_ids do)
+  int32_t priority = 0;                 // lower runs first; ties by arrival
+};
+
+enum class FinishReason { kNone, kStop, kLength, kCancelled, kError };
+
+inline const char* to_string(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kNone: return "none";
+    case FinishReason::kStop: return "stop";
+    case FinishReason::kLength: return "length";
+    case FinishReason::kCancelled: return "cancelled";
+    case FinishReason::kError: return "error";
+  }
+  return "unknown";
+}
+
+enum class SequenceStatus {
+  kWaiting,   // in the queue: new, or preempted with a prefix of its KV kept
+  kRunning,   // has rows in steps: prefill chunks or decode
+  kFinished,  // holds nothing
+};
+
+// A request and its progress. The engine sets `output`, the scheduler the rest.
+struct Sequence {
+  SequenceId id = 0;
+  Request request;
+  std::vector<TokenId> output;        // sampled so far
+  SequenceStatus status = SequenceStatus::kWaiting;
+  FinishReason finish_reason = FinishReason::kNone;
+  int64_t arrival_us = 0;
+  int64_t num_cached_tokens = 0;      // positions [0, n) have their K/V in the cache
+  InstanceId binding = kNoInstance;   // runs its rows
+  int32_t num_preemptions = 0;
+
+  int64_t num_prompt_tokens() const { return static_cast<int64_t>(request.prompt.size()); }
+  // Prompt and output together.
+  int64_t num_tokens() const {
+    return num_prompt_tokens() + static_cast<int64_t>(output.size());
+  }
+  TokenId token(int64_t position) const {
+    const int64_t num_prompt = num_prompt_tokens();
+    return position < num_prompt ? request.prompt[static_cast<size_t>(position)]
+                                 : output[static_cast<size_t>(position - num_prompt)];
+  }
+  // Decoding means that only the newest token has no K/V yet.
+  bool is_decoding() const { return !output.empty() && num_cached_tokens == num_tokens() - 1; }
+  // The last output token is never written to the cache.
+  int64_t max_cached_tokens() const { return num_prompt_tokens() + request.max_tokens - 1; }
+};
+
+}  // namespace nanocp::request
