@@ -29,7 +29,7 @@ class Random {
   uint64_t next() { return mix_bits(state_ += 0x9e3779b97f4a7c15ULL); }
   // Uniform in [0, bound). Requires: bound > 0. The bias is below bound / 2^64.
   uint64_t below(uint64_t bound) {
-    return static_cast<uint64_t>((static_cast<unsigned __int128>(next()) * bound) >> 64);
+    return static_cast<uint64_t>((static_cast<Wide>(next()) * bound) >> 64);
   }
   // Uniform in [low, high].
   int64_t between(int64_t low, int64_t high) {
@@ -38,6 +38,7 @@ class Random {
   double uniform() { return to_unit_interval(next()); }
 
  private:
+  __extension__ using Wide = unsigned __int128;
   uint64_t state_;
 };
 
