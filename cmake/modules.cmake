@@ -23,12 +23,13 @@ function(nanocp_module name)
     add_library(nanocp_${name} INTERFACE)
     target_link_libraries(nanocp_${name} INTERFACE nanocp_options ${ARG_LINK})
   endif()
-  if(tests AND NOT NANOCP_FUZZ)
+  if(tests AND NANOCP_TESTS)
     nanocp_test(${name}_test unit SOURCES ${tests} LINK nanocp_${name} ${ARG_TEST_LINK})
   endif()
 endfunction()
 
 # nanocp_test(name label SOURCES ... LINK ...): a GoogleTest program, one CTest entry per case.
+# Suites whose name starts with Slow also get the label slow; sanitizer presets leave them out.
 function(nanocp_test name label)
   cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;LINK" ${ARGN})
   if(NOT ARG_TIMEOUT)
@@ -36,9 +37,12 @@ function(nanocp_test name label)
   endif()
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE ${ARG_LINK} GTest::gtest GTest::gtest_main)
-  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60
-    WORKING_DIRECTORY ${CMAKE_SOURCE_DIR}
+  # Discovery before the run, not after the build: the sanitizers' environment is set by then.
+  set(common DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60 WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  gtest_discover_tests(${name} ${common} TEST_FILTER "-Slow*:*/Slow*"
     PROPERTIES LABELS ${label} TIMEOUT ${ARG_TIMEOUT})
+  gtest_discover_tests(${name} ${common} TEST_FILTER "Slow*:*/Slow*"
+    PROPERTIES LABELS "${label}\\;slow" TIMEOUT ${ARG_TIMEOUT})
 endfunction()
 
 nanocp_module(base FOLDERS base LINK Threads::Threads)
@@ -52,21 +56,19 @@ nanocp_module(engine FOLDERS engine LINK nanocp_scheduler)
 
 # Devices: no request.
 nanocp_module(tensor FOLDERS tensor LINK nanocp_base)
-nanocp_module(ops FOLDERS ops LINK nanocp_tensor nanocp_plan TEST_LINK nanocp_backend_cpu)
 include(${CMAKE_SOURCE_DIR}/cmake/backend_cpu.cmake)
+include(${CMAKE_SOURCE_DIR}/cmake/backend_device.cmake)
 nanocp_module(comm FOLDERS comm comm/loopback LINK nanocp_tensor nanocp_plan)
 nanocp_module(model FOLDERS model
-  LINK nanocp_ops nanocp_comm nanocp_backend_cpu nlohmann_json::nlohmann_json)
+  LINK nanocp_ops nanocp_comm nlohmann_json::nlohmann_json)
 
-nanocp_module(text FOLDERS text LINK nanocp_plan nlohmann_json::nlohmann_json)
-nanocp_module(runner FOLDERS runner LINK nanocp_engine nanocp_model)
+nanocp_module(text FOLDERS text LINK nanocp_plan nlohmann_json::nlohmann_json PkgConfig::UTF8PROC)
+nanocp_module(runner FOLDERS runner LINK nanocp_engine nanocp_model nanocp_backend_device)
 
 if(EXISTS ${CMAKE_SOURCE_DIR}/apps/CMakeLists.txt)
   add_subdirectory(apps)
 endif()
-if(EXISTS ${CMAKE_SOURCE_DIR}/tests/CMakeLists.txt)
-  add_subdirectory(tests)
-endif()
-if(NANOCP_BENCH AND EXISTS ${CMAKE_SOURCE_DIR}/bench/CMakeLists.txt AND NOT NANOCP_FUZZ)
+add_subdirectory(tests)
+if(NANOCP_BENCH AND EXISTS ${CMAKE_SOURCE_DIR}/bench/CMakeLists.txt)
   add_subdirectory(bench)
 endif()

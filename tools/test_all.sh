@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Everything CI runs: each preset built and tested, the CUDA build compiled, fuzzers, clang-tidy.
+# All steps run even after a failure; the last lines are a table of times and the total count.
+# Usage: tools/test_all.sh [STEP ...]   steps: cpu cuda asan tsan fuzz clang_tidy (default: all)
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+cd "$root"
+
+jobs="$(num_jobs)"
+logs="$root/build/logs"
+table=()
+num_passed=0
+num_failed=0
+
+build() {  # build PRESET [cmake options]
+  local preset="$1"
+  shift
+  cmake --preset "$preset" "$@" && cmake --build --preset "$preset" --parallel "$jobs"
+}
+
+run_ctest() {
+  without_aslr ctest --preset "$1" --parallel "$jobs" --no-tests=error
+}
+
+step_cpu() { build cpu && run_ctest cpu; }
+step_asan() { build asan && run_ctest asan; }
+step_tsan() { build tsan && run_ctest tsan; }
+step_fuzz() { build fuzz && run_ctest fuzz; }
+step_clang_tidy() { cmake --preset cpu && python3 tools/clang_tidy.py build/cpu --jobs "$jobs"; }
+
+# The program must build, link and answer on a host with or without a GPU.
+step_cuda() {
+  if [[ -z "$(find_nvcc)" ]]; then
+    echo "left out: no nvcc in PATH or /usr/local/cuda/bin, so the CUDA build was not compiled"
+    return 0
+  fi
+  build cuda -DNANOCP_TESTS=OFF -DNANOCP_BENCH=OFF && python3 tools/check_devices_command.py \
+    build/cuda/bin/nanocp
+}
+
+# Adds the counts of ctest's closing line to the totals; a step without one counts as one test.
+count_tests() {  # count_tests LOG STATUS; prints "passed failed"
+  local failed total
+  if read -r failed total < <(sed -nE \
+    's/^[0-9]+% tests passed, ([0-9]+) tests failed out of ([0-9]+).*/\1 \2/p' "$1" | tail -n 1); then
+    if [[ "$2" -ne 0 && "$failed" -eq 0 ]]; then failed=1 total=$((total + 1)); fi
+    echo "$((total - failed)) $failed"
+  elif [[ "$2" -eq 0 ]]; then
+    echo "1 0"
+  else
+    echo "0 1"
+  fi
+}
+
+run_step() {
+  local name="$1" log="$logs/$1.log" start=$SECONDS status=0 passed failed outcome=passed
+  echo "=== $name"
+  ("step_$name") </dev/null > >(tee "$log") 2>&1 || status=$?
+  read -r passed failed < <(count_tests "$log" "$status")
+  [[ "$status" -eq 0 ]] || outcome=FAILED
+  num_passed=$((num_passed + passed))
+  num_failed=$((num_failed + failed))
+  grep -q '^left out:' "$log" && outcome="left out" && num_passed=$((num_passed - passed)) && passed=0
+  table+=("$(printf '%-12s %-9s %6d s %6d passed %4d failed' \
+    "$name" "$outcome" $((SECONDS - start)) "$passed" "$failed")")
+}
+
+main() {
+  local steps=("$@") step
+  [[ ${#steps[@]} -gt 0 ]] || steps=(cpu cuda asan tsan fuzz clang_tidy)
+  for step in "${steps[@]}"; do
+    declare -F "step_$step" >/dev/null || { echo "unknown step: $step" >&2; exit 2; }
+  done
+  tools/install_packages.sh test
+  mkdir -p "$logs"
+  for step in "${steps[@]}"; do
+    run_step "$step"
+  done
+  echo
+  printf '%s\n' "${table[@]}"
+  echo "total $SECONDS s on $jobs jobs"
+  echo "$num_passed passed, $num_failed failed"
+  [[ "$num_failed" -eq 0 ]]
+}
+
+main "$@"
