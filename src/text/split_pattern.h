@@ -1,0 +1,20 @@
+// Cuts text into the pieces within which BPE merges. The patterns are written out by hand: they are
+// few, known by name, and run over every prompt. Pure functions, any thread.
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+namespace nanocp::text {
+
+enum class SplitPattern {
+  kNone,  // one piece
+  // 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+  (GPT-2, 2019)
+  kGpt2,
+};
+
+// Appends the pieces of `text` in order; together they are the whole text. Bytes that are not UTF-8
+// count as characters that are neither letter, number nor space.
+void split(SplitPattern pattern, std::string_view text, std::vector<std::string_view>& pieces);
+
+}  // namespace nanocp::text
