@@ -7,7 +7,11 @@
 #include <string>
 #include <vector>
 
+#include "ops/activation.h"
+#include "ops/rotary.h"
+#include "ops/topk_gate.h"
 #include "plan/ids.h"
+#include "tensor/weight.h"
 
 namespace nanocp::model {
 
@@ -45,43 +49,16 @@ struct AttentionSpec {
   int64_t cache_values_per_token() const {
     return kind == AttentionKind::kMla ? cache_k_dim() : int64_t{2} * num_kv_heads * head_dim;
   }
+
+  bool operator==(const AttentionSpec&) const = default;
 };
 
-enum class RotaryScaling { kNone, kLinear, kYarn };
-
-struct RotarySpec {
-  int32_t rotary_dim = 0;     // leading dims of a head that rotate (trailing rope part for MLA)
-  double theta = 10000.0;
-  bool interleaved = false;   // pairs (0,1),(2,3).. instead of (0,d/2),(1,d/2+1)..
-  RotaryScaling scaling = RotaryScaling::kNone;
-  double factor = 1.0;
-  double beta_fast = 32.0;    // YaRN (Peng et al., 2023)
-  double beta_slow = 1.0;
-  bool truncate = true;       // YaRN: round the correction range to whole dims
-  int64_t original_max_position = 0;
-  double cos_sin_scale = 1.0; // YaRN's attention factor on cos and sin
-};
-
-enum class RouterScore { kSoftmax, kSigmoid };
-// How the score of a group of experts is formed before whole groups are dropped.
-enum class RouterGroupScore { kNone, kMax, kTop2Sum };
-
-struct RouterSpec {
-  RouterScore score = RouterScore::kSoftmax;
-  RouterGroupScore group_score = RouterGroupScore::kNone;
-  bool correction_bias = false; // added to scores for the choice, not for the weights
-  bool router_bias = false;     // a bias of the router's linear layer (gpt-oss)
-  bool renormalize = false;     // divide the chosen weights by their sum
-  int32_t num_groups = 1;
-  int32_t topk_groups = 1;      // groups that stay
-  int32_t topk = 0;             // experts per token
-  float scaling = 1.0F;         // on the weights, last
-};
-
-enum class Activation {
-  kSwiglu,         // silu(gate) * up
-  kClampedSwiglu,  // gpt-oss: (up + 1) * gate * sigmoid(1.702 gate), gate <= 7, |up| <= 7
-};
+using ops::RotaryScaling;
+using ops::RotarySpec;
+using ops::Activation;
+using ops::RouterGroupScore;
+using ops::RouterScore;
+using ops::RouterSpec;
 
 struct MoeSpec {
   int32_t num_experts = 0;
@@ -90,11 +67,15 @@ struct MoeSpec {
   bool expert_bias = false;
   Activation activation = Activation::kSwiglu;
   RouterSpec router;
+
+  bool operator==(const MoeSpec&) const = default;
 };
 
 struct LayerSpec {
   bool is_moe = true;
   int32_t sliding_window = 0;  // tokens seen, the own one included; 0: all
+
+  bool operator==(const LayerSpec&) const = default;
 };
 
 enum class Quantization { kNone, kFp8Block, kMxfp4 };
@@ -103,6 +84,8 @@ struct QuantizationSpec {
   Quantization kind = Quantization::kNone;
   int32_t block_rows = 128;  // fp8
   int32_t block_cols = 128;
+
+  bool operator==(const QuantizationSpec&) const = default;
 };
 
 struct ModelSpec {
@@ -120,8 +103,13 @@ struct ModelSpec {
   RotarySpec rotary;
   MoeSpec moe;
   std::vector<LayerSpec> layers;  // [num_layers]
+  // Of tensors that are not quantised, for dummy weights and estimates; a checkpoint's own types
+  // go before it.
+  tensor::WeightFormat weight_format = tensor::WeightFormat::kBf16;
   QuantizationSpec quantization;
   std::vector<TokenId> eos_token_ids;
+
+  bool operator==(const ModelSpec&) const = default;
 };
 
 }  // namespace nanocp::model

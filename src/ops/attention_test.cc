@@ -1,0 +1,190 @@
+#include "ops/attention.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/random.h"
+
+namespace nanocp::ops {
+namespace {
+
+using tensor::Matrix;
+
+struct Case {
+  int heads, kv_heads, k_dim, v_dim, block_size, window;
+  bool latent;
+};
+constexpr Case kCases[] = {
+    {8, 2, 16, 16, 16, 0, false},  {4, 4, 64, 64, 16, 0, false},  {16, 2, 128, 128, 16, 0, false},
+    {8, 2, 16, 16, 16, 24, false}, {8, 1, 40, 32, 16, 0, true},   {16, 1, 576, 512, 16, 0, true},
+    {6, 3, 20, 20, 7, 5, false},   {8, 8, 32, 32, 128, 100, false}, {140, 1, 24, 16, 4, 0, true},
+};
+
+// A cache full of random numbers and a sequence whose blocks lie anywhere in it.
+struct Fixture {
+  explicit Fixture(const Case& c, uint64_t seed) : random(seed) {
+    desc = {.num_heads = c.heads, .num_kv_heads = c.kv_heads, .k_dim = c.k_dim, .v_dim = c.v_dim,
+            .block_size = c.block_size, .sliding_window = c.window,
+            .softmax_scale = 1.0F / std::sqrt(static_cast<float>(c.k_dim))};
+    const int64_t per_block = int64_t{c.kv_heads} * c.block_size * c.k_dim;
+    memory.resize(static_cast<size_t>(2 * kBlocks * per_block));
+    for (float& value : memory) value = static_cast<float>(random.uniform() * 2 - 1);
+    cache = {.k = memory.data(), .v = c.latent ? memory.data() : memory.data() + kBlocks * per_block,
+             .block_stride = per_block, .head_stride = int64_t{c.block_size} * c.k_dim,
+             .k_token_stride = c.k_dim, .v_token_stride = c.k_dim, .num_blocks = kBlocks};
+    for (BlockId b = 0; b < kBlocks; ++b) blocks.push_back(b);
+    for (size_t i = blocks.size() - 1; i > 0; --i) std::swap(blocks[i], blocks[random.below(i + 1)]);
+    for (int32_t i = 0; i < kBlocks; ++i) block_idx.push_back(i);
+  }
+
+  AttentionItem item(int32_t rows, int32_t first_position) {
+    return {.source = 0, .row_begin = 0, .num_rows = rows, .first_position = first_position,
+            .sequence = 1, .blocks = blocks, .block_idx = block_idx};
+  }
+
+  static constexpr int kBlocks = 48;
+  Random random;
+  AttentionDesc desc;
+  KvCacheView cache;
+  std::vector<float> memory;
+  std::vector<BlockId> blocks;
+  std::vector<int32_t> block_idx;
+};
+
+struct Partials {
+  Partials(int64_t rows, const AttentionDesc& desc)
+      : out(out_buffer.resize(rows, int64_t{desc.num_heads} * desc.v_dim)),
+        lse(lse_buffer.resize(rows, desc.num_heads)) {
+    clear_partials(out, lse);
+  }
+  tensor::MatrixBuffer out_buffer, lse_buffer;
+  Matrix out, lse;
+};
+
+Matrix random_queries(tensor::MatrixBuffer& buffer, int64_t rows, int64_t cols, Random& random) {
+  const Matrix q = buffer.resize(rows, cols);
+  for (int64_t i = 0; i < rows * cols; ++i) q.data[i] = static_cast<float>(random.uniform() * 4 - 2);
+  return q;
+}
+
+void expect_equal(const Partials& got, const Partials& want, const std::string& what) {
+  for (int64_t r = 0; r < want.out.rows; ++r) {
+    for (int64_t c = 0; c < want.out.cols; ++c) {
+      ASSERT_NEAR(got.out.row(r)[c], want.out.row(r)[c], 3e-6F) << what << " row " << r;
+    }
+    for (int64_t h = 0; h < want.lse.cols; ++h) {
+      if (std::isinf(want.lse.row(r)[h])) {
+        ASSERT_EQ(got.lse.row(r)[h], want.lse.row(r)[h]) << what;
+      } else {
+        ASSERT_NEAR(got.lse.row(r)[h], want.lse.row(r)[h], 1e-5F) << what;
+      }
+    }
+  }
+}
+
+TEST(PagedAttention, EqualsReference) {
+  for (int num_threads : {1, 4}) {
+    ThreadPool pool(num_threads);
+    for (const Case& c : kCases) {
+      for (int32_t rows : {1, 3, 40}) {
+        Fixture f(c, 21);
+        const int32_t max_first = Fixture::kBlocks * c.block_size - rows;
+        const std::vector<AttentionItem> items = {
+            f.item(rows, static_cast<int32_t>(f.random.between(0, max_first)))};
+        tensor::MatrixBuffer buffer;
+        const Matrix q = random_queries(buffer, rows, int64_t{c.heads} * c.k_dim, f.random);
+        Partials got(rows, f.desc), want(rows, f.desc);
+        paged_attention({&pool}, {f.desc, f.cache, items, q, got.out, got.lse});
+        paged_attention_reference({f.desc, f.cache, items, q, want.out, want.lse});
+        expect_equal(got, want, "heads " + std::to_string(c.heads));
+      }
+    }
+  }
+}
+
+// Any cut of the blocks into shards gives the whole after the merge, empty shards included.
+TEST(PagedAttention, MergesShardsToTheWhole) {
+  ThreadPool pool(2);
+  for (const Case& c : kCases) {
+    Fixture f(c, 22);
+    const int32_t rows = 5;
+    const auto item = f.item(rows, static_cast<int32_t>(f.random.between(60, 100)));
+    tensor::MatrixBuffer buffer;
+    const Matrix q = random_queries(buffer, rows, int64_t{c.heads} * c.k_dim, f.random);
+    Partials whole(rows, f.desc), merged(rows, f.desc);
+    paged_attention({&pool}, {f.desc, f.cache, std::span(&item, 1), q, whole.out, whole.lse});
+    std::vector<std::vector<BlockId>> blocks(4);  // shard 3 stays empty
+    std::vector<std::vector<int32_t>> block_idx(4);
+    for (size_t i = 0; i < f.blocks.size(); ++i) {
+      const uint64_t shard = f.random.below(3);
+      blocks[shard].push_back(f.blocks[i]);
+      block_idx[shard].push_back(f.block_idx[i]);
+    }
+    for (size_t shard = 0; shard < blocks.size(); ++shard) {
+      AttentionItem part = item;
+      part.blocks = blocks[shard];
+      part.block_idx = block_idx[shard];
+      Partials partial(rows, f.desc);
+      paged_attention({&pool}, {f.desc, f.cache, std::span(&part, 1), q, partial.out, partial.lse});
+      for (int64_t r = 0; r < rows; ++r) {
+        merge_partials(merged.out.row_span(r), merged.lse.row_span(r), partial.out.row_span(r),
+                       partial.lse.row_span(r));
+      }
+    }
+    expect_equal(merged, whole, "merged");
+  }
+}
+
+TEST(PagedAttention, RowThatSeesNothingIsNeutral) {
+  ThreadPool pool(1);
+  Fixture f(kCases[0], 23);
+  AttentionItem item = f.item(1, 3);
+  item.blocks = item.blocks.subspan(1);  // positions from 16 on only
+  item.block_idx = item.block_idx.subspan(1);
+  tensor::MatrixBuffer buffer;
+  const Matrix q = random_queries(buffer, 1, 8 * 16, f.random);
+  Partials got(1, f.desc);
+  std::fill_n(got.out.data, got.out.cols, 9.0F);
+  paged_attention({&pool}, {f.desc, f.cache, std::span(&item, 1), q, got.out, got.lse});
+  for (int64_t c = 0; c < got.out.cols; ++c) EXPECT_EQ(got.out.row(0)[c], 0.0F);
+  for (int64_t h = 0; h < 8; ++h) EXPECT_EQ(got.lse.row(0)[h], -INFINITY);
+  Partials both(1, f.desc);
+  merge_partials(both.out.row_span(0), both.lse.row_span(0), got.out.row_span(0), got.lse.row_span(0));
+  for (int64_t c = 0; c < got.out.cols; ++c) EXPECT_EQ(both.out.row(0)[c], 0.0F);
+}
+
+TEST(ApplySinks, EqualsAnExtraTokenWithoutValue) {
+  Partials p(1, {.num_heads = 2, .num_kv_heads = 1, .k_dim = 4, .v_dim = 2});
+  const float out[4] = {1.0F, 2.0F, 3.0F, 4.0F};
+  std::copy_n(out, 4, p.out.data);
+  p.lse.data[0] = std::log(3.0F);
+  p.lse.data[1] = -INFINITY;
+  const std::vector<float> sinks = {std::log(1.0F), 5.0F};
+  apply_sinks(p.out, p.lse, sinks);
+  EXPECT_NEAR(p.out.data[0], 0.75F, 1e-6F);
+  EXPECT_NEAR(p.out.data[1], 1.5F, 1e-6F);
+  EXPECT_EQ(p.out.data[2], 0.0F);
+}
+
+TEST(AppendKv, WritesWhereAttentionReads) {
+  for (const Case& c : kCases) {
+    Fixture f(c, 24);
+    const int64_t values = c.latent ? c.k_dim : int64_t{c.kv_heads} * (c.k_dim + c.v_dim);
+    std::vector<float> kv(static_cast<size_t>(values));
+    for (size_t i = 0; i < kv.size(); ++i) kv[i] = static_cast<float>(i);
+    const int64_t slot = 5 * c.block_size + c.block_size - 1;
+    append_kv(f.desc, f.cache, kv, slot);
+    for (int h = 0; h < c.kv_heads; ++h) {
+      const int64_t at = 5 * f.cache.block_stride + h * f.cache.head_stride +
+                         (c.block_size - 1) * f.cache.k_token_stride;
+      EXPECT_EQ(f.cache.k[at + 1], static_cast<float>(h * c.k_dim + 1));
+      const int v_first = c.latent ? 0 : c.kv_heads * c.k_dim + h * c.v_dim;
+      EXPECT_EQ(f.cache.v[at + 1], static_cast<float>(v_first + 1));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace nanocp::ops
