@@ -20,8 +20,8 @@ struct SamplingParams {
   float frequency_penalty = 0.0F;    // subtracted per occurrence in the output
   uint64_t seed = 0;                 // random bits are counter_random(seed, output position)
   int32_t num_logprobs = -1;         // -1 none; k >= 0: the chosen token's and the k best
-  std::vector<std::pair<TokenId, float>> logit_bias;  // added to the logits
-  std::vector<TokenId> forbidden_tokens;  // set by the engine, e.g. stop tokens before min_tokens
+  std::vector<std::pair<TokenId, float>> logit_bias = {};  // added to the logits
+  std::vector<TokenId> forbidden_tokens = {};  // set by the engine, e.g. stop tokens before min_tokens
 };
 
 }  // namespace nanocp

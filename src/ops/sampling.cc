@@ -1,0 +1,287 @@
+#include "ops/sampling.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "base/check.h"
+#include "base/random.h"
+
+namespace nanocp::ops {
+namespace {
+
+constexpr float kImpossible = -std::numeric_limits<float>::infinity();
+constexpr float kGreedyTemperature = 1e-5F;
+
+struct Candidate {
+  TokenId token;
+  float logit;
+  double weight;  // exp((logit - max) / temperature), in proportion to the probability
+};
+
+bool better(float a_logit, TokenId a, float b_logit, TokenId b) {
+  return a_logit != b_logit ? a_logit > b_logit : a < b;
+}
+
+bool better_candidate(const Candidate& a, const Candidate& b) {
+  return better(a.logit, a.token, b.logit, b.token);
+}
+
+float defined(float logit) {
+  if (std::isnan(logit)) return kImpossible;
+  return std::min(logit, std::numeric_limits<float>::max());
+}
+
+float& at(std::span<float> logits, TokenId token) {
+  return logits[static_cast<size_t>(token)];
+}
+
+bool in_vocab(std::span<const float> logits, TokenId token) {
+  return token >= 0 && static_cast<size_t>(token) < logits.size();
+}
+
+void apply_repetition(std::span<float> logits, float penalty, const SamplingHistory& history) {
+  std::vector<bool> seen(logits.size(), false);
+  for (const auto tokens : {history.prompt, history.output}) {
+    for (const TokenId token : tokens) {
+      if (!in_vocab(logits, token) || seen[static_cast<size_t>(token)]) continue;
+      seen[static_cast<size_t>(token)] = true;
+      float& logit = at(logits, token);
+      logit = defined(logit > 0.0F ? logit / penalty : logit * penalty);
+    }
+  }
+}
+
+void apply_output_penalties(std::span<float> logits, const SamplingParams& params,
+                            std::span<const TokenId> output) {
+  std::vector<int32_t> counts(logits.size(), 0);
+  for (const TokenId token : output) {
+    if (in_vocab(logits, token)) ++counts[static_cast<size_t>(token)];
+  }
+  for (const TokenId token : output) {
+    if (!in_vocab(logits, token)) continue;
+    int32_t& count = counts[static_cast<size_t>(token)];
+    if (count == 0) continue;  // done at an earlier occurrence
+    float& logit = at(logits, token);
+    logit = defined(logit - params.frequency_penalty * static_cast<float>(count) -
+                    params.presence_penalty);
+    count = 0;
+  }
+}
+
+void adjust_logits(std::span<float> logits, const SamplingParams& params,
+                   const SamplingHistory& history) {
+  for (const auto& [token, bias] : params.logit_bias) {
+    if (in_vocab(logits, token)) at(logits, token) = defined(at(logits, token) + bias);
+  }
+  for (const TokenId token : params.forbidden_tokens) {
+    if (in_vocab(logits, token)) at(logits, token) = kImpossible;
+  }
+  if (params.repetition_penalty != 1.0F) {
+    apply_repetition(logits, params.repetition_penalty, history);
+  }
+  if (params.presence_penalty != 0.0F || params.frequency_penalty != 0.0F) {
+    apply_output_penalties(logits, params, history.output);
+  }
+}
+
+TokenId argmax(std::span<const float> logits) {
+  const auto best = std::max_element(logits.begin(), logits.end());
+  return static_cast<TokenId>(best - logits.begin());
+}
+
+// Of all tokens that min_p keeps.
+std::vector<Candidate> make_candidates(std::span<const float> logits, float max_logit,
+                                       const SamplingParams& params) {
+  std::vector<Candidate> candidates;
+  candidates.reserve(logits.size());
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const double distance = static_cast<double>(logits[i]) - static_cast<double>(max_logit);
+    const double weight = std::exp(distance / static_cast<double>(params.temperature));
+    if (weight == 0.0 || weight < static_cast<double>(params.min_p)) continue;
+    candidates.push_back({static_cast<TokenId>(i), logits[i], weight});
+  }
+  return candidates;
+}
+
+void keep_top_k(std::vector<Candidate>& candidates, int32_t top_k) {
+  const auto k = static_cast<size_t>(top_k);
+  if (top_k <= 0 || k >= candidates.size()) return;
+  std::nth_element(candidates.begin(), candidates.begin() + top_k, candidates.end(),
+                   better_candidate);
+  candidates.resize(k);
+}
+
+// Sorts only as far as needed: the set is small in most vocabularies of 100,000 tokens.
+void keep_top_p(std::vector<Candidate>& candidates, float top_p) {
+  if (top_p >= 1.0F) return;
+  double total = 0.0;
+  for (const Candidate& candidate : candidates) total += candidate.weight;
+  const double wanted = static_cast<double>(top_p) * total;
+  double covered = 0.0;
+  size_t num_sorted = 0;
+  for (size_t count = 0; count < candidates.size(); ++count) {
+    if (count == num_sorted) {
+      num_sorted = std::min(candidates.size(), std::max<size_t>(64, 4 * num_sorted));
+      std::partial_sort(candidates.begin() + static_cast<std::ptrdiff_t>(count),
+                        candidates.begin() + static_cast<std::ptrdiff_t>(num_sorted),
+                        candidates.end(), better_candidate);
+    }
+    covered += candidates[count].weight;
+    if (covered >= wanted) {
+      candidates.resize(count + 1);
+      return;
+    }
+  }
+}
+
+TokenId draw(std::span<const Candidate> candidates, uint64_t random_bits) {
+  double best_time = std::numeric_limits<double>::infinity();
+  TokenId best = candidates.front().token;
+  for (const Candidate& candidate : candidates) {
+    const double v = to_unit_interval(mix_bits(
+        random_bits + (static_cast<uint64_t>(candidate.token) + 1) * 0x9e3779b97f4a7c15ULL));
+    // -log(1 - v) >= v, so that most tokens need no logarithm.
+    if (v > best_time * candidate.weight) continue;
+    const double time = -std::log1p(-v) / candidate.weight;
+    if (time < best_time || (time == best_time && candidate.token < best)) {
+      best_time = time;
+      best = candidate.token;
+    }
+  }
+  return best;
+}
+
+TokenId lowest_allowed(std::span<const float> logits, const SamplingParams& params) {
+  std::vector<TokenId> forbidden = params.forbidden_tokens;
+  std::sort(forbidden.begin(), forbidden.end());
+  TokenId token = 0;
+  for (const TokenId next : forbidden) token += next == token ? 1 : 0;
+  return in_vocab(logits, token) ? token : 0;
+}
+
+TokenId choose(std::span<const float> logits, const SamplingParams& params, uint64_t random_bits) {
+  const TokenId best = argmax(logits);
+  const float max_logit = logits[static_cast<size_t>(best)];
+  if (max_logit == kImpossible) return lowest_allowed(logits, params);
+  if (params.temperature < kGreedyTemperature || params.top_k == 1) return best;
+  std::vector<Candidate> candidates = make_candidates(logits, max_logit, params);
+  keep_top_k(candidates, params.top_k);
+  keep_top_p(candidates, params.top_p);
+  return draw(candidates, random_bits);
+}
+
+double log_sum_exp(std::span<const float> logits) {
+  const float max_logit = *std::max_element(logits.begin(), logits.end());
+  if (max_logit == kImpossible) return 0.0;
+  double sum = 0.0;
+  for (const float logit : logits) {
+    sum += std::exp(static_cast<double>(logit) - static_cast<double>(max_logit));
+  }
+  return static_cast<double>(max_logit) + std::log(sum);
+}
+
+std::vector<std::pair<TokenId, float>> top_logprobs(std::span<const float> logits, int32_t count,
+                                                    double log_total) {
+  std::vector<TokenId> order(logits.size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<TokenId>(i);
+  const auto num_wanted = std::min(static_cast<size_t>(count), order.size());
+  std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(num_wanted),
+                    order.end(), [&](TokenId a, TokenId b) {
+                      return better(logits[static_cast<size_t>(a)], a,
+                                    logits[static_cast<size_t>(b)], b);
+                    });
+  std::vector<std::pair<TokenId, float>> best;
+  for (size_t i = 0; i < num_wanted; ++i) {
+    const double logit = logits[static_cast<size_t>(order[i])];
+    best.emplace_back(order[i], static_cast<float>(logit - log_total));
+  }
+  return best;
+}
+
+}  // namespace
+
+SampledChoice sample(std::span<float> logits, const SamplingParams& params,
+                     const SamplingHistory& history, uint64_t random_bits) {
+  NANOCP_CHECK(!logits.empty());
+  for (float& logit : logits) logit = defined(logit);
+  SampledChoice choice;
+  if (params.num_logprobs < 0) {
+    adjust_logits(logits, params, history);
+    choice.token = choose(logits, params, random_bits);
+    return choice;
+  }
+  const std::vector<float> raw(logits.begin(), logits.end());
+  adjust_logits(logits, params, history);
+  choice.token = choose(logits, params, random_bits);
+  const double log_total = log_sum_exp(raw);
+  const double logit = raw[static_cast<size_t>(choice.token)];
+  choice.logprob = static_cast<float>(logit - log_total);
+  choice.top_logprobs = top_logprobs(raw, params.num_logprobs, log_total);
+  return choice;
+}
+
+namespace {
+
+template <typename T>
+Error out_of_range(const char* name, T value, const char* range) {
+  std::string text = std::to_string(value);
+  return invalid_argument(std::string(name) + " is " + text + ", must be " + range);
+}
+
+Status check_token(const char* name, TokenId token, int32_t vocab_size) {
+  if (token >= 0 && token < vocab_size) return ok_status();
+  return invalid_argument(std::string(name) + " names token " + std::to_string(token) +
+                          ", must be between 0 and " + std::to_string(vocab_size - 1));
+}
+
+// NaN fails every comparison, so ranges are written as what must hold.
+Status check_ranges(const SamplingParams& params) {
+  constexpr float kMax = std::numeric_limits<float>::max();
+  const auto within = [](float value, float low, float high) {
+    return value >= low && value <= high;
+  };
+  if (!within(params.temperature, 0.0F, kMax)) {
+    return out_of_range("temperature", params.temperature, "0 or more");
+  }
+  if (params.top_k < 0) return out_of_range("top_k", params.top_k, "0 (all tokens) or more");
+  if (!(params.top_p > 0.0F && params.top_p <= 1.0F)) {
+    return out_of_range("top_p", params.top_p, "above 0 and at most 1");
+  }
+  if (!(params.min_p >= 0.0F && params.min_p < 1.0F)) {
+    return out_of_range("min_p", params.min_p, "at least 0 and below 1");
+  }
+  if (!(params.repetition_penalty > 0.0F && params.repetition_penalty <= kMax)) {
+    return out_of_range("repetition_penalty", params.repetition_penalty, "above 0");
+  }
+  if (!within(params.presence_penalty, -2.0F, 2.0F)) {
+    return out_of_range("presence_penalty", params.presence_penalty, "between -2 and 2");
+  }
+  if (!within(params.frequency_penalty, -2.0F, 2.0F)) {
+    return out_of_range("frequency_penalty", params.frequency_penalty, "between -2 and 2");
+  }
+  return ok_status();
+}
+
+}  // namespace
+
+Status check_sampling_params(const SamplingParams& params, int32_t vocab_size) {
+  NANOCP_RETURN_IF_ERROR(check_ranges(params));
+  if (params.num_logprobs < -1 || params.num_logprobs > vocab_size) {
+    return invalid_argument("logprobs is " + std::to_string(params.num_logprobs) +
+                            ", must be between 0 and " + std::to_string(vocab_size));
+  }
+  for (const auto& [token, bias] : params.logit_bias) {
+    NANOCP_RETURN_IF_ERROR(check_token("logit_bias", token, vocab_size));
+    if (!(bias >= -100.0F && bias <= 100.0F)) {
+      return out_of_range("logit_bias", bias, "between -100 and 100");
+    }
+  }
+  for (const TokenId token : params.forbidden_tokens) {
+    NANOCP_RETURN_IF_ERROR(check_token("forbidden_tokens", token, vocab_size));
+  }
+  return ok_status();
+}
+
+}  // namespace nanocp::ops
