@@ -25,19 +25,19 @@ enum class AttentionKind {
 struct AttentionSpec {
   AttentionKind kind = AttentionKind::kGqa;
   int32_t num_heads = 0;
-  int32_t num_kv_heads = 0;   // 1 in the latent space of MLA
-  int32_t head_dim = 0;       // GQA: of q, k and v
+  int32_t num_kv_heads = 0;  // 1 in the latent space of MLA
+  int32_t head_dim = 0;      // GQA: of q, k and v
   bool qkv_bias = false;
   bool output_bias = false;
-  bool qk_norm = false;       // RMS norm over head_dim of each q and k head, before the rotation
-  bool sinks = false;         // one learned logit per head in the softmax denominator (gpt-oss)
+  bool qk_norm = false;  // RMS norm over head_dim of each q and k head, before the rotation
+  bool sinks = false;    // one learned logit per head in the softmax denominator (gpt-oss)
   // MLA only.
-  int32_t q_lora_rank = 0;    // 0: the query is projected directly
+  int32_t q_lora_rank = 0;  // 0: the query is projected directly
   int32_t kv_lora_rank = 0;
   int32_t qk_nope_head_dim = 0;
   int32_t qk_rope_head_dim = 0;
   int32_t v_head_dim = 0;
-  float softmax_scale = 0.0F; // of q.k, YaRN's factor included
+  float softmax_scale = 0.0F;  // of q.k, YaRN's factor included
 
   // Widths as the KV cache and the exchange see them (latent space for MLA).
   int32_t cache_k_dim() const {
@@ -53,9 +53,9 @@ struct AttentionSpec {
   bool operator==(const AttentionSpec&) const = default;
 };
 
+using ops::Activation;
 using ops::RotaryScaling;
 using ops::RotarySpec;
-using ops::Activation;
 using ops::RouterGroupScore;
 using ops::RouterScore;
 using ops::RouterSpec;
@@ -90,11 +90,11 @@ struct QuantizationSpec {
 
 struct ModelSpec {
   Family family = Family::kQwen3Moe;
-  std::string architecture;     // as in config.json
+  std::string architecture;  // as in config.json
   int32_t vocab_size = 0;
   int32_t hidden_size = 0;
   int32_t num_layers = 0;
-  int32_t num_nextn_layers = 0; // multi-token-prediction layers in the checkpoint, not used
+  int32_t num_nextn_layers = 0;  // multi-token-prediction layers in the checkpoint, not used
   int64_t max_position = 0;
   float rms_norm_eps = 1e-6F;
   bool tie_word_embeddings = false;

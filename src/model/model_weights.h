@@ -28,15 +28,15 @@ struct GqaWeights {
 };
 
 struct MlaWeights {
-  LinearWeights q_a;               // [q_lora_rank, hidden]; empty view without q_lora
-  std::vector<float> q_a_norm;     // [q_lora_rank]
-  LinearWeights q_b;               // [heads * (nope + rope), q_lora_rank or hidden]
-  LinearWeights kv_a;              // [kv_lora_rank + rope, hidden]
-  std::vector<float> kv_a_norm;    // [kv_lora_rank]
+  LinearWeights q_a;             // [q_lora_rank, hidden]; empty view without q_lora
+  std::vector<float> q_a_norm;   // [q_lora_rank]
+  LinearWeights q_b;             // [heads * (nope + rope), q_lora_rank or hidden]
+  LinearWeights kv_a;            // [kv_lora_rank + rope, hidden]
+  std::vector<float> kv_a_norm;  // [kv_lora_rank]
   // Per head h: absorbed query = k_up[h] x q_nope, value = v_up[h] x latent output.
   std::vector<tensor::WeightView> k_up;  // [heads] of [kv_lora_rank, nope], transposed at load
   std::vector<tensor::WeightView> v_up;  // [heads] of [v_head_dim, kv_lora_rank]
-  LinearWeights o;                 // [hidden, heads * v_head_dim]
+  LinearWeights o;                       // [hidden, heads * v_head_dim]
 };
 
 struct LayerWeights {
@@ -44,18 +44,18 @@ struct LayerWeights {
   std::vector<float> post_attention_norm;  // [hidden]
   GqaWeights gqa;                          // by AttentionSpec::kind
   MlaWeights mla;
-  GatedMlpWeights dense;                   // layers without experts
-  LinearWeights router;                    // [num_experts, hidden]
-  std::vector<float> correction_bias;      // [num_experts], empty if none
-  std::vector<GatedMlpWeights> experts;    // [num_experts]
-  GatedMlpWeights shared;                  // shared experts as one MLP; empty views if none
+  GatedMlpWeights dense;                 // layers without experts
+  LinearWeights router;                  // [num_experts, hidden]
+  std::vector<float> correction_bias;    // [num_experts], empty if none
+  std::vector<GatedMlpWeights> experts;  // [num_experts]
+  GatedMlpWeights shared;                // shared experts as one MLP; empty views if none
 };
 
 struct ModelWeights {
-  tensor::WeightView embedding;     // [vocab, hidden]
-  std::vector<LayerWeights> layers; // [num_layers]
-  std::vector<float> final_norm;    // [hidden]
-  LinearWeights lm_head;            // [vocab, hidden]
+  tensor::WeightView embedding;      // [vocab, hidden]
+  std::vector<LayerWeights> layers;  // [num_layers]
+  std::vector<float> final_norm;     // [hidden]
+  LinearWeights lm_head;             // [vocab, hidden]
   // Keeps mapped files and converted buffers alive.
   std::vector<std::shared_ptr<const void>> owned;
 };
