@@ -3,7 +3,10 @@ add_library(nanocp_options INTERFACE)
 target_include_directories(nanocp_options INTERFACE ${CMAKE_SOURCE_DIR}/src)
 target_compile_definitions(nanocp_options INTERFACE NANOCP_TEST_SCALE=${NANOCP_TEST_SCALE})
 target_compile_options(nanocp_options INTERFACE
-  $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wconversion;-Wno-sign-conversion;-Werror>)
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wconversion;-Wno-sign-conversion>)
+if(NANOCP_WARNINGS_AS_ERRORS)
+  target_compile_options(nanocp_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
+endif()
 
 if(NANOCP_SANITIZE)
   target_compile_options(nanocp_options INTERFACE

@@ -18,27 +18,25 @@ FILE_LIMIT_S = 300
 
 
 def sources(build, only):
-    """One entry per source file, whatever number of times it is compiled."""
-    commands = json.loads((build / "compile_commands.json").read_text())
-    found = set()
-    for command in commands:
+    """Compile commands by file name, one for each file however often it is compiled."""
+    commands = {}
+    for command in json.loads((build / "compile_commands.json").read_text()):
         path = Path(command["directory"], command["file"]).resolve()
         if not path.is_relative_to(ROOT) or path.is_relative_to(build):
             continue
-        relative = path.relative_to(ROOT).as_posix()
-        if not relative.startswith(("src/", "apps/")) or relative.endswith("_test.cc"):
+        name = path.relative_to(ROOT).as_posix()
+        if not name.startswith(("src/", "apps/")) or name.endswith(("_test.cc", ".cu")):
             continue
-        if relative.endswith(".cu"):
-            continue
-        if not only or relative in only:
-            found.add(relative)
-    # Large files first, so that no long one is left for the end.
-    return sorted(found, key=lambda name: -(ROOT / name).stat().st_size)
+        if not only or name in only:
+            commands[name] = command
+    return commands
 
 
-def check(build, name):
+def check(database, name):
     start = time.monotonic()
-    command = ["clang-tidy", "-p", str(build), "--quiet", str(ROOT / name)]
+    # The compile commands are gcc's and may turn off warnings that clang does not know.
+    extra = "--extra-arg=-Wno-unknown-warning-option"
+    command = ["clang-tidy", "-p", str(database), "--quiet", extra, str(ROOT / name)]
     try:
         result = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, timeout=FILE_LIMIT_S, check=False
@@ -62,12 +60,17 @@ def main():
     parser.add_argument("files", nargs="*", help="relative to the repository root")
     arguments = parser.parse_args()
     build = arguments.build.resolve()
-    names = sources(build, set(arguments.files))
-    if not names:
+    commands = sources(build, set(arguments.files))
+    if not commands:
         sys.exit(f"no sources of src/ or apps/ in {build}/compile_commands.json")
+    database = build / "clang_tidy"
+    database.mkdir(exist_ok=True)
+    (database / "compile_commands.json").write_text(json.dumps(list(commands.values())))
+    # Large files first, so that no long one is left for the end.
+    names = sorted(commands, key=lambda name: -(ROOT / name).stat().st_size)
     failed = []
     with ThreadPoolExecutor(max_workers=arguments.jobs) as pool:
-        for name, passed, text, seconds in pool.map(lambda name: check(build, name), names):
+        for name, passed, text, seconds in pool.map(lambda name: check(database, name), names):
             print(f"{'ok' if passed else 'FAILED'} {name} ({seconds:.1f} s)", flush=True)
             if not passed:
                 failed.append(name)

@@ -79,7 +79,7 @@ inline Error resource_exhausted(std::string message) {
 // Returns the error of `expr` (a Result) from the current function, or goes on.
 #define NANOCP_RETURN_IF_ERROR(expr)                                  \
   do {                                                                \
-    auto nanocp_status = (expr);                                      \
+    auto&& nanocp_status = (expr);                                    \
     if (!nanocp_status.ok()) return nanocp_status.error();            \
   } while (0)
 
