@@ -1,0 +1,39 @@
+// The KV blocks of one instance: which are free and which sequence owns each of the others.
+// Owned by the scheduler, one pool per instance; one thread. Freeing a block twice, or one that
+// somebody else owns, is a bug and aborts.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "plan/ids.h"
+
+namespace nanocp::kvcache {
+
+class BlockPool {
+ public:
+  // Requires: num_blocks >= 0.
+  explicit BlockPool(int64_t num_blocks);
+
+  int64_t num_blocks() const { return static_cast<int64_t>(owner_.size()); }
+  int64_t num_free() const { return static_cast<int64_t>(free_.size()); }
+  int64_t num_used() const { return num_blocks() - num_free(); }
+
+  // A free block, now owned by `owner`. Requires: num_free() > 0.
+  BlockId allocate(SequenceId owner);
+  // Requires: `owner` owns `block`.
+  void free(BlockId block, SequenceId owner);
+  bool owns(SequenceId owner, BlockId block) const;
+
+  // Aborts when a block is both free and owned, or free twice, or lost.
+  void check_integrity() const;
+
+ private:
+  static constexpr SequenceId kNobody = std::numeric_limits<SequenceId>::max();
+
+  std::vector<SequenceId> owner_;  // [num_blocks], kNobody when free
+  std::vector<BlockId> free_;      // last in, first out: a warm block is reused first
+};
+
+}  // namespace nanocp::kvcache
