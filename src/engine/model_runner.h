@@ -15,9 +15,9 @@ namespace nanocp::engine {
 struct SampledToken {
   SequenceId sequence = 0;
   TokenId token = 0;
-  float logprob = 0.0F;                                   // natural log, when asked for
-  std::vector<std::pair<TokenId, float>> top_logprobs;    // best first, when asked for
-  std::vector<float> logits;                              // [vocab], when the runner is told to keep them
+  float logprob = 0.0F;                                 // natural log, when asked for
+  std::vector<std::pair<TokenId, float>> top_logprobs;  // best first, when asked for
+  std::vector<float> logits;  // [vocab], when the runner is told to keep them
 };
 
 struct StepResult {

@@ -21,6 +21,7 @@ struct Request {
   std::vector<TokenId> stop_token_ids;  // besides the model's own end tokens
   bool ignore_eos = false;              // the model's end tokens do not stop (stop_token_ids do)
   int32_t priority = 0;                 // lower runs first; ties by arrival
+  bool draw_seed = false;               // the engine draws sampling.seed
 };
 
 enum class FinishReason { kNone, kStop, kLength, kCancelled, kError };

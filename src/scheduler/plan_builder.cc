@@ -1,0 +1,111 @@
+#include "scheduler/plan_builder.h"
+
+#include <algorithm>
+
+namespace nanocp::scheduler {
+
+void PlanBuilder::build(std::span<const PlannedChunk> chunks, int32_t num_instances,
+                        StepPlan& plan) {
+  const auto count = static_cast<size_t>(num_instances);
+  plan.instances.resize(count);
+  plan.sample_tasks.resize(count);
+  remote_items_.resize(count);
+  for (size_t i = 0; i < count; ++i) {
+    plan.instances[i].reset(num_instances);
+    plan.sample_tasks[i].clear();
+    remote_items_[i].clear();
+  }
+  plan.chunks.clear();
+  for (const PlannedChunk& chunk : chunks) add_chunk(chunk, plan);
+  finish(plan);
+}
+
+void PlanBuilder::add_chunk(const PlannedChunk& chunk, StepPlan& plan) {
+  const request::Sequence& sequence = *chunk.entry->sequence;
+  const auto binding = static_cast<size_t>(chunk.binding);
+  InstancePlan& own = plan.instances[binding];
+  const ChunkRows rows{.entry = *chunk.entry,
+                       .binding = chunk.binding,
+                       .row_begin = own.num_rows(),
+                       .first_position = static_cast<int32_t>(sequence.num_cached_tokens),
+                       .num_rows = chunk.num_tokens};
+  for (int32_t i = 0; i < rows.num_rows; ++i) {
+    own.token_ids.push_back(sequence.token(rows.first_position + i));
+    own.positions.push_back(rows.first_position + i);
+  }
+  add_appends(rows, plan);
+  for (const kvcache::Shard& shard : chunk.entry->placement.shards()) add_item(rows, shard, plan);
+
+  const bool samples = rows.first_position + rows.num_rows == sequence.num_tokens();
+  if (samples) {
+    const int32_t row = rows.row_begin + rows.num_rows - 1;
+    own.sample_rows.push_back(row);
+    plan.sample_tasks[binding].push_back({.sequence = &sequence, .row = row});
+  }
+  plan.chunks.push_back({.sequence = sequence.id,
+                         .binding = chunk.binding,
+                         .first_position = rows.first_position,
+                         .num_tokens = rows.num_rows,
+                         .samples = samples});
+}
+
+void PlanBuilder::add_appends(const ChunkRows& rows, StepPlan& plan) const {
+  InstancePlan& own = plan.instances[static_cast<size_t>(rows.binding)];
+  for (int32_t i = 0; i < rows.num_rows; ++i) {
+    const int64_t position = rows.first_position + i;
+    const InstanceId holder = rows.entry.placement.block_of(position).holder;
+    const int64_t slot = rows.entry.placement.slot_of(position);
+    const int32_t own_row = rows.row_begin + i;
+    const int32_t row = holder == rows.binding ? own_row : own.kv_sends.add(holder, own_row);
+    plan.instances[static_cast<size_t>(holder)].appends.push_back(
+        {.source = rows.binding, .row = row, .slot = slot});
+  }
+}
+
+void PlanBuilder::add_item(const ChunkRows& rows, const kvcache::Shard& shard, StepPlan& plan) {
+  const int32_t end = rows.first_position + rows.num_rows;
+  const int32_t end_block = (end - 1) / block_size_ + 1;
+  const auto num_visible = static_cast<size_t>(
+      shard.block_idx.empty() || shard.block_idx.back() < end_block
+          ? std::ssize(shard.block_idx)
+          : std::lower_bound(shard.block_idx.begin(), shard.block_idx.end(), end_block) -
+                shard.block_idx.begin());
+  // Blocks that lie behind all rows of the chunk are not looked at yet.
+  if (num_visible == 0 && !shard.block_idx.empty()) return;
+  // Rows before the shard's first position see nothing of it and stay at home.
+  const int32_t first_seen = shard.block_idx.empty() ? 0 : shard.block_idx.front() * block_size_;
+  const int32_t skipped = std::max(0, first_seen - rows.first_position);
+
+  AttentionItem item{.source = rows.binding,
+                     .row_begin = rows.row_begin + skipped,
+                     .num_rows = rows.num_rows - skipped,
+                     .first_position = rows.first_position + skipped,
+                     .sequence = rows.entry.id(),
+                     .blocks = std::span(shard.blocks).first(num_visible),
+                     .block_idx = std::span(shard.block_idx).first(num_visible)};
+  const auto holder = static_cast<size_t>(shard.holder);
+  if (shard.holder == rows.binding) {
+    plan.instances[holder].items.push_back(item);
+    return;
+  }
+  InstancePlan& own = plan.instances[static_cast<size_t>(rows.binding)];
+  const int32_t first_row = item.row_begin;
+  item.row_begin = static_cast<int32_t>(own.query_sends.rows(shard.holder).size());
+  for (int32_t i = 0; i < item.num_rows; ++i) own.query_sends.add(shard.holder, first_row + i);
+  remote_items_[holder].push_back(item);
+}
+
+void PlanBuilder::finish(StepPlan& plan) {
+  for (size_t i = 0; i < plan.instances.size(); ++i) {
+    InstancePlan& instance = plan.instances[i];
+    instance.items.insert(instance.items.end(), remote_items_[i].begin(), remote_items_[i].end());
+    for (size_t source = 0; source < plan.instances.size(); ++source) {
+      const InstancePlan& sender = plan.instances[source];
+      instance.num_query_receives[source] =
+          static_cast<int32_t>(sender.query_sends.rows_of[i].size());
+      instance.num_kv_receives[source] = static_cast<int32_t>(sender.kv_sends.rows_of[i].size());
+    }
+  }
+}
+
+}  // namespace nanocp::scheduler

@@ -1,0 +1,32 @@
+// `bound`: a request's KV, rows and growth stay on the one instance that a router picks at
+// admission, as in engines with plain data-parallel attention. Stateless; any thread.
+#pragma once
+
+#include "scheduler/policy.h"
+
+namespace nanocp::scheduler {
+
+enum class Router { kRoundRobin, kLeastRequests, kLeastKv };
+
+class BoundPolicy final : public Policy {
+ public:
+  explicit BoundPolicy(Router router) : router_(router) {}
+
+  std::string_view name() const override { return "bound"; }
+  int64_t max_request_blocks(std::span<const int64_t> capacities,
+                             const RequestShape& shape) const override;
+  std::optional<AdmissionDecision> plan_admission(const ClusterView& view,
+                                                  const RequestShape& shape) const override;
+  std::optional<InstanceId> plan_growth(const ClusterView& view,
+                                        const RequestShape& shape) const override;
+  bool permits_growth(const ClusterView& view, const RequestShape& shape,
+                      InstanceId instance) const override;
+  InstanceId plan_binding(const ClusterView& view, const BindingQuery& query) const override;
+
+ private:
+  bool prefers(const ClusterView& view, InstanceId a, InstanceId b) const;
+
+  Router router_;
+};
+
+}  // namespace nanocp::scheduler

@@ -1,0 +1,60 @@
+#include <string>
+
+#include "scheduler/policies/bound_policy.h"
+#include "scheduler/policies/dcp_policy.h"
+#include "scheduler/policies/fixed_cp_policy.h"
+#include "scheduler/policy.h"
+
+namespace nanocp::scheduler {
+namespace {
+
+Result<Router> router_of(const std::string& name) {
+  if (name == "round_robin") return Router::kRoundRobin;
+  if (name == "least_requests") return Router::kLeastRequests;
+  if (name == "least_kv") return Router::kLeastKv;
+  return not_found("router '" + name + "' is unknown: use round_robin, least_requests or least_kv");
+}
+
+Status check_degree(std::string_view policy, const PolicyOptions& options) {
+  if (options.degree >= 1 && options.degree <= options.num_instances) return ok_status();
+  return invalid_argument(std::string(policy) + " with degree " + std::to_string(options.degree) +
+                          " on " + std::to_string(options.num_instances) +
+                          " instances: the degree must be between 1 and the number of instances");
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Policy>> make_policy(std::string_view name, const PolicyOptions& options) {
+  if (options.num_instances < 1) {
+    return invalid_argument("number of instances is " + std::to_string(options.num_instances) +
+                            ", it must be at least 1");
+  }
+  if (name == "bound") {
+    NANOCP_ASSIGN_OR_RETURN(const Router router, router_of(options.router));
+    return std::unique_ptr<Policy>(std::make_unique<BoundPolicy>(router));
+  }
+  if (name == "uniform_cp" || name == "threshold_cp") {
+    NANOCP_RETURN_IF_ERROR(check_degree(name, options));
+    const bool is_uniform = name == "uniform_cp";
+    if (!is_uniform && options.threshold_tokens < 0) {
+      return invalid_argument("threshold_tokens is " + std::to_string(options.threshold_tokens) +
+                              ", it must not be negative");
+    }
+    return std::unique_ptr<Policy>(std::make_unique<FixedCpPolicy>(
+        FixedCpPolicy::Rule{.name = std::string(name),
+                            .degree = options.degree,
+                            .threshold_tokens = is_uniform ? -1 : options.threshold_tokens}));
+  }
+  if (name == "dcp") {
+    if (options.min_tokens_per_shard < 1) {
+      return invalid_argument("min_tokens_per_shard is " +
+                              std::to_string(options.min_tokens_per_shard) +
+                              ", it must be at least 1");
+    }
+    return std::unique_ptr<Policy>(std::make_unique<DcpPolicy>(options.min_tokens_per_shard));
+  }
+  return not_found("policy '" + std::string(name) +
+                   "' is unknown: use bound, uniform_cp, threshold_cp or dcp");
+}
+
+}  // namespace nanocp::scheduler

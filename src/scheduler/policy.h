@@ -1,0 +1,112 @@
+// The decisions that differ between ways of spreading requests over instances: where a request's
+// blocks go, where the next one goes, and which instance runs its rows. The scheduler owns one
+// policy and calls it on one thread. A policy changes nothing: the scheduler applies what it says
+// and keeps to the limits whatever it says.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "kvcache/kv_placement.h"
+#include "plan/ids.h"
+
+namespace nanocp::scheduler {
+
+// What one instance carries. In a ClusterView it includes what the step under way has planned.
+struct InstanceLoad {
+  int64_t num_blocks = 0;  // size of its pool
+  int64_t num_free_blocks = 0;
+  int64_t num_kv_tokens = 0;  // stored on it, whoever runs their rows
+  int32_t num_sequences = 0;  // running ones that are bound to it
+  int32_t num_rows = 0;       // of the step under way, or of the last one
+  int32_t max_sequences = 0;
+  int32_t max_rows = 0;  // per step
+
+  int64_t num_used_blocks() const { return num_blocks - num_free_blocks; }
+  int32_t num_rows_left() const { return max_rows - num_rows; }
+  // One more sequence may be bound to it and get a row in this step.
+  bool can_bind() const { return num_sequences < max_sequences && num_rows < max_rows; }
+};
+
+struct ClusterView {
+  std::span<const InstanceLoad> instances;
+  int32_t block_size;
+  uint64_t num_admissions;  // so far; a clock for stateless routers
+
+  int32_t num_instances() const { return static_cast<int32_t>(instances.size()); }
+  const InstanceLoad& at(InstanceId instance) const {
+    return instances[static_cast<size_t>(instance)];
+  }
+  bool contains(InstanceId instance) const { return instance >= 0 && instance < num_instances(); }
+};
+
+// A request as a policy sees it.
+struct RequestShape {
+  int64_t num_prompt_tokens = 0;
+  int64_t num_tokens = 0;      // prompt and output so far
+  int64_t num_new_blocks = 0;  // asked for now, beyond what the placement holds
+  int64_t max_blocks = 0;      // when it reaches max_tokens
+  const kvcache::KvPlacement* placement = nullptr;  // empty for a new request
+};
+
+// `num_blocks` neighbouring blocks on one holder. 0 gives the holder an empty shard.
+struct BlockSpan {
+  InstanceId holder;
+  int64_t num_blocks;
+};
+
+struct AdmissionDecision {
+  InstanceId binding = kNoInstance;
+  std::vector<BlockSpan> spans;  // by rising position, num_new_blocks in all
+};
+
+struct BindingQuery {
+  const kvcache::KvPlacement* placement = nullptr;
+  InstanceId current = kNoInstance;
+  int64_t num_pending_tokens = 0;  // 1 while decoding
+};
+
+class Policy {
+ public:
+  virtual ~Policy() = default;
+
+  virtual std::string_view name() const = 0;
+  // The largest request of this shape that is sure to fit when it has the instances to itself.
+  // `shape` has no placement and num_new_blocks = 0.
+  virtual int64_t max_request_blocks(std::span<const int64_t> capacities,
+                                     const RequestShape& shape) const = 0;
+  // Where the new blocks go and who runs the rows; nothing when there is no room at present.
+  // Spans must not exceed free blocks. Must succeed for an accepted request when all other blocks
+  // are free and no sequence runs.
+  virtual std::optional<AdmissionDecision> plan_admission(const ClusterView& view,
+                                                          const RequestShape& shape) const = 0;
+  // The instance that should take the next block; the scheduler falls back to another permitted
+  // one when that is full or when there is no answer.
+  virtual std::optional<InstanceId> plan_growth(const ClusterView& view,
+                                                const RequestShape& shape) const = 0;
+  // Whether the next block may go to `instance`.
+  virtual bool permits_growth(const ClusterView& view, const RequestShape& shape,
+                              InstanceId instance) const = 0;
+  // The instance that should run the sequence's rows in this step. The current binding stays when
+  // the answer has no seat or row left.
+  virtual InstanceId plan_binding(const ClusterView& view, const BindingQuery& query) const = 0;
+};
+
+struct PolicyOptions {
+  int32_t num_instances = 1;
+  std::string router = "least_kv";      // bound: round_robin, least_requests, least_kv
+  int32_t degree = 1;                   // uniform_cp, threshold_cp
+  int64_t threshold_tokens = 32768;     // threshold_cp: longer prompts get `degree`
+  int64_t min_tokens_per_shard = 4096;  // dcp: less is not worth another holder
+};
+
+// One of bound, uniform_cp, threshold_cp, dcp.
+Result<std::unique_ptr<Policy>> make_policy(std::string_view name, const PolicyOptions& options);
+
+}  // namespace nanocp::scheduler

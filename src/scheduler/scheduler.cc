@@ -1,0 +1,262 @@
+#include "scheduler/scheduler.h"
+
+#include <algorithm>
+#include <limits>
+#include <string>
+#include <utility>
+
+#include "base/check.h"
+#include "scheduler/check_plan.h"
+
+namespace nanocp::scheduler {
+
+using request::FinishReason;
+using request::SequenceStatus;
+
+Scheduler::Scheduler(SchedulerOptions options, std::unique_ptr<Policy> policy)
+    : policy_(std::move(policy)), planner_(state_, *policy_), builder_(options.block_size) {
+  NANOCP_CHECK(check_options(options).ok());
+  for (const int64_t num_blocks : options.num_blocks) {
+    state_.pools.emplace_back(num_blocks);
+    InstanceLoad load;
+    load.num_blocks = num_blocks;
+    load.num_free_blocks = num_blocks;
+    load.max_sequences = options.max_num_seqs;
+    load.max_rows = options.max_batched_tokens;
+    state_.loads.push_back(load);
+  }
+  state_.num_waiting_blocks.assign(options.num_blocks.size(), 0);
+  state_.options = std::move(options);
+}
+
+Status Scheduler::add(request::Sequence* sequence) {
+  NANOCP_CHECK(!state_.entries.contains(sequence->id));
+  NANOCP_CHECK(sequence->output.empty() && sequence->num_cached_tokens == 0);
+  if (sequence->request.prompt.empty()) {
+    return invalid_argument("prompt is empty: give at least one token");
+  }
+  if (sequence->request.max_tokens < 1) {
+    return invalid_argument("max_tokens is " + std::to_string(sequence->request.max_tokens) +
+                            ", it must be at least 1");
+  }
+  const int64_t max_tokens = sequence->max_cached_tokens();
+  if (max_tokens > std::numeric_limits<int32_t>::max()) {
+    return invalid_argument("prompt and max_tokens make " + std::to_string(max_tokens) +
+                            " tokens, positions must stay below 2^31");
+  }
+  const int32_t block_size = state_.options.block_size;
+  RequestShape shape;
+  shape.num_prompt_tokens = sequence->num_prompt_tokens();
+  shape.num_tokens = sequence->num_tokens();
+  shape.max_blocks = kvcache::blocks_for(max_tokens, block_size);
+  const int64_t most = policy_->max_request_blocks(state_.options.num_blocks, shape);
+  if (shape.max_blocks > most) {
+    return resource_exhausted(
+        "prompt of " + std::to_string(shape.num_prompt_tokens) + " tokens with max_tokens " +
+        std::to_string(sequence->request.max_tokens) + " needs " + std::to_string(max_tokens) +
+        " KV tokens, policy " + std::string(policy_->name()) + " can hold " +
+        std::to_string(most * block_size) +
+        ": shorten it, lower max_tokens, or give the KV cache more memory");
+  }
+  auto entry = std::make_unique<Entry>(Entry{.sequence = sequence,
+                                             .placement = kvcache::KvPlacement(block_size),
+                                             .priority = sequence->request.priority,
+                                             .arrival = state_.num_added++,
+                                             .max_blocks = shape.max_blocks});
+  sequence->status = SequenceStatus::kWaiting;
+  state_.waiting.insert(entry.get());
+  state_.entries.emplace(sequence->id, std::move(entry));
+  return ok_status();
+}
+
+const StepPlan& Scheduler::plan_step() {
+  NANOCP_CHECK(!in_flight_);
+  const StepDecision* decision = &planner_.plan();
+  commit_decision(*decision);
+  if (decision->chunks.empty() && decision->preempted) {
+    // Everybody gave way to somebody in the queue: let that one in now.
+    decision = &planner_.plan();
+    commit_decision(*decision);
+  }
+  chunks_ = decision->chunks;
+  in_flight_ = !chunks_.empty();
+  for (const PlannedChunk& chunk : chunks_) chunk.entry->in_flight = true;
+  builder_.build(chunks_, state_.options.num_instances(), plan_);
+  if (in_flight_) ++plan_.step_id;
+#ifndef NDEBUG
+  const Status checked = check_plan(plan_, {state_.options.block_size, state_.options.num_blocks});
+  if (!checked.ok()) check_failed(__FILE__, __LINE__, checked.error().message);
+#endif
+  return plan_;
+}
+
+void Scheduler::commit_decision(const StepDecision& decision) {
+  for (const PlannedTruncation& truncation : decision.truncations) commit_truncation(truncation);
+  for (const PlannedGrowth& growth : decision.growths) allocate(*growth.entry, growth.holder);
+  for (const PlannedAdmission& admission : decision.admissions) commit_admission(admission);
+  for (const PlannedOvertake& overtake : decision.overtakes) {
+    overtake.entry->num_overtaken += overtake.count;
+  }
+  for (InstanceLoad& load : state_.loads) load.num_rows = 0;
+  for (const PlannedChunk& chunk : decision.chunks) commit_chunk(chunk);
+  for (size_t i = 0; i < state_.loads.size(); ++i) {
+    NANOCP_CHECK_EQ(state_.loads[i].num_free_blocks, decision.loads[i].num_free_blocks);
+    NANOCP_CHECK_EQ(state_.loads[i].num_sequences, decision.loads[i].num_sequences);
+    NANOCP_CHECK_EQ(state_.loads[i].num_rows, decision.loads[i].num_rows);
+  }
+}
+
+void Scheduler::commit_truncation(const PlannedTruncation& truncation) {
+  Entry& entry = *truncation.entry;
+  request::Sequence& sequence = *entry.sequence;
+  if (truncation.was_running) {
+    state_.running_list(entry).erase(&entry);
+    --state_.loads[static_cast<size_t>(sequence.binding)].num_sequences;
+    for (int64_t i = 0; i < entry.placement.num_blocks(); ++i) {
+      ++state_.num_waiting_blocks[static_cast<size_t>(entry.placement.block(i).holder)];
+    }
+    sequence.status = SequenceStatus::kWaiting;
+    sequence.binding = kNoInstance;
+    ++sequence.num_preemptions;
+    state_.waiting.insert(&entry);
+  }
+  for (const kvcache::Shard& shard : entry.placement.shards()) {
+    state_.loads[static_cast<size_t>(shard.holder)].num_kv_tokens -= shard.num_tokens;
+  }
+  const auto dropped = truncation.num_kept > 0
+                           ? entry.placement.truncate_blocks(truncation.num_kept)
+                           : entry.placement.clear();
+  for (const kvcache::Shard& shard : entry.placement.shards()) {
+    state_.loads[static_cast<size_t>(shard.holder)].num_kv_tokens += shard.num_tokens;
+  }
+  for (const kvcache::HeldBlock& held : dropped) {
+    --state_.num_waiting_blocks[static_cast<size_t>(held.holder)];
+  }
+  release(entry, dropped);
+  sequence.num_cached_tokens = entry.placement.num_tokens();
+  if (entry.placement.num_blocks() == 0) state_.holders.erase(&entry);
+}
+
+void Scheduler::commit_admission(const PlannedAdmission& admission) {
+  Entry& entry = *admission.entry;
+  for (int64_t i = 0; i < entry.placement.num_blocks(); ++i) {
+    --state_.num_waiting_blocks[static_cast<size_t>(entry.placement.block(i).holder)];
+  }
+  for (const BlockSpan& span : admission.decision.spans) {
+    entry.placement.add_holder(span.holder);
+    for (int64_t i = 0; i < span.num_blocks; ++i) allocate(entry, span.holder);
+  }
+  state_.waiting.erase(&entry);
+  state_.holders.insert(&entry);
+  entry.sequence->status = SequenceStatus::kRunning;
+  entry.sequence->binding = admission.decision.binding;
+  ++state_.loads[static_cast<size_t>(admission.decision.binding)].num_sequences;
+  entry.is_decoding = entry.sequence->is_decoding();
+  state_.running_list(entry).insert(&entry);
+  ++state_.num_admissions;
+}
+
+void Scheduler::commit_chunk(const PlannedChunk& chunk) {
+  request::Sequence& sequence = *chunk.entry->sequence;
+  if (sequence.binding != chunk.binding) {
+    --state_.loads[static_cast<size_t>(sequence.binding)].num_sequences;
+    ++state_.loads[static_cast<size_t>(chunk.binding)].num_sequences;
+    sequence.binding = chunk.binding;
+  }
+  state_.loads[static_cast<size_t>(chunk.binding)].num_rows += chunk.num_tokens;
+}
+
+void Scheduler::allocate(Entry& entry, InstanceId holder) {
+  const auto i = static_cast<size_t>(holder);
+  entry.placement.append_block({holder, state_.pools[i].allocate(entry.id())});
+  --state_.loads[i].num_free_blocks;
+}
+
+void Scheduler::release(Entry& entry, const std::vector<kvcache::HeldBlock>& blocks) {
+  for (const kvcache::HeldBlock& held : blocks) {
+    const auto i = static_cast<size_t>(held.holder);
+    state_.pools[i].free(held.block, entry.id());
+    ++state_.loads[i].num_free_blocks;
+  }
+}
+
+void Scheduler::commit_step() {
+  NANOCP_CHECK(in_flight_);
+  in_flight_ = false;
+  for (const PlannedChunk& chunk : chunks_) {
+    chunk.entry->in_flight = false;
+    if (chunk.entry->removed) {
+      erase(chunk.entry);
+    } else {
+      advance(chunk);
+    }
+  }
+  chunks_.clear();
+}
+
+void Scheduler::abandon_step() {
+  NANOCP_CHECK(in_flight_);
+  in_flight_ = false;
+  for (const PlannedChunk& chunk : chunks_) {
+    chunk.entry->in_flight = false;
+    if (chunk.entry->removed) erase(chunk.entry);
+  }
+  chunks_.clear();
+}
+
+void Scheduler::advance(const PlannedChunk& chunk) {
+  Entry& entry = *chunk.entry;
+  request::Sequence& sequence = *entry.sequence;
+  entry.placement.visit_range(sequence.num_cached_tokens, chunk.num_tokens,
+                              [this](InstanceId holder, int64_t count) {
+                                state_.loads[static_cast<size_t>(holder)].num_kv_tokens += count;
+                              });
+  entry.placement.advance(chunk.num_tokens);
+  sequence.num_cached_tokens += chunk.num_tokens;
+  // Once a token has been sampled, it is the only one without K/V.
+  if (!entry.is_decoding && (entry.num_pending_tokens() == 0 || sequence.is_decoding())) {
+    state_.prefilling.erase(&entry);
+    state_.decoding.insert(&entry);
+    entry.is_decoding = true;
+  }
+}
+
+bool Scheduler::remove(SequenceId id, FinishReason reason) {
+  const auto found = state_.entries.find(id);
+  NANOCP_CHECK(found != state_.entries.end());
+  Entry* entry = found->second.get();
+  if (entry->removed) return false;
+  entry->removed = true;
+  entry->sequence->finish_reason = reason;
+  if (entry->in_flight) return false;
+  erase(entry);
+  return true;
+}
+
+void Scheduler::erase(Entry* entry) {
+  request::Sequence& sequence = *entry->sequence;
+  if (entry->is_running()) {
+    state_.running_list(*entry).erase(entry);
+    --state_.loads[static_cast<size_t>(sequence.binding)].num_sequences;
+  } else {
+    state_.waiting.erase(entry);
+    for (int64_t i = 0; i < entry->placement.num_blocks(); ++i) {
+      --state_.num_waiting_blocks[static_cast<size_t>(entry->placement.block(i).holder)];
+    }
+  }
+  for (const kvcache::Shard& shard : entry->placement.shards()) {
+    state_.loads[static_cast<size_t>(shard.holder)].num_kv_tokens -= shard.num_tokens;
+  }
+  state_.holders.erase(entry);
+  release(*entry, entry->placement.clear());
+  sequence.num_cached_tokens = 0;
+  sequence.status = SequenceStatus::kFinished;
+  state_.entries.erase(sequence.id);
+}
+
+const kvcache::KvPlacement* Scheduler::placement(SequenceId id) const {
+  const auto found = state_.entries.find(id);
+  return found == state_.entries.end() ? nullptr : &found->second->placement;
+}
+
+}  // namespace nanocp::scheduler

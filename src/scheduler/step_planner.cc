@@ -1,0 +1,179 @@
+#include "scheduler/step_planner.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/check.h"
+
+namespace nanocp::scheduler {
+
+void StepDecision::reset() {
+  truncations.clear();
+  growths.clear();
+  admissions.clear();
+  chunks.clear();
+  overtakes.clear();
+  preempted = false;
+}
+
+const StepDecision& StepPlanner::plan() {
+  decision_.reset();
+  decision_.loads = state_.loads;
+  for (InstanceLoad& load : decision_.loads) load.num_rows = 0;
+  num_waiting_blocks_ = state_.num_waiting_blocks;
+  num_running_ = static_cast<int32_t>(state_.decoding.size() + state_.prefilling.size());
+
+  plan_decoding();
+  plan_prefilling();
+  // Blocks are scarce after a preemption: whoever waits is looked at in the next step.
+  if (!decision_.preempted) plan_admissions();
+
+  for (const PlannedTruncation& truncation : decision_.truncations) {
+    truncation.entry->truncation_idx = -1;
+  }
+  return decision_;
+}
+
+ClusterView StepPlanner::view_of(const std::vector<InstanceLoad>& loads) const {
+  return {.instances = loads,
+          .block_size = state_.options.block_size,
+          .num_admissions = state_.num_admissions + decision_.admissions.size()};
+}
+
+RequestShape StepPlanner::shape_of(const Entry& entry, int64_t num_new_blocks) const {
+  return {.num_prompt_tokens = entry.sequence->num_prompt_tokens(),
+          .num_tokens = entry.sequence->num_tokens(),
+          .num_new_blocks = num_new_blocks,
+          .max_blocks = entry.max_blocks,
+          .placement = &entry.placement};
+}
+
+// Victims are younger than the needy one, so none of them has been scheduled yet.
+void StepPlanner::plan_decoding() {
+  for (Entry* entry : state_.decoding) {
+    if (is_planned_away(entry)) continue;
+    const bool needs_block =
+        entry->sequence->num_cached_tokens >= entry->placement.capacity_tokens();
+    if (needs_block && !try_grow(entry)) {
+      preempt(entry);
+      continue;
+    }
+    schedule(entry, choose_binding(*entry));
+  }
+}
+
+void StepPlanner::plan_prefilling() {
+  for (Entry* entry : state_.prefilling) {
+    if (is_planned_away(entry)) continue;
+    const InstanceId binding = choose_binding(*entry);
+    if (view().at(binding).num_rows_left() > 0) schedule(entry, binding);
+  }
+}
+
+bool StepPlanner::try_grow(Entry* entry) {
+  const RequestShape shape = shape_of(*entry, 1);
+  std::optional<InstanceId> holder = find_growth_holder(shape);
+  if (!holder) {
+    Entry* victim = find_victim(entry, shape);
+    if (victim == nullptr) return false;
+    take_from(victim, shape);
+    holder = find_growth_holder(shape);
+    NANOCP_CHECK(holder.has_value());
+  }
+  --decision_.loads[static_cast<size_t>(*holder)].num_free_blocks;
+  decision_.growths.push_back({entry, *holder});
+  return true;
+}
+
+std::optional<InstanceId> StepPlanner::find_growth_holder(const RequestShape& shape) const {
+  const ClusterView now = view();
+  const auto preferred = policy_.plan_growth(now, shape);
+  if (preferred && now.contains(*preferred) && now.at(*preferred).num_free_blocks > 0) {
+    return preferred;
+  }
+  std::optional<InstanceId> best;
+  for (InstanceId i = 0; i < now.num_instances(); ++i) {
+    const int64_t num_free = now.at(i).num_free_blocks;
+    if (num_free == 0 || !policy_.permits_growth(now, shape, i)) continue;
+    if (!best || num_free > now.at(*best).num_free_blocks) best = i;
+  }
+  return best;
+}
+
+// The youngest entry behind `needy` that has a block where `needy` may grow.
+Entry* StepPlanner::find_victim(const Entry* needy, const RequestShape& shape) const {
+  for (auto it = state_.holders.rbegin(); it != state_.holders.rend() && *it != needy; ++it) {
+    const int64_t kept = num_kept(*it);
+    for (const kvcache::Shard& shard : (*it)->placement.shards()) {
+      const bool has_block = !shard.blocks.empty() && shard.block_idx.front() < kept;
+      if (has_block && policy_.permits_growth(view(), shape, shard.holder)) return *it;
+    }
+  }
+  return nullptr;
+}
+
+// Drops blocks from the victim's end until one is free where `shape` may grow.
+void StepPlanner::take_from(Entry* victim, const RequestShape& shape) {
+  if (victim->is_running() && !is_planned_away(victim)) preempt(victim);
+  int64_t kept = num_kept(victim);
+  while (!find_growth_holder(shape)) {
+    NANOCP_CHECK_LT(0, kept);
+    --kept;
+    const InstanceId holder = victim->placement.block(kept).holder;
+    ++decision_.loads[static_cast<size_t>(holder)].num_free_blocks;
+  }
+  set_kept(victim, kept);
+}
+
+// Back to the queue with everything that is stored; blocks that hold nothing yet go at once.
+void StepPlanner::preempt(Entry* victim) {
+  const int64_t kept =
+      kvcache::blocks_for(victim->placement.num_tokens(), state_.options.block_size);
+  for (int64_t i = kept; i < victim->placement.num_blocks(); ++i) {
+    ++decision_.loads[static_cast<size_t>(victim->placement.block(i).holder)].num_free_blocks;
+  }
+  set_kept(victim, kept);
+  --decision_.loads[static_cast<size_t>(victim->sequence->binding)].num_sequences;
+  --num_running_;
+  decision_.preempted = true;
+}
+
+int64_t StepPlanner::num_kept(const Entry* entry) const {
+  if (!is_planned_away(entry)) return entry->placement.num_blocks();
+  return decision_.truncations[static_cast<size_t>(entry->truncation_idx)].num_kept;
+}
+
+void StepPlanner::set_kept(Entry* entry, int64_t num_kept) {
+  if (!is_planned_away(entry)) {
+    entry->truncation_idx = static_cast<int32_t>(decision_.truncations.size());
+    decision_.truncations.push_back({entry, num_kept, entry->is_running()});
+  }
+  decision_.truncations[static_cast<size_t>(entry->truncation_idx)].num_kept = num_kept;
+}
+
+InstanceId StepPlanner::choose_binding(const Entry& entry) {
+  const InstanceId current = entry.sequence->binding;
+  const ClusterView now = view();
+  const InstanceId wanted =
+      policy_.plan_binding(now, {.placement = &entry.placement,
+                                 .current = current,
+                                 .num_pending_tokens = entry.num_pending_tokens()});
+  if (wanted == current || !now.contains(wanted) || !now.at(wanted).can_bind()) return current;
+  --decision_.loads[static_cast<size_t>(current)].num_sequences;
+  ++decision_.loads[static_cast<size_t>(wanted)].num_sequences;
+  return wanted;
+}
+
+// Requires: a row is left on `binding`.
+void StepPlanner::schedule(Entry* entry, InstanceId binding) {
+  InstanceLoad& load = decision_.loads[static_cast<size_t>(binding)];
+  int64_t num_tokens = std::min<int64_t>(entry->num_pending_tokens(), load.num_rows_left());
+  if (state_.options.prefill_chunk_tokens > 0) {
+    num_tokens = std::min<int64_t>(num_tokens, state_.options.prefill_chunk_tokens);
+  }
+  NANOCP_CHECK_LT(0, num_tokens);
+  load.num_rows += static_cast<int32_t>(num_tokens);
+  decision_.chunks.push_back({entry, binding, static_cast<int32_t>(num_tokens)});
+}
+
+}  // namespace nanocp::scheduler

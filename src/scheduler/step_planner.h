@@ -1,0 +1,105 @@
+// Decides one step: who gets rows, who grows where, who is admitted, who must give blocks back.
+// Works on copies of the loads and changes no state (but its own scratch index in Entry); Scheduler
+// commits the decision. Owned by Scheduler; one thread. See CONTRACT.md, scheduler.plan.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "scheduler/policy.h"
+#include "scheduler/scheduler_state.h"
+
+namespace nanocp::scheduler {
+
+// The entry keeps its first `num_kept` blocks.
+struct PlannedTruncation {
+  Entry* entry;
+  int64_t num_kept;
+  bool was_running;  // then it goes back to the queue
+};
+struct PlannedGrowth {
+  Entry* entry;
+  InstanceId holder;  // of the one new block
+};
+struct PlannedAdmission {
+  Entry* entry;
+  AdmissionDecision decision;
+};
+struct PlannedChunk {
+  Entry* entry;
+  InstanceId binding;
+  int32_t num_tokens;
+};
+// `entry` had no room and `count` later ones were admitted before it.
+struct PlannedOvertake {
+  Entry* entry;
+  int32_t count;
+};
+
+struct StepDecision {
+  std::vector<PlannedTruncation> truncations;
+  std::vector<PlannedGrowth> growths;
+  std::vector<PlannedAdmission> admissions;
+  std::vector<PlannedChunk> chunks;  // decoding first, then prefilling, then admitted
+  std::vector<PlannedOvertake> overtakes;
+  std::vector<InstanceLoad> loads;  // [num_instances], what commit must arrive at
+  bool preempted = false;           // a running sequence goes back to the queue
+
+  void reset();
+};
+
+class StepPlanner {
+ public:
+  StepPlanner(const SchedulerState& state, const Policy& policy) : state_(state), policy_(policy) {}
+
+  // Valid until the next call.
+  const StepDecision& plan();
+
+ private:
+  struct Drop {
+    Entry* entry;
+    int64_t num_kept;
+  };
+
+  void plan_decoding();
+  void plan_prefilling();
+  void plan_admissions();
+
+  bool try_grow(Entry* entry);
+  std::optional<InstanceId> find_growth_holder(const RequestShape& shape) const;
+  Entry* find_victim(const Entry* needy, const RequestShape& shape) const;
+  void preempt(Entry* victim);
+  void take_from(Entry* victim, const RequestShape& shape);
+  bool is_planned_away(const Entry* entry) const { return entry->truncation_idx >= 0; }
+  int64_t num_kept(const Entry* entry) const;
+  void set_kept(Entry* entry, int64_t num_kept);
+
+  InstanceId choose_binding(const Entry& entry);
+  void schedule(Entry* entry, InstanceId binding);
+
+  bool try_admit(Entry* entry, bool is_head);
+  bool has_row_and_seat() const;
+  std::vector<InstanceLoad> admission_loads() const;
+  std::optional<AdmissionDecision> ask(const std::vector<InstanceLoad>& loads,
+                                       const RequestShape& shape) const;
+  std::optional<AdmissionDecision> plan_with_eviction(const Entry* entry,
+                                                      const RequestShape& shape);
+  std::vector<Drop> find_drops(const Entry* entry, const RequestShape& shape,
+                               std::vector<InstanceLoad>& loads) const;
+  void keep_needless_drops(std::vector<Drop>& drops, const RequestShape& shape,
+                           std::vector<InstanceLoad>& loads) const;
+  void check_decision(const AdmissionDecision& decision, const RequestShape& shape) const;
+
+  RequestShape shape_of(const Entry& entry, int64_t num_new_blocks) const;
+  ClusterView view() const { return view_of(decision_.loads); }
+  ClusterView view_of(const std::vector<InstanceLoad>& loads) const;
+
+  const SchedulerState& state_;
+  const Policy& policy_;
+  StepDecision decision_;
+  std::vector<int64_t> num_waiting_blocks_;  // [num_instances], scratch copy
+  int32_t num_running_ = 0;                  // scratch count
+};
+
+}  // namespace nanocp::scheduler

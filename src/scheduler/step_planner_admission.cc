@@ -1,0 +1,178 @@
+// Admission, the second half of StepPlanner; see CONTRACT.md, scheduler.admission.
+#include <algorithm>
+#include <cmath>
+
+#include "base/check.h"
+#include "scheduler/step_planner.h"
+
+namespace nanocp::scheduler {
+
+bool StepPlanner::has_row_and_seat() const {
+  return std::any_of(decision_.loads.begin(), decision_.loads.end(),
+                     [](const InstanceLoad& load) { return load.can_bind(); });
+}
+
+// Looks at the head of the queue and at a bounded number of others behind blocked ones.
+void StepPlanner::plan_admissions() {
+  auto& blocked = decision_.overtakes;
+  for (Entry* entry : state_.waiting) {
+    // Who has just lost blocks to the head waits for the next step.
+    if (!has_row_and_seat() || is_planned_away(entry)) break;
+    if (try_admit(entry, blocked.empty())) {
+      for (PlannedOvertake& overtaken : blocked) ++overtaken.count;
+    } else {
+      blocked.push_back({entry, 0});
+      if (static_cast<int64_t>(blocked.size()) > state_.options.admission_lookahead) break;
+    }
+    const bool patience_is_out =
+        std::any_of(blocked.begin(), blocked.end(), [this](const PlannedOvertake& overtaken) {
+          return overtaken.entry->num_overtaken + overtaken.count >= state_.options.max_overtakes;
+        });
+    if (patience_is_out) break;
+  }
+}
+
+// Leaves the watermark to the running sequences. With nobody running all blocks may be used, so
+// that the largest request is admitted in the end.
+std::vector<InstanceLoad> StepPlanner::admission_loads() const {
+  std::vector<InstanceLoad> loads = decision_.loads;
+  if (num_running_ == 0) return loads;
+  for (InstanceLoad& load : loads) {
+    const auto reserved = static_cast<int64_t>(
+        std::ceil(state_.options.watermark * static_cast<double>(load.num_blocks)));
+    load.num_free_blocks = std::max<int64_t>(0, load.num_free_blocks - reserved);
+  }
+  return loads;
+}
+
+std::optional<AdmissionDecision> StepPlanner::ask(const std::vector<InstanceLoad>& loads,
+                                                  const RequestShape& shape) const {
+  auto decision = policy_.plan_admission(view_of(loads), shape);
+  if (!decision) return std::nullopt;
+  NANOCP_CHECK(view().contains(decision->binding));
+  if (!decision_.loads[static_cast<size_t>(decision->binding)].can_bind()) return std::nullopt;
+  return decision;
+}
+
+bool StepPlanner::try_admit(Entry* entry, bool is_head) {
+  const request::Sequence& sequence = *entry->sequence;
+  // Room for every token so far and the one to come, but never more than the request can reach.
+  const int64_t num_wanted = std::min(
+      entry->max_blocks, kvcache::blocks_for(sequence.num_tokens() + 1, state_.options.block_size));
+  const RequestShape shape = shape_of(*entry, num_wanted - entry->placement.num_blocks());
+  std::optional<AdmissionDecision> decision = ask(admission_loads(), shape);
+  if (!decision && is_head) decision = plan_with_eviction(entry, shape);
+  if (!decision) return false;
+
+  check_decision(*decision, shape);
+  for (const BlockSpan& span : decision->spans) {
+    decision_.loads[static_cast<size_t>(span.holder)].num_free_blocks -= span.num_blocks;
+  }
+  for (int64_t i = 0; i < entry->placement.num_blocks(); ++i) {
+    --num_waiting_blocks_[static_cast<size_t>(entry->placement.block(i).holder)];
+  }
+  const InstanceId binding = decision->binding;
+  ++decision_.loads[static_cast<size_t>(binding)].num_sequences;
+  ++num_running_;
+  decision_.admissions.push_back({entry, std::move(*decision)});
+  schedule(entry, binding);
+  return true;
+}
+
+void StepPlanner::check_decision(const AdmissionDecision& decision,
+                                 const RequestShape& shape) const {
+  std::vector<int64_t> num_free;
+  for (const InstanceLoad& load : decision_.loads) num_free.push_back(load.num_free_blocks);
+  int64_t num_blocks = 0;
+  for (const BlockSpan& span : decision.spans) {
+    NANOCP_CHECK(view().contains(span.holder));
+    NANOCP_CHECK_GE(span.num_blocks, 0);
+    num_blocks += span.num_blocks;
+    num_free[static_cast<size_t>(span.holder)] -= span.num_blocks;
+    NANOCP_CHECK_GE(num_free[static_cast<size_t>(span.holder)], 0);
+  }
+  NANOCP_CHECK_EQ(num_blocks, shape.num_new_blocks);
+}
+
+// The head of the queue may take the prefixes that later waiting entries have kept, but no more of
+// them than it needs.
+std::optional<AdmissionDecision> StepPlanner::plan_with_eviction(const Entry* entry,
+                                                                 const RequestShape& shape) {
+  std::vector<InstanceLoad> loads = admission_loads();
+  std::vector<InstanceLoad> best_case = loads;
+  bool any = false;
+  for (size_t i = 0; i < best_case.size(); ++i) {
+    const kvcache::Shard* own = entry->placement.find_shard(static_cast<InstanceId>(i));
+    const auto num_own = own == nullptr ? 0 : static_cast<int64_t>(own->blocks.size());
+    best_case[i].num_free_blocks += num_waiting_blocks_[i] - num_own;
+    any = any || num_waiting_blocks_[i] > num_own;
+  }
+  if (!any || !ask(best_case, shape)) return std::nullopt;
+
+  std::vector<Drop> drops = find_drops(entry, shape, loads);
+  keep_needless_drops(drops, shape, loads);
+  std::optional<AdmissionDecision> decision = ask(loads, shape);
+  if (!decision) return std::nullopt;
+  for (const Drop& drop : drops) {
+    for (int64_t i = drop.num_kept; i < num_kept(drop.entry); ++i) {
+      const auto holder = static_cast<size_t>(drop.entry->placement.block(i).holder);
+      ++decision_.loads[holder].num_free_blocks;
+      --num_waiting_blocks_[holder];
+    }
+    set_kept(drop.entry, drop.num_kept);
+  }
+  return decision;
+}
+
+namespace {
+
+// Blocks [begin, end) of a placement become free (+1) or used (-1) in `loads`.
+void charge(const kvcache::KvPlacement& placement, int64_t begin, int64_t end, int64_t sign,
+            std::vector<InstanceLoad>& loads) {
+  for (int64_t i = begin; i < end; ++i) {
+    loads[static_cast<size_t>(placement.block(i).holder)].num_free_blocks += sign;
+  }
+}
+
+}  // namespace
+
+// Empties waiting entries from the youngest on until the policy finds room.
+std::vector<StepPlanner::Drop> StepPlanner::find_drops(const Entry* entry,
+                                                       const RequestShape& shape,
+                                                       std::vector<InstanceLoad>& loads) const {
+  std::vector<Drop> drops;
+  const BySeniority is_senior;
+  for (auto it = state_.holders.rbegin(); it != state_.holders.rend(); ++it) {
+    if (!is_senior(entry, *it)) break;
+    if ((*it)->is_running() || num_kept(*it) == 0) continue;
+    charge((*it)->placement, 0, num_kept(*it), +1, loads);
+    drops.push_back({*it, 0});
+    if (ask(loads, shape)) break;
+  }
+  return drops;
+}
+
+// Gives back what was taken in vain: whole entries that did not matter, then as many leading
+// blocks of each other one as possible, the most senior first.
+void StepPlanner::keep_needless_drops(std::vector<Drop>& drops, const RequestShape& shape,
+                                      std::vector<InstanceLoad>& loads) const {
+  for (auto drop = drops.rbegin(); drop != drops.rend(); ++drop) {
+    const kvcache::KvPlacement& placement = drop->entry->placement;
+    const int64_t end = num_kept(drop->entry);
+    int64_t low = 0;  // most blocks that are known to be kept without harm
+    int64_t high = end;
+    while (low < high) {
+      const int64_t middle = low + (high - low + 1) / 2;
+      charge(placement, low, middle, -1, loads);
+      if (ask(loads, shape)) {
+        low = middle;
+      } else {
+        charge(placement, low, middle, +1, loads);
+        high = middle - 1;
+      }
+    }
+    drop->num_kept = low;
+  }
+}
+
+}  // namespace nanocp::scheduler
