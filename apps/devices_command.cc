@@ -4,7 +4,11 @@
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "apps/command_error.h"
 #include "backend/device_info.h"
 
 namespace nanocp::apps {
@@ -52,10 +56,7 @@ void print_json(const std::vector<DeviceInfo>& devices) {
 
 int run_devices(bool as_json) {
   const auto devices = backend::list_devices();
-  if (!devices.ok()) {
-    std::cerr << "nanocp devices: " << devices.error().message << '\n';
-    return 1;
-  }
+  if (!devices.ok()) return report_error(devices.error());
   if (as_json) {
     print_json(*devices);
   } else {

@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 EXPECTED_ERROR = re.compile(
-    r"nanocp devices: (no NVIDIA driver on this host|the NVIDIA driver is too old|"
+    r"error: (no NVIDIA driver on this host|the NVIDIA driver is too old|"
     r"the NVIDIA driver reports no GPU).*\n"
 )
 
