@@ -1,0 +1,315 @@
+// Random adds, cancels and steps on an engine with tiny pools, under every policy and under one
+// that decides by chance. After each operation all counters are recomputed; the ContentRunner
+// proves that every row saw its own prefix; tokens are compared with an oracle that knows no
+// instances at all.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <memory>
+#include <string>
+#include <tuple>
+
+#include "engine/content_runner.h"
+#include "engine/engine.h"
+#include "scheduler/check_plan.h"
+
+namespace nanocp::engine {
+namespace {
+
+using request::FinishReason;
+using scheduler::AdmissionDecision;
+using scheduler::BindingQuery;
+using scheduler::ClusterView;
+using scheduler::RequestShape;
+
+constexpr int32_t kVocabSize = 50;
+constexpr TokenId kEos = 3;
+constexpr int kMaxIdleSteps = 400;  // of the most senior request; more means that it starves
+
+// Any holder for any block, empty shards, any binding at any step, and now and then no answer.
+class ChancePolicy final : public scheduler::Policy {
+ public:
+  explicit ChancePolicy(uint64_t seed) : random_(seed) {}
+
+  std::string_view name() const override { return "chance"; }
+  int64_t max_request_blocks(std::span<const int64_t> capacities,
+                             const RequestShape&) const override {
+    int64_t sum = 0;
+    for (const int64_t capacity : capacities) sum += capacity;
+    return sum;
+  }
+  std::optional<AdmissionDecision> plan_admission(const ClusterView& view,
+                                                  const RequestShape& shape) const override {
+    if (random_.below(8) == 0) return std::nullopt;
+    std::vector<int64_t> num_free;
+    int64_t sum = 0;
+    for (const auto& load : view.instances) {
+      num_free.push_back(load.num_free_blocks);
+      sum += load.num_free_blocks;
+    }
+    if (sum < shape.num_new_blocks) return std::nullopt;
+    AdmissionDecision decision{.binding = pick(view), .spans = {}};
+    int64_t left = shape.num_new_blocks;
+    while (left > 0) {
+      const InstanceId holder = pick(view);
+      int64_t& room = num_free[static_cast<size_t>(holder)];
+      const int64_t count = random_.between(0, std::min(room, left));
+      decision.spans.push_back({holder, count});
+      room -= count;
+      left -= count;
+    }
+    return decision;
+  }
+  std::optional<InstanceId> plan_growth(const ClusterView& view,
+                                        const RequestShape&) const override {
+    if (random_.below(4) == 0) return std::nullopt;
+    return pick(view);
+  }
+  bool permits_growth(const ClusterView&, const RequestShape&, InstanceId) const override {
+    return true;
+  }
+  InstanceId plan_binding(const ClusterView& view, const BindingQuery&) const override {
+    return pick(view);
+  }
+
+ private:
+  InstanceId pick(const ClusterView& view) const {
+    return static_cast<InstanceId>(random_.below(static_cast<uint64_t>(view.num_instances())));
+  }
+  mutable Random random_;
+};
+
+// Checks each plan by itself before it is carried out.
+class CheckingRunner final : public ModelRunner {
+ public:
+  CheckingRunner(ModelRunner& inner, scheduler::PlanLimits limits)
+      : inner_(inner), limits_(std::move(limits)) {}
+
+  StepTicket launch(const scheduler::StepPlan& plan) override {
+    const Status checked = scheduler::check_plan(plan, limits_);
+    EXPECT_TRUE(checked.ok()) << checked.error().message;
+    return inner_.launch(plan);
+  }
+  Result<StepResult> wait(StepTicket ticket) override { return inner_.wait(ticket); }
+
+ private:
+  ModelRunner& inner_;
+  scheduler::PlanLimits limits_;
+};
+
+// What one request should return.
+struct Expected {
+  request::Request request;
+  std::vector<TokenId> output;  // seen so far
+  uint64_t num_steps_at_add = 0;
+};
+
+struct Setting {
+  std::string policy;
+  uint64_t seed;
+};
+
+class RandomRun {
+ public:
+  explicit RandomRun(const Setting& setting) : random_(setting.seed) {
+    EngineOptions options;
+    const int64_t num_instances = random_.between(1, 5);
+    auto& scheduler = options.scheduler;
+    scheduler.block_size = static_cast<int32_t>(random_.between(1, 6));
+    for (int64_t i = 0; i < num_instances; ++i)
+      scheduler.num_blocks.push_back(random_.between(6, 20));
+    scheduler.max_num_seqs = static_cast<int32_t>(random_.between(1, 6));
+    scheduler.max_batched_tokens =
+        scheduler.max_num_seqs + static_cast<int32_t>(random_.between(0, 20));
+    scheduler.prefill_chunk_tokens = static_cast<int32_t>(random_.between(0, 12));
+    scheduler.admission_lookahead = static_cast<int32_t>(random_.between(0, 4));
+    scheduler.max_overtakes = static_cast<int32_t>(random_.between(0, 5));
+    scheduler.watermark = random_.below(2) == 0 ? 0.0 : 0.1;
+    options.eos_token_ids = {kEos};
+    max_tokens_ = 24 * scheduler.block_size;
+    content_ = std::make_unique<ContentRunner>(
+        ContentRunner::Options{scheduler.block_size, scheduler.num_blocks, kVocabSize});
+    runner_ = std::make_unique<CheckingRunner>(
+        *content_, scheduler::PlanLimits{scheduler.block_size, scheduler.num_blocks});
+    engine_ = std::make_unique<Engine>(options, make_policy(setting, num_instances), *runner_,
+                                       clock_, Random(1));
+    content_->during_wait = [this] {
+      if (random_.below(40) == 0) cancel();
+    };
+  }
+
+  void run(int num_ops) {
+    for (int op = 0; op < num_ops && !testing::Test::HasFailure(); ++op) {
+      const uint64_t kind = random_.below(20);
+      if (kind < 3 && expected_.size() < 25) {
+        add();
+      } else if (kind < 4 && random_.below(4) == 0) {
+        cancel();
+      } else {
+        step();
+      }
+      engine_->scheduler().check_integrity();
+    }
+    drain();
+  }
+
+  int64_t num_finished() const { return num_finished_; }
+  int64_t num_preemptions() const { return num_preemptions_; }
+
+ private:
+  std::unique_ptr<scheduler::Policy> make_policy(const Setting& setting, int64_t num_instances) {
+    if (setting.policy == "chance") return std::make_unique<ChancePolicy>(setting.seed);
+    const char* const routers[] = {"round_robin", "least_requests", "least_kv"};
+    auto policy = scheduler::make_policy(
+        setting.policy, {.num_instances = static_cast<int32_t>(num_instances),
+                         .router = routers[random_.below(3)],
+                         .degree = static_cast<int32_t>(random_.between(1, num_instances)),
+                         .threshold_tokens = random_.between(0, 40),
+                         .min_tokens_per_shard = random_.between(1, 30)});
+    EXPECT_TRUE(policy.ok());
+    return std::move(*policy);
+  }
+
+  void add() {
+    Expected expected;
+    request::Request& request = expected.request;
+    const int64_t longest = random_.below(4) == 0 ? max_tokens_ : 10;
+    const int64_t num_prompt = random_.between(1, longest);
+    for (int64_t i = 0; i < num_prompt; ++i) {
+      request.prompt.push_back(static_cast<TokenId>(random_.below(kVocabSize)));
+    }
+    request.max_tokens = static_cast<int32_t>(random_.between(1, 30));
+    request.min_tokens = static_cast<int32_t>(random_.between(0, request.max_tokens));
+    request.ignore_eos = random_.below(2) == 0;
+    request.priority = random_.below(5) == 0 ? static_cast<int32_t>(random_.between(-1, 1)) : 0;
+    expected.num_steps_at_add = engine_->num_steps();
+    const auto id = engine_->add_request(request);
+    if (!id.ok()) {
+      EXPECT_EQ(id.error().code, ErrorCode::kResourceExhausted) << id.error().message;
+      return;
+    }
+    expected_.emplace(*id, std::move(expected));
+  }
+
+  void cancel() {
+    if (expected_.empty()) return;
+    auto it = expected_.begin();
+    std::advance(it, static_cast<int64_t>(random_.below(expected_.size())));
+    EXPECT_TRUE(engine_->cancel(it->first));
+    expected_.erase(it);
+  }
+
+  void step() {
+    auto events = engine_->step();
+    ASSERT_TRUE(events.ok()) << events.error().message;
+    for (const TokenEvent& event : *events) check_event(event);
+    check_most_senior();
+  }
+
+  void check_event(const TokenEvent& event) {
+    const auto found = expected_.find(event.sequence);
+    ASSERT_TRUE(found != expected_.end());
+    Expected& expected = found->second;
+    std::vector<TokenId> tokens = expected.request.prompt;
+    tokens.insert(tokens.end(), expected.output.begin(), expected.output.end());
+    ASSERT_EQ(event.token, ContentRunner::next_token(tokens, kVocabSize));
+    expected.output.push_back(event.token);
+    const auto num_outputs = static_cast<int32_t>(expected.output.size());
+    const bool stops = !expected.request.ignore_eos && event.token == kEos &&
+                       num_outputs > expected.request.min_tokens;
+    const auto reason = stops                                        ? FinishReason::kStop
+                        : num_outputs == expected.request.max_tokens ? FinishReason::kLength
+                                                                     : FinishReason::kNone;
+    ASSERT_EQ(event.finish_reason, reason);
+    if (reason == FinishReason::kNone) return;
+    ++num_finished_;
+    num_preemptions_ += event.summary->num_preemptions;
+    expected_.erase(found);
+  }
+
+  // The most senior open request loses nothing and does not stand still for long.
+  void check_most_senior() {
+    const request::Sequence* senior = nullptr;
+    for (const auto& [id, expected] : expected_) {
+      const request::Sequence* sequence = engine_->sequence(id);
+      ASSERT_NE(sequence, nullptr);
+      if (senior == nullptr || sequence->request.priority < senior->request.priority) {
+        senior = sequence;
+      }
+    }
+    if (senior == nullptr) return;
+    const bool is_same = senior->id == senior_id_;
+    if (is_same) {
+      ASSERT_GE(senior->num_cached_tokens, senior_cached_);
+    }
+    const bool has_moved = !is_same || senior->num_cached_tokens > senior_cached_;
+    num_idle_steps_ = has_moved ? 0 : num_idle_steps_ + 1;
+    senior_id_ = senior->id;
+    senior_cached_ = senior->num_cached_tokens;
+    ASSERT_LT(num_idle_steps_, kMaxIdleSteps) << "sequence " << senior_id_ << " starves";
+  }
+
+  void drain() {
+    content_->during_wait = nullptr;
+    int64_t num_steps_max = 1000;
+    for (const auto& [id, expected] : expected_) {
+      num_steps_max += 4 * (std::ssize(expected.request.prompt) + expected.request.max_tokens);
+    }
+    for (int64_t i = 0; i < num_steps_max && engine_->has_work(); ++i) {
+      if (testing::Test::HasFailure()) return;
+      step();
+      engine_->scheduler().check_integrity();
+    }
+    EXPECT_FALSE(engine_->has_work());
+    EXPECT_TRUE(expected_.empty());
+    for (const auto& load : engine_->loads()) {
+      EXPECT_EQ(load.num_free_blocks, load.num_blocks);
+      EXPECT_EQ(load.num_kv_tokens, 0);
+      EXPECT_EQ(load.num_sequences, 0);
+    }
+  }
+
+  Random random_;
+  ManualClock clock_;
+  std::unique_ptr<ContentRunner> content_;
+  std::unique_ptr<CheckingRunner> runner_;
+  std::unique_ptr<Engine> engine_;
+  std::map<SequenceId, Expected> expected_;  // open ones
+  int64_t max_tokens_ = 0;
+  int64_t num_finished_ = 0;
+  int64_t num_preemptions_ = 0;
+  SequenceId senior_id_ = 0;
+  int64_t senior_cached_ = 0;
+  int num_idle_steps_ = 0;
+};
+
+class EngineRandom : public testing::TestWithParam<std::string> {};
+
+TEST_P(EngineRandom, KeepsEveryInvariant) {
+  const auto num_seeds = static_cast<uint64_t>(std::ceil(100 * NANOCP_TEST_SCALE));
+  constexpr int kNumOps = 500;
+  int64_t num_finished = 0;
+  int64_t num_preemptions = 0;
+  for (uint64_t seed = 1; seed <= num_seeds; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    RandomRun run({.policy = GetParam(), .seed = seed});
+    run.run(kNumOps);
+    num_finished += run.num_finished();
+    num_preemptions += run.num_preemptions();
+    ASSERT_FALSE(HasFailure());
+  }
+  // The pools are so small that preemption is common; otherwise this proves little.
+  EXPECT_LT(20 * num_seeds, static_cast<uint64_t>(num_finished));
+  EXPECT_LT(2 * num_seeds, static_cast<uint64_t>(num_preemptions));
+  RecordProperty("finished", static_cast<int>(num_finished));
+  RecordProperty("preemptions", static_cast<int>(num_preemptions));
+}
+
+INSTANTIATE_TEST_SUITE_P(Policies, EngineRandom,
+                         testing::Values("bound", "uniform_cp", "threshold_cp", "dcp", "chance"),
+                         [](const auto& tested) { return tested.param; });
+
+}  // namespace
+}  // namespace nanocp::engine
