@@ -1,0 +1,433 @@
+#include "scheduler/scheduler.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "scheduler/check_plan.h"
+
+namespace nanocp::scheduler {
+namespace {
+
+using request::FinishReason;
+using request::Sequence;
+using request::SequenceStatus;
+
+// Does what a test tells it to.
+class ScriptedPolicy final : public Policy {
+ public:
+  std::vector<BlockSpan> spans;  // of every admission; all on instance 0 when empty
+  InstanceId admission_binding = 0;
+  InstanceId growth = 0;
+  InstanceId binding = 0;
+  std::vector<InstanceId> permitted = {0};
+
+  std::string_view name() const override { return "scripted"; }
+  int64_t max_request_blocks(std::span<const int64_t>, const RequestShape&) const override {
+    return 1000;
+  }
+  std::optional<AdmissionDecision> plan_admission(const ClusterView& view,
+                                                  const RequestShape& shape) const override {
+    if (!spans.empty()) return AdmissionDecision{admission_binding, spans};
+    if (view.at(0).num_free_blocks < shape.num_new_blocks) return std::nullopt;
+    return AdmissionDecision{admission_binding, {{0, shape.num_new_blocks}}};
+  }
+  std::optional<InstanceId> plan_growth(const ClusterView&, const RequestShape&) const override {
+    return growth;
+  }
+  bool permits_growth(const ClusterView&, const RequestShape&, InstanceId i) const override {
+    return std::find(permitted.begin(), permitted.end(), i) != permitted.end();
+  }
+  InstanceId plan_binding(const ClusterView&, const BindingQuery&) const override {
+    return binding;
+  }
+};
+
+// A scheduler with its sequences; every sampled token is 7.
+struct Bench {
+  explicit Bench(SchedulerOptions options, std::unique_ptr<Policy> policy = nullptr)
+      : limits{options.block_size, options.num_blocks} {
+    if (policy == nullptr) {
+      auto owned = std::make_unique<ScriptedPolicy>();
+      script = owned.get();
+      policy = std::move(owned);
+    }
+    scheduler = std::make_unique<Scheduler>(std::move(options), std::move(policy));
+  }
+
+  Sequence& add(int32_t num_prompt, int32_t max_tokens, int32_t priority = 0) {
+    auto sequence = std::make_unique<Sequence>();
+    sequence->id = sequences.size() + 1;
+    sequence->request.prompt.assign(static_cast<size_t>(num_prompt), 5);
+    sequence->request.max_tokens = max_tokens;
+    sequence->request.priority = priority;
+    EXPECT_TRUE(scheduler->add(sequence.get()).ok());
+    sequences.push_back(std::move(sequence));
+    return *sequences.back();
+  }
+
+  const StepPlan& plan() {
+    const StepPlan& plan = scheduler->plan_step();
+    const Status checked = check_plan(plan, limits);
+    EXPECT_TRUE(checked.ok()) << checked.error().message;
+    scheduler->check_integrity();
+    return plan;
+  }
+
+  // Tokens that each sequence had in the step, by id.
+  std::map<SequenceId, int32_t> step() {
+    std::map<SequenceId, int32_t> rows;
+    std::vector<SequenceId> sampled;
+    const StepPlan& now = plan();
+    for (const ScheduledChunk& chunk : now.chunks) {
+      rows[chunk.sequence] = chunk.num_tokens;
+      if (chunk.samples) sampled.push_back(chunk.sequence);
+    }
+    if (now.empty()) return rows;
+    scheduler->commit_step();
+    for (const SequenceId id : sampled) append_token(id);
+    scheduler->check_integrity();
+    return rows;
+  }
+
+  void append_token(SequenceId id) {
+    Sequence& sequence = *sequences[id - 1];
+    if (sequence.status == SequenceStatus::kFinished) return;
+    sequence.output.push_back(7);
+    if (std::ssize(sequence.output) == sequence.request.max_tokens) {
+      EXPECT_TRUE(scheduler->remove(id, FinishReason::kLength));
+    }
+  }
+
+  PlanLimits limits;
+  ScriptedPolicy* script = nullptr;
+  std::vector<std::unique_ptr<Sequence>> sequences;
+  std::unique_ptr<Scheduler> scheduler;
+};
+
+SchedulerOptions options_of(std::vector<int64_t> num_blocks) {
+  SchedulerOptions options;
+  options.num_blocks = std::move(num_blocks);
+  options.block_size = 4;
+  options.max_batched_tokens = 16;
+  options.max_num_seqs = 8;
+  options.watermark = 0.0;
+  return options;
+}
+
+std::unique_ptr<Policy> policy_of(const std::string& name, int32_t num_instances) {
+  return std::move(*make_policy(name, {.num_instances = num_instances, .degree = num_instances}));
+}
+
+using Rows = std::map<SequenceId, int32_t>;
+
+TEST(Scheduler, DecodesFirstAndFillsUpWithPrefill) {
+  Bench bench(options_of({40}));
+  bench.add(3, 10);
+  bench.add(30, 10);
+  EXPECT_EQ(bench.step(), (Rows{{1, 3}, {2, 13}}));
+  EXPECT_EQ(bench.step(), (Rows{{1, 1}, {2, 15}}));
+  EXPECT_EQ(bench.step(), (Rows{{1, 1}, {2, 2}}));
+  EXPECT_EQ(bench.step(), (Rows{{1, 1}, {2, 1}}));
+}
+
+TEST(Scheduler, PrefillChunksAreCapped) {
+  SchedulerOptions options = options_of({40});
+  options.prefill_chunk_tokens = 6;
+  Bench bench(options);
+  bench.add(10, 2);
+  bench.add(10, 2);
+  EXPECT_EQ(bench.step(), (Rows{{1, 6}, {2, 6}}));
+  EXPECT_EQ(bench.step(), (Rows{{1, 4}, {2, 4}}));
+}
+
+TEST(Scheduler, SeatsPerInstanceAreLimited) {
+  SchedulerOptions options = options_of({40});
+  options.max_num_seqs = 2;
+  Bench bench(options);
+  for (int i = 0; i < 3; ++i) bench.add(1, 3);
+  EXPECT_EQ(bench.step().size(), 2U);
+  EXPECT_EQ(bench.scheduler->num_waiting(), 1U);
+  bench.step();
+  bench.step();
+  EXPECT_EQ(bench.step(), (Rows{{3, 1}}));
+}
+
+TEST(Scheduler, PriorityComesBeforeArrival) {
+  SchedulerOptions options = options_of({40});
+  options.max_num_seqs = 1;
+  Bench bench(options);
+  bench.add(1, 1, 0);
+  bench.add(1, 1, -2);
+  bench.add(1, 1, 1);
+  EXPECT_EQ(bench.step(), (Rows{{2, 1}}));
+  EXPECT_EQ(bench.step(), (Rows{{1, 1}}));
+  EXPECT_EQ(bench.step(), (Rows{{3, 1}}));
+}
+
+TEST(Scheduler, ABlockedHeadIsOvertakenABoundedNumberOfTimes) {
+  SchedulerOptions options = options_of({10});
+  options.max_overtakes = 3;
+  Bench bench(options);
+  bench.add(20, 12);  // holds 6 of 10 blocks and grows
+  bench.step();
+  bench.add(30, 1);  // needs 8
+  for (int i = 0; i < 6; ++i) bench.add(1, 1);
+  for (int i = 0; i < 40 && bench.scheduler->has_work(); ++i) bench.step();
+  EXPECT_FALSE(bench.scheduler->has_work());
+  EXPECT_EQ(bench.sequences[1]->status, SequenceStatus::kFinished);
+
+  Bench again(options);
+  again.add(20, 12);
+  again.step();
+  again.add(30, 1);
+  for (int i = 0; i < 6; ++i) again.add(1, 1);
+  Rows rows = again.step();
+  EXPECT_EQ(rows.size(), 1U + 3U);
+  rows = again.step();
+  EXPECT_EQ(rows.size(), 1U);
+}
+
+TEST(Scheduler, LooksAtABoundedPartOfTheQueue) {
+  SchedulerOptions options = options_of({10});
+  options.admission_lookahead = 1;
+  Bench bench(options);
+  bench.add(20, 12);
+  bench.step();
+  bench.add(30, 1);
+  bench.add(30, 1);
+  bench.add(1, 1);
+  EXPECT_EQ(bench.step(), (Rows{{1, 4}}));
+}
+
+TEST(Scheduler, PreemptionTakesOneBlockFromTheYoungest) {
+  Bench bench(options_of({6}));
+  Sequence& old = bench.add(7, 10);
+  Sequence& young = bench.add(11, 10);
+  EXPECT_EQ(bench.step(), (Rows{{1, 7}, {2, 9}}));
+  bench.step();  // the young one has 11 tokens cached now, the old one 8; 2 + 3 blocks in use
+  EXPECT_EQ(bench.scheduler->loads()[0].num_free_blocks, 1);
+  bench.step();  // the old one takes the last free block
+  EXPECT_EQ(bench.scheduler->loads()[0].num_free_blocks, 0);
+  EXPECT_EQ(young.num_cached_tokens, 12);
+  const Rows rows = bench.step();  // the young one needs a block and finds nobody younger
+  EXPECT_EQ(rows, (Rows{{1, 1}}));
+  EXPECT_EQ(young.status, SequenceStatus::kWaiting);
+  EXPECT_EQ(young.num_cached_tokens, 12);
+  EXPECT_EQ(young.num_preemptions, 1);
+  EXPECT_EQ(young.binding, kNoInstance);
+  while (old.num_cached_tokens < 12) bench.step();
+  bench.step();  // the old one needs its fourth block
+  EXPECT_EQ(old.num_cached_tokens, 13);
+  EXPECT_EQ(young.num_cached_tokens, 8);
+  EXPECT_EQ(old.num_preemptions, 0);
+  while (bench.scheduler->has_work()) bench.step();
+  EXPECT_EQ(young.output.size(), 10U);
+}
+
+TEST(Scheduler, ImportantSequencesTakeFromOlderLessImportantOnes) {
+  Bench bench(options_of({4}));
+  Sequence& old = bench.add(8, 4, 1);
+  bench.step();
+  Sequence& important = bench.add(3, 8, 0);
+  bench.step();
+  bench.step();
+  while (important.status == SequenceStatus::kRunning) bench.step();
+  EXPECT_EQ(important.num_preemptions, 0);
+  EXPECT_EQ(important.status, SequenceStatus::kFinished);
+  EXPECT_LT(0, old.num_preemptions);
+}
+
+TEST(Scheduler, TheHeadTakesPrefixesOfThoseThatWaitBehindIt) {
+  Bench bench(options_of({6}), policy_of("bound", 1));
+  Sequence& old = bench.add(8, 9);
+  Sequence& young = bench.add(7, 9);
+  while (young.status == SequenceStatus::kRunning || young.num_preemptions == 0) bench.step();
+  ASSERT_LT(0, young.num_cached_tokens);
+  ASSERT_LT(bench.scheduler->loads()[0].num_free_blocks, 2);
+  Sequence& important = bench.add(7, 1, -1);  // needs 2 blocks
+  bench.step();
+  EXPECT_EQ(important.status, SequenceStatus::kFinished);
+  EXPECT_EQ(old.num_preemptions, 0);
+  while (bench.scheduler->has_work()) bench.step();
+  EXPECT_EQ(young.output.size(), 9U);
+}
+
+TEST(Scheduler, GrowthUsesOtherInstancesBeforeItPreempts) {
+  Bench bench(options_of({3, 3, 3}), policy_of("dcp", 3));
+  for (int i = 0; i < 3; ++i) bench.add(4, 1 + 4 * 2);
+  while (bench.scheduler->has_work()) bench.step();
+  for (const auto& sequence : bench.sequences) EXPECT_EQ(sequence->num_preemptions, 0);
+
+  Bench narrow(options_of({2, 7}), policy_of("dcp", 2));
+  Sequence& long_one = narrow.add(4, 29);
+  int32_t degree = 0;
+  while (narrow.scheduler->has_work()) {
+    narrow.step();
+    const auto* placement = narrow.scheduler->placement(long_one.id);
+    if (placement != nullptr) degree = std::max(degree, placement->degree());
+  }
+  EXPECT_EQ(degree, 2);
+  EXPECT_EQ(long_one.num_preemptions, 0);
+}
+
+TEST(Scheduler, FallsBackWhenThePreferredHolderIsFull) {
+  Bench bench(options_of({2, 9}));
+  bench.script->permitted = {0, 1};
+  Sequence& sequence = bench.add(4, 9);
+  while (sequence.num_cached_tokens < 9) bench.step();
+  const auto* placement = bench.scheduler->placement(1);
+  EXPECT_EQ(placement->tail_holder(), 1);
+  EXPECT_EQ(sequence.num_preemptions, 0);
+}
+
+TEST(Scheduler, RemovalDuringAStepWaitsForTheCommit) {
+  Bench bench(options_of({8}));
+  bench.add(6, 5);
+  bench.plan();
+  EXPECT_FALSE(bench.scheduler->remove(1, FinishReason::kCancelled));
+  EXPECT_FALSE(bench.scheduler->remove(1, FinishReason::kCancelled));
+  EXPECT_EQ(bench.scheduler->loads()[0].num_free_blocks, 6);
+  bench.scheduler->commit_step();
+  EXPECT_EQ(bench.scheduler->loads()[0].num_free_blocks, 8);
+  EXPECT_EQ(bench.sequences[0]->status, SequenceStatus::kFinished);
+  EXPECT_EQ(bench.sequences[0]->finish_reason, FinishReason::kCancelled);
+  EXPECT_FALSE(bench.scheduler->has_work());
+}
+
+TEST(Scheduler, AnAbandonedStepDoesNotCount) {
+  Bench bench(options_of({8}));
+  bench.add(6, 5);
+  bench.plan();
+  bench.scheduler->abandon_step();
+  EXPECT_EQ(bench.sequences[0]->num_cached_tokens, 0);
+  EXPECT_EQ(bench.step(), (Rows{{1, 6}}));
+}
+
+TEST(Scheduler, RefusesWhatThePolicyCanNeverHold) {
+  Bench bound(options_of({4, 6}), policy_of("bound", 2));
+  Bench dcp(options_of({4, 6}), policy_of("dcp", 2));
+  Sequence sequence;
+  sequence.request.prompt.assign(30, 1);
+  sequence.request.max_tokens = 11;  // 40 KV tokens, 10 blocks
+  const Status refused = bound.scheduler->add(&sequence);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::kResourceExhausted);
+  EXPECT_NE(refused.error().message.find("needs 40 KV tokens"), std::string::npos);
+  EXPECT_TRUE(dcp.scheduler->add(&sequence).ok());
+}
+
+TEST(Scheduler, TheLargestRequestRunsInTheEnd) {
+  SchedulerOptions options = options_of({5, 5});
+  options.watermark = 0.5;
+  Bench bench(options, policy_of("dcp", 2));
+  bench.add(3, 12);
+  bench.step();
+  Sequence& largest = bench.add(30, 11);
+  for (int i = 0; i < 100 && bench.scheduler->has_work(); ++i) bench.step();
+  EXPECT_EQ(largest.output.size(), 11U);
+}
+
+TEST(StepPlan, SplitRequestsSendQueriesAndNewKv) {
+  Bench bench(options_of({9, 9, 9}));
+  bench.script->spans = {{2, 1}, {0, 1}, {2, 1}, {1, 0}};
+  bench.script->admission_binding = 0;
+  bench.add(10, 3);
+  const StepPlan& plan = bench.plan();
+  const InstancePlan& home = plan.instances[0];
+  EXPECT_EQ(home.num_rows(), 10);
+  EXPECT_EQ(home.kv_sends.rows_of[2], (std::vector<int32_t>{0, 1, 2, 3, 8, 9}));
+  EXPECT_TRUE(home.kv_sends.rows_of[1].empty());
+  // Rows 0..3 lie before the first block of instance 0 and see nothing there.
+  ASSERT_EQ(home.items.size(), 1U);
+  EXPECT_EQ(home.items[0].row_begin, 4);
+  EXPECT_EQ(home.items[0].num_rows, 6);
+  const InstancePlan& remote = plan.instances[2];
+  ASSERT_EQ(remote.items.size(), 1U);
+  EXPECT_EQ(remote.items[0].source, 0);
+  EXPECT_EQ(remote.items[0].num_rows, 10);
+  EXPECT_EQ(
+      std::vector<int32_t>(remote.items[0].block_idx.begin(), remote.items[0].block_idx.end()),
+      (std::vector<int32_t>{0, 2}));
+  EXPECT_EQ(remote.num_kv_receives[0], 6);
+  // The empty shard is asked as well.
+  ASSERT_EQ(plan.instances[1].items.size(), 1U);
+  EXPECT_TRUE(plan.instances[1].items[0].blocks.empty());
+  EXPECT_EQ(home.sample_rows, (std::vector<int32_t>{9}));
+}
+
+TEST(StepPlan, BlocksBehindAChunkAreNotAsked) {
+  SchedulerOptions options = options_of({9, 9});
+  options.prefill_chunk_tokens = 4;
+  Bench bench(options);
+  bench.script->spans = {{0, 1}, {1, 2}};
+  bench.add(10, 1);
+  const StepPlan& plan = bench.plan();
+  EXPECT_TRUE(plan.instances[1].items.empty());
+  EXPECT_TRUE(plan.instances[0].sample_rows.empty());
+}
+
+TEST(StepPlan, TheBindingMayBeAnyInstanceAtAnyStep) {
+  Bench bench(options_of({9, 9, 9}));
+  bench.add(4, 8);
+  for (const InstanceId binding : {0, 2, 1, 1, 0}) {
+    bench.script->binding = binding;
+    bench.step();
+    EXPECT_EQ(bench.sequences[0]->binding, binding);
+    EXPECT_EQ(bench.scheduler->loads()[static_cast<size_t>(binding)].num_sequences, 1);
+    EXPECT_EQ(bench.scheduler->loads()[static_cast<size_t>(binding)].num_rows,
+              bench.sequences[0]->output.size() == 1 ? 4 : 1);
+  }
+}
+
+TEST(StepPlan, AFullInstanceGetsNoMoreBindings) {
+  SchedulerOptions options = options_of({9, 9});
+  options.max_num_seqs = 1;
+  Bench bench(options);
+  bench.add(2, 4);
+  bench.step();
+  bench.script->admission_binding = 1;
+  bench.add(2, 4);
+  bench.step();
+  EXPECT_EQ(bench.sequences[0]->binding, 0);
+  EXPECT_EQ(bench.sequences[1]->binding, 1);
+}
+
+TEST(SchedulerDeathTest, MisuseAborts) {
+  Bench bench(options_of({9}));
+  EXPECT_DEATH(bench.scheduler->commit_step(), "check failed");
+  EXPECT_DEATH(bench.scheduler->remove(5, FinishReason::kLength), "check failed");
+  bench.add(2, 4);
+  bench.scheduler->plan_step();
+  EXPECT_DEATH(bench.scheduler->plan_step(), "check failed");
+}
+
+TEST(SchedulerDeathTest, APolicyThatGivesTooMuchAborts) {
+  Bench bench(options_of({2}));
+  bench.script->spans = {{0, 3}};
+  bench.add(9, 2);
+  EXPECT_DEATH(bench.scheduler->plan_step(), "check failed");
+}
+
+TEST(SchedulerOptions, ErrorsNameTheOption) {
+  const auto message = [](const std::function<void(SchedulerOptions&)>& change) {
+    SchedulerOptions options = options_of({4});
+    change(options);
+    const Status status = check_options(options);
+    return status.ok() ? std::string() : status.error().message;
+  };
+  EXPECT_EQ(message([](SchedulerOptions&) {}), "");
+  EXPECT_NE(message([](auto& o) { o.num_blocks.clear(); }).find("instances"), std::string::npos);
+  EXPECT_NE(message([](auto& o) { o.num_blocks[0] = 0; }).find("num_blocks"), std::string::npos);
+  EXPECT_NE(message([](auto& o) { o.block_size = 0; }).find("block_size"), std::string::npos);
+  EXPECT_NE(message([](auto& o) { o.max_num_seqs = 0; }).find("max_num_seqs"), std::string::npos);
+  EXPECT_NE(message([](auto& o) { o.max_batched_tokens = 7; }).find("max_batched"),
+            std::string::npos);
+  EXPECT_NE(message([](auto& o) { o.watermark = 1.0; }).find("watermark"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace nanocp::scheduler
