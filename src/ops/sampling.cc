@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <string>
 
 #include "base/check.h"
 #include "base/random.h"
@@ -220,68 +219,6 @@ SampledChoice sample(std::span<float> logits, const SamplingParams& params,
   choice.logprob = static_cast<float>(logit - log_total);
   choice.top_logprobs = top_logprobs(raw, params.num_logprobs, log_total);
   return choice;
-}
-
-namespace {
-
-template <typename T>
-Error out_of_range(const char* name, T value, const char* range) {
-  std::string text = std::to_string(value);
-  return invalid_argument(std::string(name) + " is " + text + ", must be " + range);
-}
-
-Status check_token(const char* name, TokenId token, int32_t vocab_size) {
-  if (token >= 0 && token < vocab_size) return ok_status();
-  return invalid_argument(std::string(name) + " names token " + std::to_string(token) +
-                          ", must be between 0 and " + std::to_string(vocab_size - 1));
-}
-
-// NaN fails every comparison, so ranges are written as what must hold.
-Status check_ranges(const SamplingParams& params) {
-  constexpr float kMax = std::numeric_limits<float>::max();
-  const auto within = [](float value, float low, float high) {
-    return value >= low && value <= high;
-  };
-  if (!within(params.temperature, 0.0F, kMax)) {
-    return out_of_range("temperature", params.temperature, "0 or more");
-  }
-  if (params.top_k < 0) return out_of_range("top_k", params.top_k, "0 (all tokens) or more");
-  if (!(params.top_p > 0.0F && params.top_p <= 1.0F)) {
-    return out_of_range("top_p", params.top_p, "above 0 and at most 1");
-  }
-  if (!(params.min_p >= 0.0F && params.min_p < 1.0F)) {
-    return out_of_range("min_p", params.min_p, "at least 0 and below 1");
-  }
-  if (!(params.repetition_penalty > 0.0F && params.repetition_penalty <= kMax)) {
-    return out_of_range("repetition_penalty", params.repetition_penalty, "above 0");
-  }
-  if (!within(params.presence_penalty, -2.0F, 2.0F)) {
-    return out_of_range("presence_penalty", params.presence_penalty, "between -2 and 2");
-  }
-  if (!within(params.frequency_penalty, -2.0F, 2.0F)) {
-    return out_of_range("frequency_penalty", params.frequency_penalty, "between -2 and 2");
-  }
-  return ok_status();
-}
-
-}  // namespace
-
-Status check_sampling_params(const SamplingParams& params, int32_t vocab_size) {
-  NANOCP_RETURN_IF_ERROR(check_ranges(params));
-  if (params.num_logprobs < -1 || params.num_logprobs > vocab_size) {
-    return invalid_argument("logprobs is " + std::to_string(params.num_logprobs) +
-                            ", must be between 0 and " + std::to_string(vocab_size));
-  }
-  for (const auto& [token, bias] : params.logit_bias) {
-    NANOCP_RETURN_IF_ERROR(check_token("logit_bias", token, vocab_size));
-    if (!(bias >= -100.0F && bias <= 100.0F)) {
-      return out_of_range("logit_bias", bias, "between -100 and 100");
-    }
-  }
-  for (const TokenId token : params.forbidden_tokens) {
-    NANOCP_RETURN_IF_ERROR(check_token("forbidden_tokens", token, vocab_size));
-  }
-  return ok_status();
 }
 
 }  // namespace nanocp::ops

@@ -17,7 +17,6 @@
 #include <utility>
 #include <vector>
 
-#include "base/result.h"
 #include "plan/ids.h"
 #include "plan/sampling_params.h"
 
@@ -35,11 +34,9 @@ struct SampledChoice {
 };
 
 // `logits` [vocab_size] is overwritten. `random_bits` = counter_random(params.seed, index of the
-// output token). Requires: logits not empty, params checked.
+// output token). Requires: logits not empty, params within the ranges that
+// their fields name.
 SampledChoice sample(std::span<float> logits, const SamplingParams& params,
                      const SamplingHistory& history, uint64_t random_bits);
-
-// Names the first value that is out of range.
-Status check_sampling_params(const SamplingParams& params, int32_t vocab_size);
 
 }  // namespace nanocp::ops

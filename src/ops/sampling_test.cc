@@ -247,44 +247,5 @@ TEST(Sampling, BrokenLogitsHaveADefinedResult) {
   EXPECT_EQ(sample_copy({largest, 0, -largest}, extreme, 5, {{0, 2}, {}}).token, 0);
 }
 
-TEST(SamplingParams, GoodOnesPass) {
-  EXPECT_TRUE(check_sampling_params({}, 10).ok());
-  SamplingParams params{.temperature = 2.0F,
-                        .top_k = 1000,
-                        .top_p = 0.1F,
-                        .min_p = 0.0F,
-                        .repetition_penalty = 1.2F,
-                        .presence_penalty = -2.0F,
-                        .frequency_penalty = 2.0F,
-                        .num_logprobs = 10};
-  params.logit_bias = {{9, -100.0F}};
-  params.forbidden_tokens = {0};
-  EXPECT_TRUE(check_sampling_params(params, 10).ok());
-}
-
-TEST(SamplingParams, BadOnesAreNamed) {
-  const auto complaint = [](const SamplingParams& params) {
-    const Status status = check_sampling_params(params, 10);
-    return status.ok() ? std::string("none") : status.error().message;
-  };
-  EXPECT_EQ(complaint({.temperature = -1.0F}), "temperature is -1.000000, must be 0 or more");
-  EXPECT_EQ(complaint({.temperature = kNan}).substr(0, 11), "temperature");
-  EXPECT_EQ(complaint({.temperature = kInf}).substr(0, 11), "temperature");
-  EXPECT_EQ(complaint({.top_k = -1}), "top_k is -1, must be 0 (all tokens) or more");
-  EXPECT_EQ(complaint({.top_p = 0.0F}), "top_p is 0.000000, must be above 0 and at most 1");
-  EXPECT_EQ(complaint({.top_p = 1.1F}).substr(0, 5), "top_p");
-  EXPECT_EQ(complaint({.top_p = kNan}).substr(0, 5), "top_p");
-  EXPECT_EQ(complaint({.min_p = 1.0F}).substr(0, 5), "min_p");
-  EXPECT_EQ(complaint({.repetition_penalty = 0.0F}).substr(0, 18), "repetition_penalty");
-  EXPECT_EQ(complaint({.presence_penalty = 2.5F}).substr(0, 16), "presence_penalty");
-  EXPECT_EQ(complaint({.frequency_penalty = kNan}).substr(0, 17), "frequency_penalty");
-  EXPECT_EQ(complaint({.num_logprobs = 11}), "logprobs is 11, must be between 0 and 10");
-  EXPECT_EQ(complaint({.num_logprobs = -2}).substr(0, 8), "logprobs");
-  EXPECT_EQ(complaint({.logit_bias = {{10, 1.0F}}}),
-            "logit_bias names token 10, must be between 0 and 9");
-  EXPECT_EQ(complaint({.logit_bias = {{1, kInf}}}).substr(0, 10), "logit_bias");
-  EXPECT_EQ(complaint({.forbidden_tokens = {-1}}).substr(0, 16), "forbidden_tokens");
-}
-
 }  // namespace
 }  // namespace nanocp::ops

@@ -1,0 +1,157 @@
+#include "apps/engine_options.h"
+
+#include <limits>
+
+#include "apps/in_range.h"
+
+namespace nanocp::apps {
+namespace {
+
+constexpr int kInstancesMax = 256;
+constexpr int kIntMax = std::numeric_limits<int>::max();
+constexpr int64_t kTokensMax = int64_t{1} << 40;
+
+void add_model_group(CLI::App& command, EngineOptions& options) {
+  const char* group = "Model";
+  command.add_option("--config", options.config_file, "Config file, if not MODEL_DIR/config.json")
+      ->type_name("FILE")
+      ->group(group);
+  command
+      .add_option("--load-format", options.load_format,
+                  "auto: read the weights; dummy: random weights from the config alone")
+      ->check(CLI::IsMember({"auto", "dummy"}).description(""))
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--max-model-len", options.max_model_len,
+                  "Longest prompt and output together (default: what the model allows)")
+      ->check(in_range<int64_t>(1, kTokensMax))
+      ->type_name("TOKENS")
+      ->group(group);
+}
+
+void add_instance_group(CLI::App& command, EngineOptions& options) {
+  const char* group = "Instances and context parallelism";
+  command
+      .add_option("--instances,--data-parallel-size", options.num_instances,
+                  "Instances: each holds all attention weights and a share of the experts")
+      ->check(in_range(1, kInstancesMax))
+      ->type_name("N")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--policy", options.policy,
+                  "bound, uniform_cp, threshold_cp or dcp (default: uniform_cp if --cp-degree "
+                  "is given, else dcp)")
+      ->type_name("NAME")
+      ->group(group);
+  command
+      .add_option("--router", options.router,
+                  "Of policy bound: round_robin, least_requests or least_kv")
+      ->type_name("NAME")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--cp-degree", options.cp_degree,
+                  "Instances that hold one request's KV cache (uniform_cp, threshold_cp; "
+                  "default: all)")
+      ->check(in_range(1, kInstancesMax))
+      ->type_name("D")
+      ->group(group);
+  command
+      .add_option("--cp-threshold", options.cp_threshold_tokens,
+                  "Prompts longer than this get the degree (threshold_cp)")
+      ->check(in_range<int64_t>(0, kTokensMax))
+      ->type_name("TOKENS")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--min-tokens-per-shard", options.min_tokens_per_shard,
+                  "Less is not worth another holder (dcp)")
+      ->check(in_range<int64_t>(1, kTokensMax))
+      ->type_name("TOKENS")
+      ->capture_default_str()
+      ->group(group);
+}
+
+void add_memory_group(CLI::App& command, EngineOptions& options) {
+  const char* group = "KV cache";
+  command.add_option("--block-size", options.block_size, "Tokens in one KV block")
+      ->check(in_range(1, 1 << 16))
+      ->type_name("TOKENS")
+      ->capture_default_str()
+      ->group(group);
+  CLI::Option* blocks =
+      command.add_option("--num-kv-blocks", options.num_kv_blocks, "KV blocks of each instance")
+          ->check(in_range<int64_t>(1, kIntMax))
+          ->type_name("N")
+          ->group(group);
+  command
+      .add_option("--kv-memory", options.kv_memory_bytes,
+                  "Memory for KV blocks on each instance, e.g. 512MiB (default: what the "
+                  "requests need, at most a quarter of all memory)")
+      ->transform(CLI::AsSizeValue(false).description(""))
+      ->type_name("SIZE")
+      ->excludes(blocks)
+      ->group(group);
+}
+
+void add_limit_group(CLI::App& command, EngineOptions& options) {
+  const char* group = "Steps";
+  command
+      .add_option("--max-num-batched-tokens", options.max_num_batched_tokens,
+                  "Rows of one instance in one step")
+      ->check(in_range(1, 1 << 20))
+      ->type_name("N")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--max-num-seqs", options.max_num_seqs,
+                  "Running requests bound to one instance (default: 256, or "
+                  "--max-num-batched-tokens if that is less)")
+      ->check(in_range(1, 1 << 20))
+      ->type_name("N")
+      ->group(group);
+  command
+      .add_option("--prefill-chunk", options.prefill_chunk_tokens,
+                  "Prompt tokens of one request in one step (default: what the step has room "
+                  "for)")
+      ->check(in_range(1, kIntMax))
+      ->type_name("TOKENS")
+      ->group(group);
+  command.add_option("--threads", options.num_threads, "CPU threads in all (default: all cores)")
+      ->check(in_range(1, 4096))
+      ->type_name("N")
+      ->group(group);
+  command
+      .add_option("--wait-timeout", options.wait_timeout_s,
+                  "Longest wait of one instance for another")
+      ->check(in_range(0.001, 86400.0))
+      ->type_name("SECONDS")
+      ->capture_default_str()
+      ->group(group);
+}
+
+}  // namespace
+
+void add_engine_options(CLI::App& command, EngineOptions& options) {
+  add_model_group(command, options);
+  add_instance_group(command, options);
+  add_memory_group(command, options);
+  add_limit_group(command, options);
+}
+
+std::string policy_name(const EngineOptions& options) {
+  if (!options.policy.empty()) return options.policy;
+  return options.cp_degree > 0 ? "uniform_cp" : "dcp";
+}
+
+scheduler::PolicyOptions policy_options(const EngineOptions& options) {
+  return {.num_instances = options.num_instances,
+          .router = options.router,
+          .degree = options.cp_degree > 0 ? options.cp_degree : options.num_instances,
+          .threshold_tokens = options.cp_threshold_tokens,
+          .min_tokens_per_shard = options.min_tokens_per_shard};
+}
+
+}  // namespace nanocp::apps

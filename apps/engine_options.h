@@ -1,0 +1,41 @@
+// Flags that all commands share which run a model: the model, its instances, the policy, limits.
+// Plain data, filled by CLI11 while the command line is parsed.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <string>
+
+#include "base/result.h"
+#include "scheduler/policy.h"
+
+namespace nanocp::apps {
+
+struct EngineOptions {
+  std::string model_dir;
+  std::string config_file;           // empty: MODEL_DIR/config.json
+  std::string load_format = "auto";  // auto or dummy
+  int num_instances = 1;
+  std::string policy;  // empty: uniform_cp if a degree is given, else dcp
+  std::string router = "least_kv";
+  int cp_degree = 0;  // 0: not given
+  int64_t cp_threshold_tokens = 32768;
+  int64_t min_tokens_per_shard = 4096;
+  int block_size = 16;
+  int64_t num_kv_blocks = 0;         // per instance; 0: from kv_memory_bytes
+  uint64_t kv_memory_bytes = 0;      // per instance; 0: what the requests need, within a limit
+  int max_num_batched_tokens = 512;  // rows of one instance in one step
+  int max_num_seqs = 0;              // 0: 256, or fewer if fewer rows fit a step
+  int64_t max_model_len = 0;         // 0: what the model allows
+  int prefill_chunk_tokens = 0;      // 0: only max_num_batched_tokens limits
+  int num_threads = 0;               // 0: all cores
+  double wait_timeout_s = 30.0;
+};
+
+// Adds the flags to `command`, in groups. Requires: `options` outlives the parsing.
+void add_engine_options(CLI::App& command, EngineOptions& options);
+
+std::string policy_name(const EngineOptions& options);
+scheduler::PolicyOptions policy_options(const EngineOptions& options);
+
+}  // namespace nanocp::apps

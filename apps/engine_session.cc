@@ -1,0 +1,156 @@
+#include "apps/engine_session.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <limits>
+#include <random>
+#include <thread>
+#include <utility>
+
+#include "apps/progress_bar.h"
+#include "kvcache/kv_placement.h"
+#include "model/config_parser.h"
+#include "model/kv_cache.h"
+#include "model/weight_loader.h"
+
+namespace nanocp::apps {
+namespace {
+
+constexpr int kDefaultMaxNumSeqs = 256;
+
+int64_t physical_memory_bytes() {
+  return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) *
+         static_cast<int64_t>(sysconf(_SC_PAGE_SIZE));
+}
+
+int num_threads(const EngineOptions& options) {
+  if (options.num_threads > 0) return options.num_threads;
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+int max_num_seqs(const EngineOptions& options) {
+  if (options.max_num_seqs > 0) return options.max_num_seqs;
+  return std::min(kDefaultMaxNumSeqs, options.max_num_batched_tokens);
+}
+
+// Blocks of each instance. Unless told otherwise, any instance can hold all requests: memory that
+// is never written is never backed.
+int64_t num_kv_blocks(const EngineOptions& options, const model::ModelSpec& spec,
+                      const SessionNeeds& needs) {
+  if (options.num_kv_blocks > 0) return options.num_kv_blocks;
+  const int64_t block_bytes =
+      model::KvCache::bytes_per_token(spec.attention, spec.num_layers) * options.block_size;
+  if (options.kv_memory_bytes > 0) {
+    const auto limit = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
+    return std::max<int64_t>(
+        1, static_cast<int64_t>(std::min(options.kv_memory_bytes, limit)) / block_bytes);
+  }
+  const int64_t num_blocks_max =
+      std::max<int64_t>(1, physical_memory_bytes() / 4 / options.num_instances / block_bytes);
+  int64_t num_blocks = 0;
+  for (const int64_t num_tokens : needs.request_tokens) {
+    num_blocks += kvcache::blocks_for(num_tokens, options.block_size) + 1;
+    if (num_blocks >= num_blocks_max) return num_blocks_max;
+  }
+  // Beyond the needs, so that the admission watermark does not hold requests back.
+  return std::min(num_blocks_max, num_blocks + num_blocks / 32 + 8);
+}
+
+Result<std::shared_ptr<const model::ModelWeights>> load(const EngineOptions& options,
+                                                        const model::ModelSpec& spec) {
+  ProgressBar bar("loading weights");
+  model::LoadOptions load_options;
+  load_options.dummy = options.load_format == "dummy";
+  load_options.num_threads = num_threads(options);
+  load_options.progress = [&bar](int64_t done, int64_t total) { bar.update(done, total); };
+  load_options.note = [&bar](const std::string& note) {
+    bar.finish();
+    std::fprintf(stderr, "note: %s\n", note.c_str());
+  };
+  return model::load_weights(spec, options.model_dir, load_options);
+}
+
+Result<engine::EngineOptions> engine_options(const EngineOptions& options,
+                                             const model::ModelSpec& spec, int64_t num_blocks) {
+  engine::EngineOptions result;
+  result.scheduler.num_blocks.assign(static_cast<size_t>(options.num_instances), num_blocks);
+  result.scheduler.block_size = options.block_size;
+  result.scheduler.max_batched_tokens = options.max_num_batched_tokens;
+  result.scheduler.max_num_seqs = max_num_seqs(options);
+  result.scheduler.prefill_chunk_tokens = options.prefill_chunk_tokens;
+  NANOCP_RETURN_IF_ERROR(scheduler::check_options(result.scheduler));
+  result.eos_token_ids = spec.eos_token_ids;
+  if (!options.model_dir.empty()) {
+    NANOCP_ASSIGN_OR_RETURN(result.eos_token_ids,
+                            model::read_eos_token_ids(options.model_dir, spec));
+  }
+  NANOCP_ASSIGN_OR_RETURN(result.max_model_len, max_model_len(options, spec));
+  result.vocab_size = spec.vocab_size;
+  return result;
+}
+
+runner::CpuRunnerOptions runner_options(const EngineOptions& options, int64_t num_blocks,
+                                        bool keep_logits) {
+  runner::CpuRunnerOptions result;
+  result.num_instances = options.num_instances;
+  result.block_size = options.block_size;
+  result.num_blocks = num_blocks;
+  result.max_rows = options.max_num_batched_tokens;
+  result.num_threads = num_threads(options);
+  result.wait_timeout_us = std::llround(options.wait_timeout_s * 1e6);
+  result.keep_logits = keep_logits;
+  return result;
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const model::ModelSpec>> read_spec(const EngineOptions& options) {
+  std::error_code error;
+  const bool has_dir = std::filesystem::is_directory(options.model_dir, error);
+  if (!options.model_dir.empty() && !has_dir) {
+    return not_found(options.model_dir + ": no such directory");
+  }
+  if (options.model_dir.empty() && options.config_file.empty()) {
+    return invalid_argument("give a MODEL_DIR, or --config FILE with --load-format dummy");
+  }
+  if (options.model_dir.empty() && options.load_format != "dummy") {
+    return invalid_argument("a config alone has no weights: add --load-format dummy");
+  }
+  const auto& source = options.config_file.empty() ? options.model_dir : options.config_file;
+  NANOCP_ASSIGN_OR_RETURN(model::ModelSpec spec, model::read_config(source));
+  return std::make_shared<const model::ModelSpec>(std::move(spec));
+}
+
+Result<int64_t> max_model_len(const EngineOptions& options, const model::ModelSpec& spec) {
+  if (options.max_model_len == 0) return spec.max_position;
+  if (options.max_model_len <= spec.max_position) return options.max_model_len;
+  return invalid_argument("--max-model-len is " + std::to_string(options.max_model_len) +
+                          ", this model has " + std::to_string(spec.max_position) + " positions");
+}
+
+Result<std::unique_ptr<EngineSession>> EngineSession::open(
+    const EngineOptions& options, std::shared_ptr<const model::ModelSpec> spec,
+    const SessionNeeds& needs) {
+  // What is cheap to check goes before the weights are read.
+  const int64_t num_blocks = num_kv_blocks(options, *spec, needs);
+  NANOCP_ASSIGN_OR_RETURN(engine::EngineOptions limits, engine_options(options, *spec, num_blocks));
+  NANOCP_ASSIGN_OR_RETURN(std::unique_ptr<scheduler::Policy> policy,
+                          scheduler::make_policy(policy_name(options), policy_options(options)));
+  NANOCP_ASSIGN_OR_RETURN(std::shared_ptr<const model::ModelWeights> weights, load(options, *spec));
+  std::unique_ptr<EngineSession> session(new EngineSession());
+  NANOCP_ASSIGN_OR_RETURN(
+      session->runner_,
+      runner::CpuRunner::create(std::move(spec), std::move(weights),
+                                runner_options(options, num_blocks, needs.keep_logits)));
+  const Random random((static_cast<uint64_t>(std::random_device{}()) << 32) ^
+                      std::random_device{}());
+  session->engine_ = std::make_unique<engine::Engine>(std::move(limits), std::move(policy),
+                                                      *session->runner_, session->clock_, random);
+  return session;
+}
+
+}  // namespace nanocp::apps

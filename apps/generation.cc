@@ -1,0 +1,112 @@
+#include "apps/generation.h"
+
+namespace nanocp::apps {
+
+using request::FinishReason;
+
+namespace {
+
+request::Request make_request(const GenerationTask& task) {
+  request::Request request;
+  request.prompt = task.prompt;
+  request.sampling = task.params.sampling;
+  request.max_tokens = task.params.max_tokens;
+  request.min_tokens = task.params.min_tokens;
+  request.stop_token_ids = task.params.stop_token_ids;
+  request.ignore_eos = task.params.ignore_eos;
+  return request;
+}
+
+}  // namespace
+
+Generation::Generation(engine::Engine& engine, const text::Tokenizer* tokenizer,
+                       bool keep_special_tokens)
+    : engine_(engine), tokenizer_(tokenizer), skip_special_(!keep_special_tokens) {}
+
+Status Generation::add(const GenerationTask& task) {
+  auto id = engine_.add_request(make_request(task));
+  if (!id.ok()) return Error{id.error().code, task.source + ": " + id.error().message};
+  std::unique_ptr<text::Detokenizer> detokenizer;
+  if (tokenizer_ != nullptr) {
+    detokenizer = std::make_unique<text::Detokenizer>(*tokenizer_, skip_special_);
+  }
+  open_.emplace(id.value(), Open{.index = answers_.size(),
+                                 .min_tokens = task.params.min_tokens,
+                                 .wants_logprobs = task.params.sampling.num_logprobs >= 0,
+                                 .detokenizer = std::move(detokenizer),
+                                 .matcher = text::StopMatcher(task.params.stop)});
+  answers_.emplace_back();
+  return ok_status();
+}
+
+Status Generation::run(const OnText& on_text, const std::function<bool()>& interrupted) {
+  while (engine_.has_work()) {
+    if (interrupted()) {
+      cancel_all();
+      break;
+    }
+    const uint64_t num_steps = engine_.num_steps();
+    NANOCP_ASSIGN_OR_RETURN(std::vector<engine::TokenEvent> events, engine_.step());
+    for (engine::TokenEvent& event : events) handle(event, on_text);
+    if (engine_.has_work() && engine_.num_steps() == num_steps) {
+      return Error{ErrorCode::kInternal, "the engine has requests but plans no step"};
+    }
+  }
+  return ok_status();
+}
+
+void Generation::handle(engine::TokenEvent& event, const OnText& on_text) {
+  const auto found = open_.find(event.sequence);
+  if (found == open_.end()) return;
+  Open& open = found->second;
+  Answer& answer = answers_[open.index];
+  answer.token_ids.push_back(event.token);
+  if (open.wants_logprobs) {
+    answer.logprobs.push_back({event.token, event.logprob, std::move(event.top_logprobs)});
+  }
+  const bool finished = event.finish_reason != FinishReason::kNone;
+  if (finished) {
+    answer.finish_reason = event.finish_reason;
+    if (event.summary) answer.placement = std::move(*event.summary);
+  }
+  if (open.detokenizer != nullptr) {
+    std::string text = event.is_text ? open.detokenizer->push(event.token) : std::string();
+    if (finished) text += open.detokenizer->flush();
+    const auto num_tokens = static_cast<int64_t>(answer.token_ids.size());
+    emit(open.index, num_tokens > open.min_tokens ? open.matcher.push(text) : text, on_text);
+    if (finished) emit(open.index, open.matcher.flush(), on_text);
+    if (open.matcher.matched()) {
+      answer.finish_reason = FinishReason::kStop;
+      if (!finished) cancel(event.sequence, open, FinishReason::kStop);
+    }
+  }
+  if (answer.finish_reason != FinishReason::kNone) open_.erase(found);
+}
+
+void Generation::emit(size_t index, const std::string& text, const OnText& on_text) {
+  if (text.empty()) return;
+  answers_[index].text += text;
+  on_text(index, text);
+}
+
+void Generation::cancel(SequenceId id, const Open& open, FinishReason reason) {
+  Answer& answer = answers_[open.index];
+  answer.finish_reason = reason;
+  if (const request::Sequence* sequence = engine_.sequence(id)) {
+    answer.placement.binding = sequence->binding;
+    answer.placement.num_preemptions = sequence->num_preemptions;
+  }
+  if (const kvcache::KvPlacement* placement = engine_.placement(id)) {
+    for (const kvcache::Shard& shard : placement->shards()) {
+      answer.placement.kv_tokens.emplace_back(shard.holder, shard.num_tokens);
+    }
+  }
+  engine_.cancel(id);
+}
+
+void Generation::cancel_all() {
+  for (const auto& [id, open] : open_) cancel(id, open, FinishReason::kCancelled);
+  open_.clear();
+}
+
+}  // namespace nanocp::apps

@@ -1,0 +1,41 @@
+// The program `nanocp`: one subcommand per task.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <string>
+
+#include "apps/devices_command.h"
+#include "apps/generate_command.h"
+#include "apps/inspect_command.h"
+#include "apps/verify_command.h"
+
+namespace {
+
+// Usage errors as every other error: one line, exit code 1.
+int report_usage(const CLI::App& app, const CLI::ParseError& error) {
+  if (error.get_exit_code() == 0) return app.exit(error);
+  std::string message = error.what();
+  for (char& c : message) {
+    if (c == '\n') c = ' ';
+  }
+  std::fprintf(stderr, "error: %s (see --help)\n", message.c_str());
+  return 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"NanoCP: serves mixture-of-experts models with long contexts"};
+  app.set_version_flag("--version", "nanocp " NANOCP_VERSION);
+  app.require_subcommand(1);
+  int exit_code = 0;
+  nanocp::apps::add_generate_command(app, exit_code);
+  nanocp::apps::add_verify_command(app, exit_code);
+  nanocp::apps::add_inspect_command(app, exit_code);
+  nanocp::apps::add_devices_command(app, exit_code);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return report_usage(app, error);
+  }
+  return exit_code;
+}
