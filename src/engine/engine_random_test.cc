@@ -162,12 +162,14 @@ class RandomRun {
   std::unique_ptr<scheduler::Policy> make_policy(const Setting& setting, int64_t num_instances) {
     if (setting.policy == "chance") return std::make_unique<ChancePolicy>(setting.seed);
     const char* const routers[] = {"round_robin", "least_requests", "least_kv"};
-    auto policy = scheduler::make_policy(
-        setting.policy, {.num_instances = static_cast<int32_t>(num_instances),
-                         .router = routers[random_.below(3)],
-                         .degree = static_cast<int32_t>(random_.between(1, num_instances)),
-                         .threshold_tokens = random_.between(0, 40),
-                         .min_tokens_per_shard = random_.between(1, 30)});
+    const auto degree = static_cast<int32_t>(random_.between(1, num_instances));
+    if (setting.policy != "dcp") max_degree_ = setting.policy == "bound" ? 1 : degree;
+    auto policy = scheduler::make_policy(setting.policy,
+                                         {.num_instances = static_cast<int32_t>(num_instances),
+                                          .router = routers[random_.below(3)],
+                                          .degree = degree,
+                                          .threshold_tokens = random_.between(0, 40),
+                                          .min_tokens_per_shard = random_.between(1, 30)});
     EXPECT_TRUE(policy.ok());
     return std::move(*policy);
   }
@@ -235,6 +237,7 @@ class RandomRun {
     for (const auto& [id, expected] : expected_) {
       const request::Sequence* sequence = engine_->sequence(id);
       ASSERT_NE(sequence, nullptr);
+      ASSERT_LE(engine_->placement(id)->degree(), max_degree_);
       if (senior == nullptr || sequence->request.priority < senior->request.priority) {
         senior = sequence;
       }
@@ -278,6 +281,7 @@ class RandomRun {
   std::unique_ptr<Engine> engine_;
   std::map<SequenceId, Expected> expected_;  // open ones
   int64_t max_tokens_ = 0;
+  int32_t max_degree_ = 100;  // that the policy may give
   int64_t num_finished_ = 0;
   int64_t num_preemptions_ = 0;
   SequenceId senior_id_ = 0;

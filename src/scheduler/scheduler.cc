@@ -214,7 +214,7 @@ void Scheduler::advance(const PlannedChunk& chunk) {
   entry.placement.advance(chunk.num_tokens);
   sequence.num_cached_tokens += chunk.num_tokens;
   // Once a token has been sampled, it is the only one without K/V.
-  if (!entry.is_decoding && (entry.num_pending_tokens() == 0 || sequence.is_decoding())) {
+  if (!entry.is_decoding && entry.num_pending_tokens() == 0) {
     state_.prefilling.erase(&entry);
     state_.decoding.insert(&entry);
     entry.is_decoding = true;

@@ -19,7 +19,8 @@ using request::SequenceStatus;
 // Does what a test tells it to.
 class ScriptedPolicy final : public Policy {
  public:
-  std::vector<BlockSpan> spans;  // of every admission; all on instance 0 when empty
+  std::vector<BlockSpan> spans;  // of every admission, as they are
+  InstanceId home = 0;           // takes everything when there are no spans
   InstanceId admission_binding = 0;
   InstanceId growth = 0;
   InstanceId binding = 0;
@@ -32,8 +33,8 @@ class ScriptedPolicy final : public Policy {
   std::optional<AdmissionDecision> plan_admission(const ClusterView& view,
                                                   const RequestShape& shape) const override {
     if (!spans.empty()) return AdmissionDecision{admission_binding, spans};
-    if (view.at(0).num_free_blocks < shape.num_new_blocks) return std::nullopt;
-    return AdmissionDecision{admission_binding, {{0, shape.num_new_blocks}}};
+    if (view.at(home).num_free_blocks < shape.num_new_blocks) return std::nullopt;
+    return AdmissionDecision{admission_binding, {{home, shape.num_new_blocks}}};
   }
   std::optional<InstanceId> plan_growth(const ClusterView&, const RequestShape&) const override {
     return growth;
@@ -142,6 +143,15 @@ TEST(Scheduler, PrefillChunksAreCapped) {
   bench.add(10, 2);
   EXPECT_EQ(bench.step(), (Rows{{1, 6}, {2, 6}}));
   EXPECT_EQ(bench.step(), (Rows{{1, 4}, {2, 4}}));
+}
+
+TEST(Scheduler, AdmissionTakesRoomForThePromptAndOneToken) {
+  Bench bench(options_of({40}));
+  bench.add(8, 4);
+  bench.add(8, 1);  // the last token is never written
+  bench.plan();
+  EXPECT_EQ(bench.scheduler->placement(1)->num_blocks(), 3);
+  EXPECT_EQ(bench.scheduler->placement(2)->num_blocks(), 2);
 }
 
 TEST(Scheduler, SeatsPerInstanceAreLimited) {
@@ -254,6 +264,30 @@ TEST(Scheduler, TheHeadTakesPrefixesOfThoseThatWaitBehindIt) {
   EXPECT_EQ(old.num_preemptions, 0);
   while (bench.scheduler->has_work()) bench.step();
   EXPECT_EQ(young.output.size(), 9U);
+}
+
+TEST(Scheduler, TheHeadTakesNoMoreThanItNeeds) {
+  Bench bench(options_of({6}), policy_of("bound", 1));
+  bench.add(8, 9);
+  Sequence& young = bench.add(7, 9);
+  while (young.num_preemptions == 0) bench.step();
+  ASSERT_EQ(young.num_cached_tokens, 8);
+  ASSERT_EQ(bench.scheduler->loads()[0].num_free_blocks, 0);
+  bench.add(3, 1, -1);  // needs 1 block
+  bench.step();
+  EXPECT_EQ(bench.sequences[2]->status, SequenceStatus::kFinished);
+  EXPECT_EQ(young.num_cached_tokens, 4);
+}
+
+TEST(Scheduler, PreemptionStopsAdmissionOnlyWhereBlocksAreShort) {
+  Bench bench(options_of({6, 6}));
+  bench.add(7, 10);
+  bench.add(11, 10);
+  for (int i = 0; i < 3; ++i) bench.step();
+  bench.script->home = 1;
+  bench.add(3, 1);
+  EXPECT_EQ(bench.step(), (Rows{{1, 1}, {3, 3}}));
+  EXPECT_EQ(bench.sequences[1]->num_preemptions, 1);
 }
 
 TEST(Scheduler, GrowthUsesOtherInstancesBeforeItPreempts) {

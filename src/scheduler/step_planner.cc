@@ -21,12 +21,12 @@ const StepDecision& StepPlanner::plan() {
   decision_.loads = state_.loads;
   for (InstanceLoad& load : decision_.loads) load.num_rows = 0;
   num_waiting_blocks_ = state_.num_waiting_blocks;
+  is_short_.assign(state_.loads.size(), false);
   num_running_ = static_cast<int32_t>(state_.decoding.size() + state_.prefilling.size());
 
   plan_decoding();
   plan_prefilling();
-  // Blocks are scarce after a preemption: whoever waits is looked at in the next step.
-  if (!decision_.preempted) plan_admissions();
+  plan_admissions();
 
   for (const PlannedTruncation& truncation : decision_.truncations) {
     truncation.entry->truncation_idx = -1;
@@ -74,6 +74,9 @@ bool StepPlanner::try_grow(Entry* entry) {
   const RequestShape shape = shape_of(*entry, 1);
   std::optional<InstanceId> holder = find_growth_holder(shape);
   if (!holder) {
+    for (InstanceId i = 0; i < view().num_instances(); ++i) {
+      if (policy_.permits_growth(view(), shape, i)) is_short_[static_cast<size_t>(i)] = true;
+    }
     Entry* victim = find_victim(entry, shape);
     if (victim == nullptr) return false;
     take_from(victim, shape);
@@ -119,8 +122,9 @@ void StepPlanner::take_from(Entry* victim, const RequestShape& shape) {
   while (!find_growth_holder(shape)) {
     NANOCP_CHECK_LT(0, kept);
     --kept;
-    const InstanceId holder = victim->placement.block(kept).holder;
-    ++decision_.loads[static_cast<size_t>(holder)].num_free_blocks;
+    const auto holder = static_cast<size_t>(victim->placement.block(kept).holder);
+    ++decision_.loads[holder].num_free_blocks;
+    if (!victim->is_running()) --num_waiting_blocks_[holder];
   }
   set_kept(victim, kept);
 }

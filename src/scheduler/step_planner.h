@@ -99,6 +99,7 @@ class StepPlanner {
   const Policy& policy_;
   StepDecision decision_;
   std::vector<int64_t> num_waiting_blocks_;  // [num_instances], scratch copy
+  std::vector<bool> is_short_;               // [num_instances], growth has found no free block
   int32_t num_running_ = 0;                  // scratch count
 };
 

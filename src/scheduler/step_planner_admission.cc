@@ -16,9 +16,9 @@ bool StepPlanner::has_row_and_seat() const {
 void StepPlanner::plan_admissions() {
   auto& blocked = decision_.overtakes;
   for (Entry* entry : state_.waiting) {
-    // Who has just lost blocks to the head waits for the next step.
-    if (!has_row_and_seat() || is_planned_away(entry)) break;
-    if (try_admit(entry, blocked.empty())) {
+    if (!has_row_and_seat()) break;
+    // Who has just lost blocks waits for the next step.
+    if (!is_planned_away(entry) && try_admit(entry, blocked.empty())) {
       for (PlannedOvertake& overtaken : blocked) ++overtaken.count;
     } else {
       blocked.push_back({entry, 0});
@@ -32,10 +32,14 @@ void StepPlanner::plan_admissions() {
   }
 }
 
-// Leaves the watermark to the running sequences. With nobody running all blocks may be used, so
-// that the largest request is admitted in the end.
+// Leaves the watermark to the running sequences, and an instance alone where somebody has just been
+// preempted. With nobody running all blocks may be used, so that the largest request is admitted in
+// the end.
 std::vector<InstanceLoad> StepPlanner::admission_loads() const {
   std::vector<InstanceLoad> loads = decision_.loads;
+  for (size_t i = 0; i < loads.size(); ++i) {
+    if (is_short_[i]) loads[i].num_free_blocks = 0;
+  }
   if (num_running_ == 0) return loads;
   for (InstanceLoad& load : loads) {
     const auto reserved = static_cast<int64_t>(
