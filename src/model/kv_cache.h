@@ -4,11 +4,11 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 #include "model/model_spec.h"
 #include "ops/attention.h"
+#include "tensor/host_buffer.h"
 
 namespace nanocp::model {
 
@@ -29,9 +29,8 @@ class KvCache {
   const int64_t block_stride_;  // floats of K (or V) per block
   const int64_t head_stride_;
   const int64_t token_stride_;
-  // Untouched blocks cost no memory: the pages of a fresh allocation are not backed yet.
-  std::vector<std::unique_ptr<float[]>> k_;  // [num_layers]
-  std::vector<std::unique_ptr<float[]>> v_;  // [num_layers], empty pointers for MLA
+  std::vector<tensor::HostBuffer> k_;  // [num_layers]
+  std::vector<tensor::HostBuffer> v_;  // [num_layers], empty for MLA
 };
 
 }  // namespace nanocp::model

@@ -30,8 +30,8 @@ struct TokenRef {
 TokenRef token_at(const AttentionArgs& args, BlockId block, int64_t offset, int64_t kv_head) {
   const KvCacheView& cache = args.cache;
   const int64_t base = block * cache.block_stride + kv_head * cache.head_stride;
-  return {cache.k + base + offset * cache.k_token_stride,
-          cache.v + base + offset * cache.v_token_stride};
+  return {cache.k + base + offset * cache.token_stride,
+          cache.v + base + offset * cache.token_stride};
 }
 
 // All tokens of the item's blocks that a row at `position` sees.
@@ -157,10 +157,10 @@ void append_kv(const AttentionDesc& desc, const KvCacheView& cache, std::span<co
   for (int64_t h = 0; h < desc.num_kv_heads; ++h) {
     const int64_t base = block * cache.block_stride + h * cache.head_stride;
     std::copy_n(kv.data() + h * desc.k_dim, desc.k_dim,
-                cache.k + base + offset * cache.k_token_stride);
+                cache.k + base + offset * cache.token_stride);
     if (latent) continue;
     std::copy_n(kv.data() + k_values + h * desc.v_dim, desc.v_dim,
-                cache.v + base + offset * cache.v_token_stride);
+                cache.v + base + offset * cache.token_stride);
   }
 }
 

@@ -22,15 +22,14 @@ struct AttentionDesc {
 };
 
 // One layer of one instance's cache. A token's K of head h is at
-// k + block * block_stride + h * head_stride + offset_in_block * token_stride.
-// GQA keeps K and V apart; MLA points v at k.
+// k + block * block_stride + h * head_stride + offset_in_block * token_stride, and its V at the same
+// distance from v. GQA keeps K and V apart; MLA points v at k.
 struct KvCacheView {
   float* k = nullptr;
   float* v = nullptr;
-  int64_t block_stride = 0;   // in floats, the same for k and v
+  int64_t block_stride = 0;   // in floats
   int64_t head_stride = 0;
-  int64_t k_token_stride = 0;
-  int64_t v_token_stride = 0;
+  int64_t token_stride = 0;   // >= k_dim and v_dim
   int64_t num_blocks = 0;
 };
 

@@ -33,7 +33,7 @@ struct Fixture {
     for (float& value : memory) value = static_cast<float>(random.uniform() * 2 - 1);
     cache = {.k = memory.data(), .v = c.latent ? memory.data() : memory.data() + kBlocks * per_block,
              .block_stride = per_block, .head_stride = int64_t{c.block_size} * c.k_dim,
-             .k_token_stride = c.k_dim, .v_token_stride = c.k_dim, .num_blocks = kBlocks};
+             .token_stride = c.k_dim, .num_blocks = kBlocks};
     for (BlockId b = 0; b < kBlocks; ++b) blocks.push_back(b);
     for (size_t i = blocks.size() - 1; i > 0; --i) std::swap(blocks[i], blocks[random.below(i + 1)]);
     for (int32_t i = 0; i < kBlocks; ++i) block_idx.push_back(i);
@@ -178,7 +178,7 @@ TEST(AppendKv, WritesWhereAttentionReads) {
     append_kv(f.desc, f.cache, kv, slot);
     for (int h = 0; h < c.kv_heads; ++h) {
       const int64_t at = 5 * f.cache.block_stride + h * f.cache.head_stride +
-                         (c.block_size - 1) * f.cache.k_token_stride;
+                         (c.block_size - 1) * f.cache.token_stride;
       EXPECT_EQ(f.cache.k[at + 1], static_cast<float>(h * c.k_dim + 1));
       const int v_first = c.latent ? 0 : c.kv_heads * c.k_dim + h * c.v_dim;
       EXPECT_EQ(f.cache.v[at + 1], static_cast<float>(v_first + 1));

@@ -21,13 +21,13 @@ constexpr float kNothingSeen = -std::numeric_limits<float>::infinity();
 struct Unit {
   const AttentionItem* item;
   int32_t kv_head;
-  int32_t row;       // first row, counted from the item's first
+  int32_t row;  // first row, counted from the item's first
   int32_t num_rows;
-  int32_t head;      // first query head of the KV head's group
+  int32_t head;  // first query head of the KV head's group
   int32_t num_heads;
   int32_t block_begin;
   int32_t block_end;
-  int32_t split;     // index of the block range; 0 writes to the result, others to scratch
+  int32_t split;  // index of the block range; 0 writes to the result, others to scratch
 };
 
 // Blocks of the item that rows [row, row + num_rows) can see at all.
@@ -156,6 +156,11 @@ class UnitRunner {
     }
   }
 
+  int64_t base_of(int32_t b) const {
+    return unit_.item->blocks[static_cast<size_t>(b)] * args_.cache.block_stride +
+           unit_.kv_head * args_.cache.head_stride;
+  }
+
   // Tokens [first, first + count) of block b of the item.
   void attend(int32_t b, int32_t first, int32_t count) {
     const AttentionItem& item = *unit_.item;
@@ -175,13 +180,17 @@ class UnitRunner {
     }
     if (!any) return;
     const ops::KvCacheView& cache = args_.cache;
-    const int64_t base =
-        item.blocks[block_idx] * cache.block_stride + unit_.kv_head * cache.head_stride;
+    const int64_t base = base_of(b) + first * cache.token_stride;
+    const int64_t next = first + count < args_.desc.block_size ? base + count * cache.token_stride
+                         : b + 1 < unit_.block_end             ? base_of(b + 1)
+                                                               : base;
     simd_kernels().attend_tokens({.q = scratch_.q_rows.data(),
-                                  .k = cache.k + base + first * cache.k_token_stride,
-                                  .v = cache.v + base + first * cache.v_token_stride,
-                                  .k_stride = cache.k_token_stride,
-                                  .v_stride = cache.v_token_stride,
+                                  .k = cache.k + base,
+                                  .v = cache.v + base,
+                                  .next_k = cache.k + next,
+                                  .next_v = cache.v + next,
+                                  .k_stride = cache.token_stride,
+                                  .v_stride = cache.token_stride,
                                   .num_queries = num_queries_,
                                   .k_dim = args_.desc.k_dim,
                                   .v_dim = args_.desc.v_dim,
@@ -246,20 +255,20 @@ void paged_attention(const ops::Context& context, const AttentionArgs& args) {
   SplitResults& results = splits;  // the caller's, not the worker thread's
   results.reset(static_cast<size_t>(list.num_splits() - 1), args);
   const auto& units = list.units();
-  context.pool->parallel_for(
-      static_cast<int64_t>(units.size()), 1, [&](int64_t begin, int64_t end) {
-        thread_local UnitScratch scratch;
-        for (int64_t u = begin; u < end; ++u) {
-          const Unit& unit = units[static_cast<size_t>(u)];
-          UnitRunner runner(args, unit, scratch);
-          if (unit.split == 0) {
-            runner.run(args.out, args.lse);
-          } else {
-            const auto s = static_cast<size_t>(unit.split - 1);
-            runner.run(results.out[s].view(), results.lse[s].view());
-          }
-        }
-      });
+  context.pool->parallel_for(static_cast<int64_t>(units.size()), 1,
+                             [&](int64_t begin, int64_t end) {
+                               thread_local UnitScratch scratch;
+                               for (int64_t u = begin; u < end; ++u) {
+                                 const Unit& unit = units[static_cast<size_t>(u)];
+                                 UnitRunner runner(args, unit, scratch);
+                                 if (unit.split == 0) {
+                                   runner.run(args.out, args.lse);
+                                 } else {
+                                   const auto s = static_cast<size_t>(unit.split - 1);
+                                   runner.run(results.out[s].view(), results.lse[s].view());
+                                 }
+                               }
+                             });
   results.merge_into(args);
 }
 

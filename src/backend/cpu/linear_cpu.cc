@@ -98,9 +98,8 @@ void linear(const ops::Context& context, tensor::ConstMatrix x, const WeightView
     return;
   }
   use_one_blas_thread();
-  context.pool->parallel_for(w.rows, kTileRows, [&](int64_t begin, int64_t end) {
-    multiply_rows(x, w, out, begin, end);
-  });
+  context.pool->parallel_for(
+      w.rows, kTileRows, [&](int64_t begin, int64_t end) { multiply_rows(x, w, out, begin, end); });
 }
 
 void decode_row(const WeightView& w, int64_t row, std::span<float> out) {

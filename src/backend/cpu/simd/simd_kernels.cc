@@ -61,8 +61,8 @@ template <WeightFormat kFormat>
 inline Vec load_weights_tail(const uint8_t* row, int64_t col, int64_t count) {
   alignas(64) uint8_t bytes[kWidth * sizeof(float)] = {};
   const int64_t first = tensor::row_bytes(kFormat, col);
-  const int64_t size = kFormat == WeightFormat::kMxfp4 ? (count + 1) / 2
-                                                       : tensor::row_bytes(kFormat, count);
+  const int64_t size =
+      kFormat == WeightFormat::kMxfp4 ? (count + 1) / 2 : tensor::row_bytes(kFormat, count);
   std::memcpy(bytes, row + first, static_cast<size_t>(size));
   return load_weights<kFormat>(bytes, 0);
 }
@@ -161,11 +161,16 @@ void linear_rows_of(const LinearRowsArgs& args) {
 
 void linear_rows(const LinearRowsArgs& args) {
   switch (args.w->format) {
-    case WeightFormat::kF32: return linear_rows_of<WeightFormat::kF32>(args);
-    case WeightFormat::kF16: return linear_rows_of<WeightFormat::kF16>(args);
-    case WeightFormat::kBf16: return linear_rows_of<WeightFormat::kBf16>(args);
-    case WeightFormat::kFp8Block: return linear_rows_of<WeightFormat::kFp8Block>(args);
-    case WeightFormat::kMxfp4: return linear_rows_of<WeightFormat::kMxfp4>(args);
+    case WeightFormat::kF32:
+      return linear_rows_of<WeightFormat::kF32>(args);
+    case WeightFormat::kF16:
+      return linear_rows_of<WeightFormat::kF16>(args);
+    case WeightFormat::kBf16:
+      return linear_rows_of<WeightFormat::kBf16>(args);
+    case WeightFormat::kFp8Block:
+      return linear_rows_of<WeightFormat::kFp8Block>(args);
+    case WeightFormat::kMxfp4:
+      return linear_rows_of<WeightFormat::kMxfp4>(args);
   }
 }
 
@@ -194,15 +199,64 @@ void decode_row_of(const DecodeRowArgs& args) {
 
 void decode_row(const DecodeRowArgs& args) {
   switch (args.w->format) {
-    case WeightFormat::kF32: return decode_row_of<WeightFormat::kF32>(args);
-    case WeightFormat::kF16: return decode_row_of<WeightFormat::kF16>(args);
-    case WeightFormat::kBf16: return decode_row_of<WeightFormat::kBf16>(args);
-    case WeightFormat::kFp8Block: return decode_row_of<WeightFormat::kFp8Block>(args);
-    case WeightFormat::kMxfp4: return decode_row_of<WeightFormat::kMxfp4>(args);
+    case WeightFormat::kF32:
+      return decode_row_of<WeightFormat::kF32>(args);
+    case WeightFormat::kF16:
+      return decode_row_of<WeightFormat::kF16>(args);
+    case WeightFormat::kBf16:
+      return decode_row_of<WeightFormat::kBf16>(args);
+    case WeightFormat::kFp8Block:
+      return decode_row_of<WeightFormat::kFp8Block>(args);
+    case WeightFormat::kMxfp4:
+      return decode_row_of<WeightFormat::kMxfp4>(args);
   }
 }
 
+// Blocks lie anywhere, so the processor's own prefetching starts anew with each: the next one is
+// asked for while this one is computed. Groups of queries read the same tokens one after another;
+// each asks for its share of the lines, since a burst of requests would stall the loads behind it.
+struct FetchAhead {
+  int group;  // of this tile's queries
+  int num_groups;
+
+  template <int kCount>
+  inline void fetch(const float* first, int64_t stride) const {
+    for (int i = group; i < kCount; i += num_groups) __builtin_prefetch(first + i * stride);
+  }
+};
+
+inline FetchAhead fetch_ahead_for(const AttendTokensArgs& args, int query) {
+  return {query / 4, (args.num_queries + 3) / 4};
+}
+
 constexpr int kScoreStride = kAttendTokensMax + 16;
+
+template <int kQueries, int kTokens>
+inline void store_scores(const AttendTokensArgs& args, int query, int token,
+                         const Vec (&acc)[kQueries][kTokens]) {
+#if defined(__AVX512F__)
+  if constexpr (kQueries == 4 && kTokens == 4) {
+    alignas(64) float sums[16];
+    store(sums, sum16(acc));
+    for (int i = 0; i < 4; ++i) {
+      std::memcpy(args.scores + (query + i) * kScoreStride + token, sums + 4 * i,
+                  4 * sizeof(float));
+    }
+    return;
+  }
+#endif
+  for (int i = 0; i < kQueries; ++i) {
+    for (int t = 0; t < kTokens; ++t) {
+      args.scores[(query + i) * kScoreStride + token + t] = sum(acc[i][t]);
+    }
+  }
+}
+
+#if defined(__AVX512F__)
+constexpr int kTileTokens = 4;
+#else
+constexpr int kTileTokens = 2;
+#endif
 
 // Scores of kQueries queries against kTokens tokens.
 template <int kQueries, int kTokens>
@@ -211,12 +265,14 @@ inline void dot_tile(const AttendTokensArgs& args, int query, int token) {
   for (int i = 0; i < kQueries; ++i) {
     for (int t = 0; t < kTokens; ++t) acc[i][t] = zero();
   }
+  const FetchAhead ahead = fetch_ahead_for(args, query);
   const float* k = args.k + token * args.k_stride;
   const float* const* q = args.q + query;
   int64_t d = 0;
   for (; d + kWidth <= args.k_dim; d += kWidth) {
     Vec ks[kTokens];
     for (int t = 0; t < kTokens; ++t) ks[t] = load(k + t * args.k_stride + d);
+    ahead.fetch<kTokens>(args.next_k + token * args.k_stride + d, args.k_stride);
     for (int i = 0; i < kQueries; ++i) {
       const Vec qs = load(q[i] + d);
       for (int t = 0; t < kTokens; ++t) acc[i][t] = fma(qs, ks[t], acc[i][t]);
@@ -230,11 +286,7 @@ inline void dot_tile(const AttendTokensArgs& args, int query, int token) {
       }
     }
   }
-  for (int i = 0; i < kQueries; ++i) {
-    for (int t = 0; t < kTokens; ++t) {
-      args.scores[(query + i) * kScoreStride + token + t] = sum(acc[i][t]);
-    }
-  }
+  store_scores<kQueries, kTokens>(args, query, token, acc);
 }
 
 template <int kQueries>
@@ -246,8 +298,10 @@ void score_queries(const AttendTokensArgs& args, int query) {
     end = std::max(end, args.end[query + i]);
   }
   int token = begin;
-  for (; token + 2 <= end; token += 2) dot_tile<kQueries, 2>(args, query, token);
-  if (token < end) dot_tile<kQueries, 1>(args, query, token);
+  for (; token + kTileTokens <= end; token += kTileTokens) {
+    dot_tile<kQueries, kTileTokens>(args, query, token);
+  }
+  for (; token < end; ++token) dot_tile<kQueries, 1>(args, query, token);
 }
 
 // Turns a query's scores into weights and rescales its state to the new maximum.
@@ -276,31 +330,62 @@ void update_softmax(const AttendTokensArgs& args, int query) {
   for (int d = 0; d < args.v_dim; ++d) acc[d] *= rescale;
 }
 
-// acc += weights x V, kVecs registers of V's columns at a time.
-template <int kVecs>
+// acc += weights x V for kQueries queries that see the same tokens, kVecs registers of V's columns
+// at a time.
+template <int kQueries, int kVecs>
 inline void add_values(const AttendTokensArgs& args, int query, int64_t d) {
   const float* weights = args.scores + query * kScoreStride;
   float* acc = args.acc + int64_t{query} * args.v_dim + d;
-  Vec sums[kVecs];
-  for (int i = 0; i < kVecs; ++i) sums[i] = load(acc + i * kWidth);
-  for (int t = args.begin[query]; t < args.end[query]; ++t) {
-    const Vec weight = set1(weights[t]);
-    const float* v = args.v + t * args.v_stride + d;
-    for (int i = 0; i < kVecs; ++i) sums[i] = fma(weight, load(v + i * kWidth), sums[i]);
+  const FetchAhead ahead = fetch_ahead_for(args, query);
+  Vec sums[kQueries][kVecs];
+  for (int q = 0; q < kQueries; ++q) {
+    for (int i = 0; i < kVecs; ++i) sums[q][i] = load(acc + q * int64_t{args.v_dim} + i * kWidth);
   }
-  for (int i = 0; i < kVecs; ++i) store(acc + i * kWidth, sums[i]);
-}
-
-void add_all_values(const AttendTokensArgs& args, int query) {
-  int64_t d = 0;
-  for (; d + 8 * kWidth <= args.v_dim; d += 8 * kWidth) add_values<8>(args, query, d);
-  for (; d + kWidth <= args.v_dim; d += kWidth) add_values<1>(args, query, d);
-  for (; d < args.v_dim; ++d) {
-    float& acc = args.acc[int64_t{query} * args.v_dim + d];
-    for (int t = args.begin[query]; t < args.end[query]; ++t) {
-      acc += args.scores[query * kScoreStride + t] * args.v[t * args.v_stride + d];
+  for (int t = args.begin[query]; t < args.end[query]; ++t) {
+    const float* v = args.v + t * args.v_stride + d;
+    Vec values[kVecs];
+    for (int i = 0; i < kVecs; ++i) values[i] = load(v + i * kWidth);
+    ahead.fetch<kVecs>(args.next_v + t * args.v_stride + d, kWidth);
+    for (int q = 0; q < kQueries; ++q) {
+      const Vec weight = set1(weights[q * kScoreStride + t]);
+      for (int i = 0; i < kVecs; ++i) sums[q][i] = fma(weight, values[i], sums[q][i]);
     }
   }
+  for (int q = 0; q < kQueries; ++q) {
+    for (int i = 0; i < kVecs; ++i) store(acc + q * int64_t{args.v_dim} + i * kWidth, sums[q][i]);
+  }
+}
+
+template <int kQueries>
+void add_all_values(const AttendTokensArgs& args, int query) {
+  int64_t d = 0;
+  for (; d + 4 * kWidth <= args.v_dim; d += 4 * kWidth) add_values<kQueries, 4>(args, query, d);
+  for (; d + kWidth <= args.v_dim; d += kWidth) add_values<kQueries, 1>(args, query, d);
+  for (int q = query; q < query + kQueries; ++q) {
+    for (int64_t tail = d; tail < args.v_dim; ++tail) {
+      float& acc = args.acc[int64_t{q} * args.v_dim + tail];
+      for (int t = args.begin[q]; t < args.end[q]; ++t) {
+        acc += args.scores[q * kScoreStride + t] * args.v[t * args.v_stride + tail];
+      }
+    }
+  }
+}
+
+#if defined(__AVX512F__)
+constexpr int kTileQueries = 4;
+#else
+constexpr int kTileQueries = 2;
+#endif
+
+// Whether the next kTileQueries queries see the same tokens, at least one.
+bool see_the_same(const AttendTokensArgs& args, int query) {
+  if (query + kTileQueries > args.num_queries || args.begin[query] >= args.end[query]) return false;
+  for (int i = 1; i < kTileQueries; ++i) {
+    if (args.begin[query + i] != args.begin[query] || args.end[query + i] != args.end[query]) {
+      return false;
+    }
+  }
+  return true;
 }
 
 void attend_tokens(const AttendTokensArgs& args) {
@@ -308,9 +393,16 @@ void attend_tokens(const AttendTokensArgs& args) {
   for (; query + 4 <= args.num_queries; query += 4) score_queries<4>(args, query);
   for (; query < args.num_queries; ++query) score_queries<1>(args, query);
   for (query = 0; query < args.num_queries; ++query) {
-    if (args.begin[query] >= args.end[query]) continue;
-    update_softmax(args, query);
-    add_all_values(args, query);
+    if (args.begin[query] < args.end[query]) update_softmax(args, query);
+  }
+  for (query = 0; query < args.num_queries;) {
+    if (see_the_same(args, query)) {
+      add_all_values<kTileQueries>(args, query);
+      query += kTileQueries;
+    } else {
+      if (args.begin[query] < args.end[query]) add_all_values<1>(args, query);
+      ++query;
+    }
   }
 }
 
@@ -322,7 +414,7 @@ void attend_tokens(const AttendTokensArgs& args) {
 }  // namespace
 
 extern const SimdKernels NANOCP_NAME(NANOCP_SIMD_VARIANT);
-const SimdKernels NANOCP_NAME(NANOCP_SIMD_VARIANT) = {
-    NANOCP_STRING(NANOCP_SIMD_VARIANT), linear_rows, decode_row, attend_tokens};
+const SimdKernels NANOCP_NAME(NANOCP_SIMD_VARIANT) = {NANOCP_STRING(NANOCP_SIMD_VARIANT),
+                                                      linear_rows, decode_row, attend_tokens};
 
 }  // namespace nanocp::cpu

@@ -36,20 +36,22 @@ constexpr int kAttendTokensMax = 64;
 // Adds up to kAttendTokensMax adjacent tokens to the running softmax of `num_queries` queries
 // (Milakov and Gimelshein, 2018): row_max, row_sum and acc are the state.
 struct AttendTokensArgs {
-  const float* const* q;   // [num_queries] pointers to k_dim values, already scaled
-  const float* k;          // token t at k + t * k_stride
+  const float* const* q;  // [num_queries] pointers to k_dim values, already scaled
+  const float* k;         // token t at k + t * k_stride
   const float* v;
+  const float* next_k;  // what the next call will read, fetched ahead; may be anything valid
+  const float* next_v;
   int64_t k_stride;
   int64_t v_stride;
   int32_t num_queries;
   int32_t k_dim;
   int32_t v_dim;
-  const int32_t* begin;    // [num_queries] query i sees tokens [begin[i], end[i])
+  const int32_t* begin;  // [num_queries] query i sees tokens [begin[i], end[i])
   const int32_t* end;
-  float* row_max;          // [num_queries]
-  float* row_sum;          // [num_queries]
-  float* acc;              // [num_queries, v_dim]
-  float* scores;           // scratch [num_queries * (kAttendTokensMax + 16)]
+  float* row_max;  // [num_queries]
+  float* row_sum;  // [num_queries]
+  float* acc;      // [num_queries, v_dim]
+  float* scores;   // scratch [num_queries * (kAttendTokensMax + 16)]
 };
 
 struct SimdKernels {
