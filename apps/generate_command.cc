@@ -109,7 +109,9 @@ void print_report(const std::vector<GenerationTask>& tasks, const std::vector<An
   std::string out;
   for (size_t i = 0; i < answers.size(); ++i) {
     const std::string name = "request " + std::to_string(i);
-    if (!streamed) out += "--- " + name + "\n" + answer_text(answers[i], has_text);
+    if (!streamed) {
+      out += "--- " + name + " (" + tasks[i].source + ")\n" + answer_text(answers[i], has_text);
+    }
     out += "\n[" + name + ": " + describe_answer(tasks[i], answers[i]) + "]\n";
   }
   write_out(out + "[" + describe_summary(summary, answers.size()) + "]\n");
@@ -166,6 +168,9 @@ Result<int> generate(GenerateOptions options) {
   std::vector<GenerationTask> tasks;
   for (const Prompt& prompt : prompts) {
     tasks.push_back(make_task(prompt, tokenizer_or_null, model_len));
+    // Before the weights are read, which may take minutes.
+    NANOCP_RETURN_IF_ERROR(
+        check_task(tasks.back(), {.max_model_len = model_len, .vocab_size = spec->vocab_size}));
   }
   NANOCP_ASSIGN_OR_RETURN(const std::unique_ptr<EngineSession> session,
                           EngineSession::open(options.engine, spec, needs_of(tasks)));

@@ -17,7 +17,16 @@ request::Request make_request(const GenerationTask& task) {
   return request;
 }
 
+Error with_source(const GenerationTask& task, const Error& error) {
+  return {error.code, task.source + ": " + error.message};
+}
+
 }  // namespace
+
+Status check_task(const GenerationTask& task, const engine::RequestLimits& limits) {
+  const Status status = engine::check_request(make_request(task), limits);
+  return status.ok() ? status : with_source(task, status.error());
+}
 
 Generation::Generation(engine::Engine& engine, const text::Tokenizer* tokenizer,
                        bool keep_special_tokens)
@@ -25,7 +34,7 @@ Generation::Generation(engine::Engine& engine, const text::Tokenizer* tokenizer,
 
 Status Generation::add(const GenerationTask& task) {
   auto id = engine_.add_request(make_request(task));
-  if (!id.ok()) return Error{id.error().code, task.source + ": " + id.error().message};
+  if (!id.ok()) return with_source(task, id.error());
   std::unique_ptr<text::Detokenizer> detokenizer;
   if (tokenizer_ != nullptr) {
     detokenizer = std::make_unique<text::Detokenizer>(*tokenizer_, skip_special_);

@@ -11,6 +11,7 @@
 
 #include "apps/generation_params.h"
 #include "base/result.h"
+#include "engine/check_request.h"
 #include "engine/engine.h"
 #include "text/detokenizer.h"
 #include "text/stop_matcher.h"
@@ -37,6 +38,9 @@ struct Answer {
   request::FinishReason finish_reason = request::FinishReason::kNone;
   engine::SequenceSummary placement;  // when it ended
 };
+
+// Says what is wrong with a task, as far as that is known without an engine.
+Status check_task(const GenerationTask& task, const engine::RequestLimits& limits);
 
 class Generation {
  public:

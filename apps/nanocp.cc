@@ -10,10 +10,22 @@
 
 namespace {
 
+std::string command_names(const CLI::App& app) {
+  std::string names;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    names += (names.empty() ? "" : ", ") + command->get_name();
+  }
+  return names;
+}
+
 // Usage errors as every other error: one line, exit code 1.
-int report_usage(const CLI::App& app, const CLI::ParseError& error) {
+int report_usage(const CLI::App& app, const CLI::ParseError& error, const std::string& first) {
   if (error.get_exit_code() == 0) return app.exit(error);
   std::string message = error.what();
+  if (app.get_subcommands().empty()) {
+    message = (first.empty() ? "no command" : "unknown command '" + first + "'") + ": use one of " +
+              command_names(app);
+  }
   for (char& c : message) {
     if (c == '\n') c = ' ';
   }
@@ -35,7 +47,7 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return report_usage(app, error);
+    return report_usage(app, error, argc > 1 ? argv[1] : "");
   }
   return exit_code;
 }
