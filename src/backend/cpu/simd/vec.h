@@ -32,6 +32,15 @@ constexpr float kFp8Rescale = 256.0F;
   return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(value));
 }
 
+// 2^(e8m0 - 127); the code 0 stands for 2^-127, which float32 holds as a denormal.
+inline uint32_t power_of_two_bits(uint8_t e8m0) {
+  const uint32_t bits = static_cast<uint32_t>(e8m0) << 23;
+  return bits > 0x00400000U ? bits : 0x00400000U;
+}
+inline float power_of_two_of(uint8_t e8m0) {
+  return std::bit_cast<float>(power_of_two_bits(e8m0));
+}
+
 #if defined(__AVX512F__)
 
 using Vec = __m512;
@@ -105,12 +114,21 @@ inline Vec load_fp8(const uint8_t* p) {
   const __m256i half = _mm256_and_si256(_mm256_slli_epi16(raw, 7), _mm256_set1_epi16(-0x4001));
   return _mm512_cvtph_ps(half);
 }
-inline Vec load_mxfp4(const uint8_t* p) {
+[[maybe_unused]] inline Vec load_mxfp4(const uint8_t* p) {
   const __m128i raw = _mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
   const __m128i low = _mm_and_si128(raw, _mm_set1_epi16(0x0f));
   const __m128i high = _mm_slli_epi16(_mm_srli_epi16(raw, 4), 8);
   const __m512i codes = _mm512_cvtepu8_epi32(_mm_or_si128(low, high));
   return _mm512_permutexvar_ps(codes, _mm512_load_ps(kMxfp4Values));
+}
+// All 32 values of a group in their order.
+inline void load_mxfp4_group(const uint8_t* p, Vec (&out)[2]) {
+  const __m128i raw = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  const __m128i low = _mm_and_si128(raw, _mm_set1_epi8(0x0f));
+  const __m128i high = _mm_and_si128(_mm_srli_epi16(raw, 4), _mm_set1_epi8(0x0f));
+  const __m512 values = _mm512_load_ps(kMxfp4Values);
+  out[0] = _mm512_permutexvar_ps(_mm512_cvtepu8_epi32(_mm_unpacklo_epi8(low, high)), values);
+  out[1] = _mm512_permutexvar_ps(_mm512_cvtepu8_epi32(_mm_unpackhi_epi8(low, high)), values);
 }
 inline Vec round_to_int(Vec a) {
   return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -168,7 +186,7 @@ inline Vec load_fp8(const uint8_t* p) {
   const __m128i raw = _mm_cvtepi8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
   return _mm256_cvtph_ps(_mm_and_si128(_mm_slli_epi16(raw, 7), _mm_set1_epi16(-0x4001)));
 }
-inline Vec load_mxfp4(const uint8_t* p) {
+[[maybe_unused]] inline Vec load_mxfp4(const uint8_t* p) {
   uint32_t word;
   std::memcpy(&word, p, sizeof(word));
   const __m128i raw = _mm_cvtepu8_epi16(_mm_cvtsi32_si128(static_cast<int>(word)));
@@ -245,7 +263,7 @@ inline float fp8_as_half(uint8_t code) {
 inline Vec load_fp8(const uint8_t* p) {
   return {{fp8_as_half(p[0]), fp8_as_half(p[1])}};
 }
-inline Vec load_mxfp4(const uint8_t* p) {
+[[maybe_unused]] inline Vec load_mxfp4(const uint8_t* p) {
   return {{kMxfp4Values[*p & 0x0fU], kMxfp4Values[*p >> 4]}};
 }
 inline Vec round_to_int(Vec a) {
@@ -256,6 +274,24 @@ inline Vec times_power_of_two(Vec a, Vec n) {
       {std::ldexp(a.v[0], static_cast<int>(n.v[0])), std::ldexp(a.v[1], static_cast<int>(n.v[1]))}};
 }
 
+#endif
+
+// The first `count` < kWidth values, the others zero.
+inline Vec load_tail(const float* p, int64_t count) {
+  alignas(64) float values[kWidth] = {};
+  std::memcpy(values, p, static_cast<size_t>(count) * sizeof(float));
+  return load(values);
+}
+
+inline Vec set1_power_of_two(uint8_t e8m0) {
+  return set1(power_of_two_of(e8m0));
+}
+
+#if !defined(__AVX512F__)
+// All 32 values of a group in their order.
+inline void load_mxfp4_group(const uint8_t* p, Vec (&out)[32 / kWidth]) {
+  for (int i = 0; i < 32 / kWidth; ++i) out[i] = load_mxfp4(p + i * kWidth / 2);
+}
 #endif
 
 // e^x for x <= 0, relative error below 2e-7 (Cephes expf: range reduction by ln 2 and a polynomial
