@@ -18,7 +18,7 @@ using nanocp::model::ModelSpec;
 using nlohmann::json;
 
 // Listing the tensors of a larger model takes too long for one input.
-constexpr int64_t kListedMatricesMax = 20'000;
+constexpr int64_t kListedMatricesMax = 300;
 constexpr size_t kPatchBytesMax = 4096;  // the JSON library patches and prints recursively
 
 void check_message(const std::string& message) {
