@@ -140,31 +140,31 @@ void charge(const kvcache::KvPlacement& placement, int64_t begin, int64_t end, i
 
 }  // namespace
 
-// Empties waiting entries from the youngest on until the policy finds room.
+// Empties waiting entries from the youngest on until the policy finds room. Most senior first.
 std::vector<StepPlanner::Drop> StepPlanner::find_drops(const Entry* entry,
                                                        const RequestShape& shape,
                                                        std::vector<InstanceLoad>& loads) const {
   std::vector<Drop> drops;
   const BySeniority is_senior;
-  for (auto it = state_.holders.rbegin(); it != state_.holders.rend(); ++it) {
-    if (!is_senior(entry, *it)) break;
+  const auto end = state_.holders.rend();
+  for (auto it = state_.holders.rbegin(); it != end && is_senior(entry, *it); ++it) {
     if ((*it)->is_running() || num_kept(*it) == 0) continue;
     charge((*it)->placement, 0, num_kept(*it), +1, loads);
     drops.push_back({*it, 0});
     if (ask(loads, shape)) break;
   }
+  std::reverse(drops.begin(), drops.end());
   return drops;
 }
 
 // Gives back what was taken in vain: whole entries that did not matter, then as many leading
-// blocks of each other one as possible, the most senior first.
+// blocks of each other one as possible.
 void StepPlanner::keep_needless_drops(std::vector<Drop>& drops, const RequestShape& shape,
                                       std::vector<InstanceLoad>& loads) const {
-  for (auto drop = drops.rbegin(); drop != drops.rend(); ++drop) {
-    const kvcache::KvPlacement& placement = drop->entry->placement;
-    const int64_t end = num_kept(drop->entry);
+  for (Drop& drop : drops) {
+    const kvcache::KvPlacement& placement = drop.entry->placement;
     int64_t low = 0;  // most blocks that are known to be kept without harm
-    int64_t high = end;
+    int64_t high = num_kept(drop.entry);
     while (low < high) {
       const int64_t middle = low + (high - low + 1) / 2;
       charge(placement, low, middle, -1, loads);
@@ -175,7 +175,7 @@ void StepPlanner::keep_needless_drops(std::vector<Drop>& drops, const RequestSha
         high = middle - 1;
       }
     }
-    drop->num_kept = low;
+    drop.num_kept = low;
   }
 }
 

@@ -50,6 +50,7 @@ std::optional<AdmissionDecision> FixedCpPolicy::plan_admission(const ClusterView
                                                                const RequestShape& shape) const {
   const std::vector<InstanceId> holders = choose_holders(view, shape);
   std::vector<FillTarget> targets;
+  targets.reserve(holders.size());
   for (const InstanceId holder : holders) {
     targets.push_back({num_blocks_on(*shape.placement, holder), view.at(holder).num_free_blocks});
   }
