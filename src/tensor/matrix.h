@@ -25,12 +25,14 @@ struct BasicMatrix {
   // Columns [begin, begin + count) of every row.
   BasicMatrix columns(int64_t begin, int64_t count) const {
     NANOCP_DCHECK(begin >= 0 && begin + count <= cols);
-    return {data + begin, rows, count, stride};
+    return {advanced(begin), rows, count, stride};
   }
   BasicMatrix row_range(int64_t begin, int64_t count) const {
     NANOCP_DCHECK(begin >= 0 && begin + count <= rows);
-    return {data + begin * stride, count, cols, stride};
+    return {advanced(begin * stride), count, cols, stride};
   }
+  // A matrix without rows may have no memory.
+  T* advanced(int64_t count) const { return data == nullptr ? nullptr : data + count; }
   operator BasicMatrix<const T>() const { return {data, rows, cols, stride}; }  // NOLINT
 };
 
