@@ -9,7 +9,6 @@
 namespace nanocp::cpu {
 namespace {
 
-using tensor::WeightFormat;
 using tensor::WeightView;
 
 // Up to here weights are streamed once from memory and multiplied as they are decoded; above, tiles
