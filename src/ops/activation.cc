@@ -6,10 +6,12 @@
 namespace nanocp::ops {
 namespace {
 
-constexpr float kClampLimit = 7.0F;   // gpt-oss: swiglu_limit
+constexpr float kClampLimit = 7.0F;  // gpt-oss: swiglu_limit
 constexpr float kClampAlpha = 1.702F;
 
-float sigmoid(float x) { return 1.0F / (1.0F + std::exp(-x)); }
+float sigmoid(float x) {
+  return 1.0F / (1.0F + std::exp(-x));
+}
 
 float clamped_swiglu(float gate, float up) {
   gate = std::min(gate, kClampLimit);

@@ -5,7 +5,7 @@
 #include <limits>
 #include <vector>
 
-#include "backend/cpu/cpu_ops.h"
+#include "ops/cpu_backend.h"
 
 namespace nanocp::ops {
 namespace {
@@ -81,8 +81,7 @@ void attend_head_reference(const AttentionArgs& args, const AttentionItem& item,
   for (int32_t d = 0; d < desc.v_dim; ++d) {
     out[d] = sum == 0.0 ? 0.0F : static_cast<float>(values[static_cast<size_t>(d)] / sum);
   }
-  args.lse.row(row)[head] =
-      sum == 0.0 ? kNothingSeen : static_cast<float>(largest + std::log(sum));
+  args.lse.row(row)[head] = sum == 0.0 ? kNothingSeen : static_cast<float>(largest + std::log(sum));
 }
 
 }  // namespace

@@ -13,23 +13,23 @@ namespace nanocp::ops {
 
 struct AttentionDesc {
   int32_t num_heads = 0;
-  int32_t num_kv_heads = 0;   // divides num_heads
+  int32_t num_kv_heads = 0;  // divides num_heads
   int32_t k_dim = 0;
   int32_t v_dim = 0;
-  int32_t block_size = 0;     // tokens
-  int32_t sliding_window = 0; // tokens seen, the own one included; 0: all
+  int32_t block_size = 0;      // tokens
+  int32_t sliding_window = 0;  // tokens seen, the own one included; 0: all
   float softmax_scale = 1.0F;
 };
 
 // One layer of one instance's cache. A token's K of head h is at
-// k + block * block_stride + h * head_stride + offset_in_block * token_stride, and its V at the same
-// distance from v. GQA keeps K and V apart; MLA points v at k.
+// k + block * block_stride + h * head_stride + offset_in_block * token_stride, and its V at the
+// same distance from v. GQA keeps K and V apart; MLA points v at k.
 struct KvCacheView {
   float* k = nullptr;
   float* v = nullptr;
-  int64_t block_stride = 0;   // in floats
+  int64_t block_stride = 0;  // in floats
   int64_t head_stride = 0;
-  int64_t token_stride = 0;   // >= k_dim and v_dim
+  int64_t token_stride = 0;  // >= k_dim and v_dim
   int64_t num_blocks = 0;
 };
 

@@ -17,31 +17,44 @@ struct Case {
   bool latent;
 };
 constexpr Case kCases[] = {
-    {8, 2, 16, 16, 16, 0, false},  {4, 4, 64, 64, 16, 0, false},  {16, 2, 128, 128, 16, 0, false},
-    {8, 2, 16, 16, 16, 24, false}, {8, 1, 40, 32, 16, 0, true},   {16, 1, 576, 512, 16, 0, true},
+    {8, 2, 16, 16, 16, 0, false},  {4, 4, 64, 64, 16, 0, false},    {16, 2, 128, 128, 16, 0, false},
+    {8, 2, 16, 16, 16, 24, false}, {8, 1, 40, 32, 16, 0, true},     {16, 1, 576, 512, 16, 0, true},
     {6, 3, 20, 20, 7, 5, false},   {8, 8, 32, 32, 128, 100, false}, {140, 1, 24, 16, 4, 0, true},
 };
 
 // A cache full of random numbers and a sequence whose blocks lie anywhere in it.
 struct Fixture {
   explicit Fixture(const Case& c, uint64_t seed) : random(seed) {
-    desc = {.num_heads = c.heads, .num_kv_heads = c.kv_heads, .k_dim = c.k_dim, .v_dim = c.v_dim,
-            .block_size = c.block_size, .sliding_window = c.window,
+    desc = {.num_heads = c.heads,
+            .num_kv_heads = c.kv_heads,
+            .k_dim = c.k_dim,
+            .v_dim = c.v_dim,
+            .block_size = c.block_size,
+            .sliding_window = c.window,
             .softmax_scale = 1.0F / std::sqrt(static_cast<float>(c.k_dim))};
     const int64_t per_block = int64_t{c.kv_heads} * c.block_size * c.k_dim;
     memory.resize(static_cast<size_t>(2 * kBlocks * per_block));
     for (float& value : memory) value = static_cast<float>(random.uniform() * 2 - 1);
-    cache = {.k = memory.data(), .v = c.latent ? memory.data() : memory.data() + kBlocks * per_block,
-             .block_stride = per_block, .head_stride = int64_t{c.block_size} * c.k_dim,
-             .token_stride = c.k_dim, .num_blocks = kBlocks};
+    cache = {.k = memory.data(),
+             .v = c.latent ? memory.data() : memory.data() + kBlocks * per_block,
+             .block_stride = per_block,
+             .head_stride = int64_t{c.block_size} * c.k_dim,
+             .token_stride = c.k_dim,
+             .num_blocks = kBlocks};
     for (BlockId b = 0; b < kBlocks; ++b) blocks.push_back(b);
-    for (size_t i = blocks.size() - 1; i > 0; --i) std::swap(blocks[i], blocks[random.below(i + 1)]);
+    for (size_t i = blocks.size() - 1; i > 0; --i)
+      std::swap(blocks[i], blocks[random.below(i + 1)]);
     for (int32_t i = 0; i < kBlocks; ++i) block_idx.push_back(i);
   }
 
   AttentionItem item(int32_t rows, int32_t first_position) {
-    return {.source = 0, .row_begin = 0, .num_rows = rows, .first_position = first_position,
-            .sequence = 1, .blocks = blocks, .block_idx = block_idx};
+    return {.source = 0,
+            .row_begin = 0,
+            .num_rows = rows,
+            .first_position = first_position,
+            .sequence = 1,
+            .blocks = blocks,
+            .block_idx = block_idx};
   }
 
   static constexpr int kBlocks = 48;
@@ -65,7 +78,8 @@ struct Partials {
 
 Matrix random_queries(tensor::MatrixBuffer& buffer, int64_t rows, int64_t cols, Random& random) {
   const Matrix q = buffer.resize(rows, cols);
-  for (int64_t i = 0; i < rows * cols; ++i) q.data[i] = static_cast<float>(random.uniform() * 4 - 2);
+  for (int64_t i = 0; i < rows * cols; ++i)
+    q.data[i] = static_cast<float>(random.uniform() * 4 - 2);
   return q;
 }
 
@@ -151,7 +165,8 @@ TEST(PagedAttention, RowThatSeesNothingIsNeutral) {
   for (int64_t c = 0; c < got.out.cols; ++c) EXPECT_EQ(got.out.row(0)[c], 0.0F);
   for (int64_t h = 0; h < 8; ++h) EXPECT_EQ(got.lse.row(0)[h], -INFINITY);
   Partials both(1, f.desc);
-  merge_partials(both.out.row_span(0), both.lse.row_span(0), got.out.row_span(0), got.lse.row_span(0));
+  merge_partials(both.out.row_span(0), both.lse.row_span(0), got.out.row_span(0),
+                 got.lse.row_span(0));
   for (int64_t c = 0; c < got.out.cols; ++c) EXPECT_EQ(both.out.row(0)[c], 0.0F);
 }
 

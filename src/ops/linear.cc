@@ -3,7 +3,7 @@
 #include <bit>
 #include <cmath>
 
-#include "backend/cpu/cpu_ops.h"
+#include "ops/cpu_backend.h"
 
 namespace nanocp::ops {
 namespace {
@@ -65,12 +65,16 @@ void check_linear(const tensor::ConstMatrix& x, const WeightView& w, std::span<c
 
 float weight_element(const WeightView& w, int64_t row, int64_t col) {
   switch (w.format) {
-    case WeightFormat::kF32: return read_at<float>(w, row, col);
-    case WeightFormat::kF16: return half_value(read_at<uint16_t>(w, row, col));
+    case WeightFormat::kF32:
+      return read_at<float>(w, row, col);
+    case WeightFormat::kF16:
+      return half_value(read_at<uint16_t>(w, row, col));
     case WeightFormat::kBf16:
       return std::bit_cast<float>(static_cast<uint32_t>(read_at<uint16_t>(w, row, col)) << 16);
-    case WeightFormat::kFp8Block: return fp8_element(w, row, col);
-    case WeightFormat::kMxfp4: return mxfp4_element(w, row, col);
+    case WeightFormat::kFp8Block:
+      return fp8_element(w, row, col);
+    case WeightFormat::kMxfp4:
+      return mxfp4_element(w, row, col);
   }
   return 0.0F;
 }

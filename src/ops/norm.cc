@@ -23,8 +23,7 @@ void norm_row(const float* x, std::span<const float> weight, float eps, float* o
 
 }  // namespace
 
-void rms_norm(tensor::ConstMatrix x, std::span<const float> weight, float eps,
-              tensor::Matrix out) {
+void rms_norm(tensor::ConstMatrix x, std::span<const float> weight, float eps, tensor::Matrix out) {
   NANOCP_CHECK_EQ(x.cols, static_cast<int64_t>(weight.size()));
   NANOCP_CHECK_EQ(x.rows, out.rows);
   NANOCP_CHECK_EQ(x.cols, out.cols);

@@ -52,8 +52,7 @@ std::vector<float> rotary_frequencies(const RotarySpec& spec) {
   const double divisor = spec.scaling == RotaryScaling::kLinear ? spec.factor : 1.0;
   std::vector<float> frequencies(static_cast<size_t>(spec.rotary_dim / 2));
   for (size_t i = 0; i < frequencies.size(); ++i) {
-    const double exponent =
-        -2.0 * static_cast<double>(i) / static_cast<double>(spec.rotary_dim);
+    const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(spec.rotary_dim);
     frequencies[i] = static_cast<float>(std::pow(spec.theta, exponent) / divisor);
   }
   return frequencies;

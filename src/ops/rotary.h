@@ -12,16 +12,16 @@ namespace nanocp::ops {
 enum class RotaryScaling { kNone, kLinear, kYarn };
 
 struct RotarySpec {
-  int32_t rotary_dim = 0;     // dims of a head that rotate
+  int32_t rotary_dim = 0;  // dims of a head that rotate
   double theta = 10000.0;
-  bool interleaved = false;   // pairs (0,1),(2,3).. instead of (0,d/2),(1,d/2+1)..
+  bool interleaved = false;  // pairs (0,1),(2,3).. instead of (0,d/2),(1,d/2+1)..
   RotaryScaling scaling = RotaryScaling::kNone;
   double factor = 1.0;
   double beta_fast = 32.0;
   double beta_slow = 1.0;
-  bool truncate = true;       // YaRN: round the correction range to whole dims
+  bool truncate = true;  // YaRN: round the correction range to whole dims
   int64_t original_max_position = 0;
-  double cos_sin_scale = 1.0; // YaRN's attention factor on cos and sin
+  double cos_sin_scale = 1.0;  // YaRN's attention factor on cos and sin
 
   bool operator==(const RotarySpec&) const = default;
 };

@@ -15,13 +15,13 @@ enum class RouterGroupScore { kNone, kMax, kTop2Sum };
 struct RouterSpec {
   RouterScore score = RouterScore::kSoftmax;
   RouterGroupScore group_score = RouterGroupScore::kNone;
-  bool correction_bias = false; // added to scores for the choice, not for the weights
-  bool router_bias = false;     // a bias of the router's linear layer (gpt-oss)
-  bool renormalize = false;     // divide the chosen weights by their sum
+  bool correction_bias = false;  // added to scores for the choice, not for the weights
+  bool router_bias = false;      // a bias of the router's linear layer (gpt-oss)
+  bool renormalize = false;      // divide the chosen weights by their sum
   int32_t num_groups = 1;
-  int32_t topk_groups = 1;      // groups that stay
-  int32_t topk = 0;             // experts per token
-  float scaling = 1.0F;         // on the weights, last
+  int32_t topk_groups = 1;  // groups that stay
+  int32_t topk = 0;         // experts per token
+  float scaling = 1.0F;     // on the weights, last
 
   bool operator==(const RouterSpec&) const = default;
 };

@@ -5,8 +5,8 @@
 #include <limits>
 #include <vector>
 
-#include "backend/cpu/cpu_ops.h"
 #include "backend/cpu/simd/simd_kernels.h"
+#include "ops/cpu_backend.h"
 
 namespace nanocp::cpu {
 namespace {

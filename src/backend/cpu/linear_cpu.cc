@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <vector>
 
-#include "backend/cpu/cpu_ops.h"
 #include "backend/cpu/simd/simd_kernels.h"
+#include "ops/cpu_backend.h"
 
 namespace nanocp::cpu {
 namespace {

@@ -1,4 +1,5 @@
-// The CPU implementations that ops/ dispatches to. Arguments have been checked there.
+// What ops/ asks of the CPU backend, which implements it in backend/cpu. Arguments have been
+// checked.
 #pragma once
 
 #include "ops/attention.h"
