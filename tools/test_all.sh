@@ -11,6 +11,7 @@ logs="$root/build/logs"
 table=()
 num_passed=0
 num_failed=0
+num_skipped=0
 
 build() {  # build PRESET [cmake options]
   local preset="$1"
@@ -38,34 +39,39 @@ step_cuda() {
     build/cuda/bin/nanocp
 }
 
-# Adds the counts of ctest's closing line to the totals; a step without one counts as one test.
-count_tests() {  # count_tests LOG STATUS; prints "passed failed"
-  local failed total
+# Prints "passed failed skipped" of a step, from ctest's closing lines (skipped tests count as passed
+# there); a step without them counts as one test.
+count_tests() {  # count_tests LOG STATUS
+  local failed total skipped
   if read -r failed total < <(sed -nE \
     's/^[0-9]+% tests passed, ([0-9]+) tests failed out of ([0-9]+).*/\1 \2/p' "$1" | tail -n 1); then
+    skipped="$(grep -cE '^[[:space:]]+[0-9]+ - .* \(Skipped\)$' "$1" || true)"
     if [[ "$2" -ne 0 && "$failed" -eq 0 ]]; then failed=1 total=$((total + 1)); fi
-    echo "$((total - failed)) $failed"
+    echo "$((total - failed - skipped)) $failed $skipped"
+  elif grep -q '^left out:' "$1"; then
+    echo "0 0 1"
   elif [[ "$2" -eq 0 ]]; then
-    echo "1 0"
+    echo "1 0 0"
   else
-    echo "0 1"
+    echo "0 1 0"
   fi
 }
 
 run_step() {
-  local name="$1" log="$logs/$1.log" start=$SECONDS status=0 passed failed outcome=passed
+  local name="$1" log="$logs/$1.log" start=$SECONDS status=0 passed failed skipped outcome=passed
   echo "=== $name"
   ("step_$name") </dev/null 2>&1 | tee "$log" || status=$?
-  read -r passed failed < <(count_tests "$log" "$status")
-  [[ "$status" -eq 0 ]] || outcome=FAILED
-  if grep -q '^left out:' "$log"; then
+  read -r passed failed skipped < <(count_tests "$log" "$status")
+  if [[ "$status" -ne 0 ]]; then
+    outcome=FAILED
+  elif grep -q '^left out:' "$log"; then
     outcome="left out"
-    passed=0
   fi
   num_passed=$((num_passed + passed))
   num_failed=$((num_failed + failed))
-  table+=("$(printf '%-12s %-9s %6d s %6d passed %4d failed' \
-    "$name" "$outcome" $((SECONDS - start)) "$passed" "$failed")")
+  num_skipped=$((num_skipped + skipped))
+  table+=("$(printf '%-12s %-9s %6d s %6d passed %4d failed %4d skipped' \
+    "$name" "$outcome" $((SECONDS - start)) "$passed" "$failed" "$skipped")")
 }
 
 main() {
@@ -82,7 +88,7 @@ main() {
   echo
   printf '%s\n' "${table[@]}"
   echo "total $SECONDS s on $jobs jobs"
-  echo "$num_passed passed, $num_failed failed"
+  echo "$num_passed passed, $num_failed failed, $num_skipped skipped"
   [[ "$num_failed" -eq 0 ]]
 }
 
