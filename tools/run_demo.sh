@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds the program and lets the bundled model answer short prompts and a long
-# one on four CPU instances. Options are passed on to `nanocp generate`.
+# Installs what is missing, builds the program and lets the bundled model answer two short prompts
+# and a long one on four CPU instances. Options are passed on to `nanocp generate`.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$root"
