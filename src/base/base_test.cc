@@ -63,6 +63,12 @@ Result<int> quarter(int value) {
   return half(once);
 }
 
+TEST(Random, MultipliesHighExactly) {
+  EXPECT_EQ(multiply_high(~0ULL, ~0ULL), ~0ULL - 1);
+  EXPECT_EQ(multiply_high(1ULL << 63, 6), 3U);
+  EXPECT_EQ(multiply_high(0x123456789abcdef0ULL, 0xfedcba9876543210ULL), 0x121fa00ad77d7422ULL);
+}
+
 TEST(Result, CarriesValueOrError) {
   EXPECT_EQ(quarter(12).value(), 3);
   EXPECT_EQ(quarter(6).error().message, "odd: 3");

@@ -29,13 +29,14 @@ std::string describe_comparison(const char* text, const A& a, const B& b) {
     if (!(condition)) ::nanocp::check_failed(__FILE__, __LINE__, #condition); \
   } while (0)
 
-#define NANOCP_CHECK_OP(a, op, b)                                                    \
-  do {                                                                               \
-    const auto& nanocp_a = (a);                                                      \
-    const auto& nanocp_b = (b);                                                      \
-    if (!(nanocp_a op nanocp_b))                                                     \
-      ::nanocp::check_failed(__FILE__, __LINE__,                                     \
-                             ::nanocp::describe_comparison(#a " " #op " " #b, nanocp_a, nanocp_b)); \
+#define NANOCP_CHECK_OP(a, op, b)                                                \
+  do {                                                                           \
+    const auto& nanocp_a = (a);                                                  \
+    const auto& nanocp_b = (b);                                                  \
+    if (!(nanocp_a op nanocp_b))                                                 \
+      ::nanocp::check_failed(                                                    \
+          __FILE__, __LINE__,                                                    \
+          ::nanocp::describe_comparison(#a " " #op " " #b, nanocp_a, nanocp_b)); \
   } while (0)
 
 #define NANOCP_CHECK_EQ(a, b) NANOCP_CHECK_OP(a, ==, b)

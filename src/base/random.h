@@ -22,15 +22,24 @@ inline double to_unit_interval(uint64_t bits) {
   return static_cast<double>(bits >> 11) * 0x1.0p-53;
 }
 
+// The upper 64 bits of a 128-bit product, in standard C++.
+inline uint64_t multiply_high(uint64_t a, uint64_t b) {
+  const uint64_t a_low = a & 0xffffffffU;
+  const uint64_t a_high = a >> 32;
+  const uint64_t b_low = b & 0xffffffffU;
+  const uint64_t b_high = b >> 32;
+  const uint64_t middle = a_high * b_low + ((a_low * b_low) >> 32);
+  const uint64_t other = a_low * b_high + (middle & 0xffffffffU);
+  return a_high * b_high + (middle >> 32) + (other >> 32);
+}
+
 class Random {
  public:
   explicit Random(uint64_t seed) : state_(seed) {}
 
   uint64_t next() { return mix_bits(state_ += 0x9e3779b97f4a7c15ULL); }
   // Uniform in [0, bound). Requires: bound > 0. The bias is below bound / 2^64.
-  uint64_t below(uint64_t bound) {
-    return static_cast<uint64_t>((static_cast<Wide>(next()) * bound) >> 64);
-  }
+  uint64_t below(uint64_t bound) { return multiply_high(next(), bound); }
   // Uniform in [low, high].
   int64_t between(int64_t low, int64_t high) {
     return low + static_cast<int64_t>(below(static_cast<uint64_t>(high - low) + 1));
@@ -38,7 +47,6 @@ class Random {
   double uniform() { return to_unit_interval(next()); }
 
  private:
-  __extension__ using Wide = unsigned __int128;
   uint64_t state_;
 };
 

@@ -29,7 +29,7 @@ struct Error {
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}  // NOLINT(*-explicit-*)
+  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}      // NOLINT(*-explicit-*)
   Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT(*-explicit-*)
 
   bool ok() const { return state_.index() == 0; }
@@ -61,12 +61,16 @@ class [[nodiscard]] Result {
 struct Unit {};
 // Success without a value: `return Unit{};` or ok_status().
 using Status = Result<Unit>;
-inline Status ok_status() { return Unit{}; }
+inline Status ok_status() {
+  return Unit{};
+}
 
 inline Error invalid_argument(std::string message) {
   return {ErrorCode::kInvalidArgument, std::move(message)};
 }
-inline Error not_found(std::string message) { return {ErrorCode::kNotFound, std::move(message)}; }
+inline Error not_found(std::string message) {
+  return {ErrorCode::kNotFound, std::move(message)};
+}
 inline Error unsupported(std::string message) {
   return {ErrorCode::kUnsupported, std::move(message)};
 }
@@ -77,10 +81,10 @@ inline Error resource_exhausted(std::string message) {
 }  // namespace nanocp
 
 // Returns the error of `expr` (a Result) from the current function, or goes on.
-#define NANOCP_RETURN_IF_ERROR(expr)                                  \
-  do {                                                                \
-    auto&& nanocp_status = (expr);                                    \
-    if (!nanocp_status.ok()) return nanocp_status.error();            \
+#define NANOCP_RETURN_IF_ERROR(expr)                       \
+  do {                                                     \
+    auto&& nanocp_status = (expr);                         \
+    if (!nanocp_status.ok()) return nanocp_status.error(); \
   } while (0)
 
 #define NANOCP_CONCAT_INNER(a, b) a##b

@@ -5,6 +5,26 @@
 #include "base/check.h"
 
 namespace nanocp {
+namespace {
+
+// Loops follow one another within microseconds; going to sleep in between would cost more than most
+// of them take. About 20 us, then the thread sleeps.
+constexpr int kSpins = 400;
+
+void pause_briefly() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
+
+template <typename Condition>
+void spin_until(const Condition& condition) {
+  for (int i = 0; i < kSpins && !condition(); ++i) pause_briefly();
+}
+
+}  // namespace
 
 ThreadPool::ThreadPool(int num_threads) : num_threads_(std::max(1, num_threads)) {
   threads_.reserve(static_cast<size_t>(num_threads_ - 1));
@@ -30,43 +50,48 @@ void ThreadPool::parallel_for(int64_t count, int64_t grain,
   }
   // About four parts per thread level out parts of unequal cost.
   const int64_t wanted_parts = int64_t{4} * num_threads_;
-  std::unique_lock lock(mutex_);
-  NANOCP_CHECK(body_ == nullptr);
-  body_ = &body;
-  count_ = count;
-  part_size_ = std::max(grain, (count + wanted_parts - 1) / wanted_parts);
-  next_ = 0;
-  ++generation_;
+  {
+    std::lock_guard lock(mutex_);
+    NANOCP_CHECK(body_ == nullptr);
+    body_ = &body;
+    count_ = count;
+    part_size_ = std::max(grain, (count + wanted_parts - 1) / wanted_parts);
+    next_.store(0);
+    num_running_.store(1);
+    generation_.fetch_add(1);
+  }
   work_ready_.notify_all();
-  run_parts(lock);
-  work_done_.wait(lock, [this] { return num_running_ == 0; });
+  run_parts();
+  num_running_.fetch_sub(1);
+  spin_until([this] { return num_running_.load() == 0; });
+  std::unique_lock lock(mutex_);
+  work_done_.wait(lock, [this] { return num_running_.load() == 0; });
   body_ = nullptr;
 }
 
-void ThreadPool::run_parts(std::unique_lock<std::mutex>& lock) {
-  ++num_running_;
-  while (next_ < count_) {
-    const int64_t begin = next_;
-    const int64_t end = std::min(count_, begin + part_size_);
-    next_ = end;
-    lock.unlock();
-    (*body_)(begin, end);
-    lock.lock();
+void ThreadPool::run_parts() {
+  while (true) {
+    const int64_t begin = next_.fetch_add(part_size_);
+    if (begin >= count_) return;
+    (*body_)(begin, std::min(count_, begin + part_size_));
   }
-  --num_running_;
 }
 
 void ThreadPool::work() {
-  std::unique_lock lock(mutex_);
   uint64_t seen = 0;
   while (true) {
+    spin_until([&] { return generation_.load() != seen; });
+    std::unique_lock lock(mutex_);
     // Ends with the owner: the destructor wakes it.
-    work_ready_.wait(lock, [&] { return stopping_ || generation_ != seen; });
+    work_ready_.wait(lock, [&] { return stopping_ || generation_.load() != seen; });
     if (stopping_) return;
-    seen = generation_;
-    if (body_ == nullptr) continue;
-    run_parts(lock);
-    if (num_running_ == 0) work_done_.notify_one();
+    seen = generation_.load();
+    if (body_ == nullptr) continue;  // the loop was over before this thread woke
+    num_running_.fetch_add(1);
+    lock.unlock();
+    run_parts();
+    lock.lock();
+    if (num_running_.fetch_sub(1) == 1) work_done_.notify_one();
   }
 }
 

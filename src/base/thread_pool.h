@@ -2,6 +2,7 @@
 // so a pool of one has no threads of its own and runs loops in place.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -28,22 +29,24 @@ class ThreadPool {
 
  private:
   void work();
-  void run_parts(std::unique_lock<std::mutex>& lock);
+  void run_parts();
 
   // Constant after construction.
   const int num_threads_;
   std::vector<std::thread> threads_;
 
-  // Guarded by mutex_.
+  // Own synchronisation; changed under mutex_ where a sleeper must not miss it.
+  std::atomic<uint64_t> generation_{0};  // loops started
+  std::atomic<int> num_running_{0};      // threads inside the present loop
+  std::atomic<int64_t> next_{0};         // first index nobody has taken
+
+  // Guarded by mutex_; body_, count_ and part_size_ stay as they are while num_running_ > 0.
   std::mutex mutex_;
   std::condition_variable work_ready_;
   std::condition_variable work_done_;
   const std::function<void(int64_t, int64_t)>* body_ = nullptr;
   int64_t count_ = 0;
   int64_t part_size_ = 0;
-  int64_t next_ = 0;
-  int num_running_ = 0;
-  uint64_t generation_ = 0;
   bool stopping_ = false;
 };
 

@@ -14,13 +14,14 @@ namespace {  // one copy per instruction set
 // Blocks lie anywhere, so the processor's own prefetching starts anew with each: the next one is
 // asked for while this one is computed. Groups of queries read the same tokens one after another;
 // each asks for its share of the lines, since a burst of requests would stall the loads behind it.
+// Into the second-level cache: the first holds what is being computed and little more.
 struct FetchAhead {
   int group;  // of this tile's queries
   int num_groups;
 
   template <int kCount>
   inline void fetch(const float* first, int64_t stride) const {
-    for (int i = group; i < kCount; i += num_groups) __builtin_prefetch(first + i * stride);
+    for (int i = group; i < kCount; i += num_groups) __builtin_prefetch(first + i * stride, 0, 2);
   }
 };
 
