@@ -49,7 +49,7 @@ void ThreadPool::parallel_for(int64_t count, int64_t grain,
     return;
   }
   // About four parts per thread level out parts of unequal cost.
-  const int64_t wanted_parts = int64_t{4} * num_threads_;
+  const int64_t wanted_parts = int64_t{16} * num_threads_;
   {
     std::lock_guard lock(mutex_);
     NANOCP_CHECK(body_ == nullptr);
