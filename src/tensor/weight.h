@@ -12,7 +12,7 @@ enum class WeightFormat {
   kF32,
   kF16,
   kBf16,
-  kFp8Block,  // e4m3 values, one float32 scale per block: value = e4m3 x scale
+  kFp8Block,  // e4m3 x one float32 scale per block; the NaN code 0x7f reads as 480
   kMxfp4,     // e2m1 pairs (low nibble first), one power-of-two e8m0 scale per 32 columns
 };
 
@@ -54,7 +54,7 @@ struct WeightView {
     NANOCP_DCHECK(index >= 0 && index < rows);
     return static_cast<const uint8_t*>(data) + index * stride_bytes;
   }
-  // Rows [begin, begin + count). Requires kFp8Block, or no restriction for other formats.
+  // Rows [begin, begin + count), with their scales.
   WeightView row_range(int64_t begin, int64_t count) const {
     NANOCP_CHECK(begin >= 0 && count >= 0 && begin + count <= rows);
     WeightView part = *this;
