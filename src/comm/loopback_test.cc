@@ -14,8 +14,14 @@ using tensor::Matrix;
 constexpr int64_t kTimeoutUs = 20'000'000;
 
 ExchangeShape small_shape(int num_instances) {
-  return {.num_instances = num_instances, .max_rows = 12, .query_values = 6, .kv_values = 4,
-          .partial_values = 6, .lse_values = 2, .hidden_values = 5, .topk = 3};
+  return {.num_instances = num_instances,
+          .max_rows = 12,
+          .query_values = 6,
+          .kv_values = 4,
+          .partial_values = 6,
+          .lse_values = 2,
+          .hidden_values = 5,
+          .topk = 3};
 }
 
 // A value that tells instance, epoch, row and column.

@@ -49,7 +49,7 @@ class AttentionLayer {
   const AttentionSpec& attention_;
   const InstanceId instance_;
   const ops::Context context_;
-  ThreadPool inline_pool_{1};            // for work that is parallel over heads already
+  ThreadPool inline_pool_{1};  // for work that is parallel over heads already
   comm::ShardExchange& exchange_;
   ops::AttentionDesc desc_;
   ops::RotaryTable rotary_;
@@ -59,13 +59,13 @@ class AttentionLayer {
   std::vector<std::vector<AttentionItem>> items_of_;  // by source
   std::vector<std::vector<KvAppend>> appends_of_;
 
-  tensor::MatrixBuffer q_;        // [rows, heads * k_dim], as the cache sees it
-  tensor::MatrixBuffer kv_;       // [rows, values of one cache entry]
-  tensor::MatrixBuffer q_latent_; // MLA: [rows, q_lora_rank]
-  tensor::MatrixBuffer q_full_;   // MLA: [rows, heads * (nope + rope)]
-  tensor::MatrixBuffer out_;      // [rows, heads * v_dim]
-  tensor::MatrixBuffer lse_;      // [rows, heads]
-  tensor::MatrixBuffer values_;   // MLA: [rows, heads * v_head_dim]
+  tensor::MatrixBuffer q_;         // [rows, heads * k_dim], as the cache sees it
+  tensor::MatrixBuffer kv_;        // [rows, values of one cache entry]
+  tensor::MatrixBuffer q_latent_;  // MLA: [rows, q_lora_rank]
+  tensor::MatrixBuffer q_full_;    // MLA: [rows, heads * (nope + rope)]
+  tensor::MatrixBuffer out_;       // [rows, heads * v_dim]
+  tensor::MatrixBuffer lse_;       // [rows, heads]
+  tensor::MatrixBuffer values_;    // MLA: [rows, heads * v_head_dim]
 };
 
 }  // namespace nanocp::model

@@ -62,9 +62,8 @@ Status InstanceModel::run_layer(int32_t layer) {
   const LayerSpec& layer_spec = spec_.layers[static_cast<size_t>(layer)];
   const tensor::Matrix hidden = hidden_.view();
   ops::rms_norm(hidden, weights.input_norm, spec_.rms_norm_eps, normed_.view());
-  NANOCP_RETURN_IF_ERROR(
-      attention_.run({&weights, layer_spec.sliding_window, cache_.layer(layer)}, normed_.view(),
-                     delta_.view()));
+  NANOCP_RETURN_IF_ERROR(attention_.run({&weights, layer_spec.sliding_window, cache_.layer(layer)},
+                                        normed_.view(), delta_.view()));
   add_to(hidden, delta_.view());
   ops::rms_norm(hidden, weights.post_attention_norm, spec_.rms_norm_eps, normed_.view());
   NANOCP_RETURN_IF_ERROR(mlp_.run(layer_spec, weights, normed_.view(), delta_.view()));

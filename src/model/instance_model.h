@@ -54,7 +54,7 @@ class InstanceModel {
   KvCache cache_;
   AttentionLayer attention_;
   MlpLayer mlp_;
-  tensor::MatrixBuffer hidden_;   // [rows, hidden], the residual stream
+  tensor::MatrixBuffer hidden_;  // [rows, hidden], the residual stream
   tensor::MatrixBuffer normed_;
   tensor::MatrixBuffer delta_;    // what a half-layer adds
   tensor::MatrixBuffer sampled_;  // [samples, hidden]

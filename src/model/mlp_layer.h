@@ -42,7 +42,7 @@ class MlpLayer {
   const ops::Context context_;
   comm::ExpertDispatcher& dispatcher_;
 
-  std::vector<int32_t> topk_idx_;      // [rows * topk]
+  std::vector<int32_t> topk_idx_;  // [rows * topk]
   std::vector<float> topk_weights_;
   std::vector<comm::ExpertDispatcher::Received> received_;  // by source
   std::vector<tensor::Matrix> sums_;                        // combine slots, by source

@@ -46,25 +46,25 @@ struct KvAppend {
 // Attention of `num_rows` consecutive tokens of one sequence over this instance's shard of it.
 // Row i sits at position first_position + i and sees the shard's tokens at positions <= its own.
 struct AttentionItem {
-  InstanceId source;       // the rows' binding; this instance itself for local rows
-  int32_t row_begin;       // own row index if local, else the query receive slot; rows are adjacent
+  InstanceId source;  // the rows' binding; this instance itself for local rows
+  int32_t row_begin;  // own row index if local, else the query receive slot; rows are adjacent
   int32_t num_rows;
-  int32_t first_position;  // in tokens from the start of the sequence
-  SequenceId sequence;     // for reports only
-  std::span<const BlockId> blocks;      // the shard, by rising position; may be empty
-  std::span<const int32_t> block_idx;   // block i holds positions block_idx[i] * block_size ...
+  int32_t first_position;              // in tokens from the start of the sequence
+  SequenceId sequence;                 // for reports only
+  std::span<const BlockId> blocks;     // the shard, by rising position; may be empty
+  std::span<const int32_t> block_idx;  // block i holds positions block_idx[i] * block_size ...
 };
 
 struct InstancePlan {
-  std::vector<TokenId> token_ids;   // [num_rows]
-  std::vector<int32_t> positions;   // [num_rows]
-  std::vector<int32_t> sample_rows; // rows whose logits are needed, rising
-  RowTable query_sends;             // own rows to remote holders
-  RowTable kv_sends;                // own rows whose K/V is appended elsewhere
+  std::vector<TokenId> token_ids;           // [num_rows]
+  std::vector<int32_t> positions;           // [num_rows]
+  std::vector<int32_t> sample_rows;         // rows whose logits are needed, rising
+  RowTable query_sends;                     // own rows to remote holders
+  RowTable kv_sends;                        // own rows whose K/V is appended elsewhere
   std::vector<int32_t> num_query_receives;  // [num_instances], equals the sender's table
   std::vector<int32_t> num_kv_receives;     // [num_instances]
   std::vector<KvAppend> appends;
-  std::vector<AttentionItem> items; // local ones first
+  std::vector<AttentionItem> items;  // local ones first
 
   int32_t num_rows() const { return static_cast<int32_t>(token_ids.size()); }
 

@@ -14,7 +14,7 @@ namespace nanocp::request {
 
 // Immutable after admission.
 struct Request {
-  std::vector<TokenId> prompt;          // at least one token
+  std::vector<TokenId> prompt;  // at least one token
   SamplingParams sampling;
   int32_t max_tokens = 256;             // output limit, at least 1
   int32_t min_tokens = 0;               // stop tokens are forbidden before this many outputs
@@ -28,11 +28,16 @@ enum class FinishReason { kNone, kStop, kLength, kCancelled, kError };
 
 inline const char* to_string(FinishReason reason) {
   switch (reason) {
-    case FinishReason::kNone: return "none";
-    case FinishReason::kStop: return "stop";
-    case FinishReason::kLength: return "length";
-    case FinishReason::kCancelled: return "cancelled";
-    case FinishReason::kError: return "error";
+    case FinishReason::kNone:
+      return "none";
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kCancelled:
+      return "cancelled";
+    case FinishReason::kError:
+      return "error";
   }
   return "unknown";
 }
@@ -47,19 +52,17 @@ enum class SequenceStatus {
 struct Sequence {
   SequenceId id = 0;
   Request request;
-  std::vector<TokenId> output;        // sampled so far
+  std::vector<TokenId> output;  // sampled so far
   SequenceStatus status = SequenceStatus::kWaiting;
   FinishReason finish_reason = FinishReason::kNone;
   int64_t arrival_us = 0;
-  int64_t num_cached_tokens = 0;      // positions [0, n) have their K/V in the cache
-  InstanceId binding = kNoInstance;   // runs its rows
+  int64_t num_cached_tokens = 0;     // positions [0, n) have their K/V in the cache
+  InstanceId binding = kNoInstance;  // runs its rows
   int32_t num_preemptions = 0;
 
   int64_t num_prompt_tokens() const { return static_cast<int64_t>(request.prompt.size()); }
   // Prompt and output together.
-  int64_t num_tokens() const {
-    return num_prompt_tokens() + static_cast<int64_t>(output.size());
-  }
+  int64_t num_tokens() const { return num_prompt_tokens() + static_cast<int64_t>(output.size()); }
   TokenId token(int64_t position) const {
     const int64_t num_prompt = num_prompt_tokens();
     return position < num_prompt ? request.prompt[static_cast<size_t>(position)]

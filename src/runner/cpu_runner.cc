@@ -76,9 +76,9 @@ void CpuRunner::start_instance(InstanceId instance, int num_threads) {
                                                      .num_threads = num_threads,
                                                      .block_size = options_.block_size,
                                                      .num_blocks = options_.num_blocks};
-  self.model = std::make_unique<model::InstanceModel>(
-      *spec_, *weights_, model_options, group_.make_shard_exchange(instance),
-      group_.make_expert_dispatcher(instance));
+  self.model = std::make_unique<model::InstanceModel>(*spec_, *weights_, model_options,
+                                                      group_.make_shard_exchange(instance),
+                                                      group_.make_expert_dispatcher(instance));
   self.thread = std::thread([this, instance] { work(instance); });
 }
 
@@ -195,9 +195,8 @@ Status CpuRunner::sample(InstanceId instance, const scheduler::StepPlan& plan,
     if (options_.keep_logits) token.logits.assign(row.begin(), row.end());
     const uint64_t random_bits =
         counter_random(sequence.request.sampling.seed, sequence.output.size());
-    ops::SampledChoice choice =
-        ops::sample(row, sequence.request.sampling, {sequence.request.prompt, sequence.output},
-                    random_bits);
+    ops::SampledChoice choice = ops::sample(
+        row, sequence.request.sampling, {sequence.request.prompt, sequence.output}, random_bits);
     token.token = choice.token;
     token.logprob = choice.logprob;
     token.top_logprobs = std::move(choice.top_logprobs);

@@ -19,20 +19,20 @@ namespace nanocp::runner {
 struct CpuRunnerOptions {
   int num_instances = 1;
   int block_size = 16;
-  int64_t num_blocks = 0;     // per instance
-  int max_rows = 512;         // per instance and step
-  int num_threads = 0;        // in all; 0: one per core
+  int64_t num_blocks = 0;                 // per instance
+  int max_rows = 512;                     // per instance and step
+  int num_threads = 0;                    // in all; 0: one per core
   int64_t wait_timeout_us = 30'000'000;   // of one wait of an instance for another
   int64_t step_timeout_us = 600'000'000;  // of the engine for a whole step
-  bool keep_logits = false;   // hand the raw logits of every sampled row back
+  bool keep_logits = false;               // hand the raw logits of every sampled row back
 };
 
 class CpuRunner final : public engine::ModelRunner {
  public:
   // Fails if the options are out of range or the KV cache does not fit into memory.
-  static Result<std::unique_ptr<CpuRunner>> create(std::shared_ptr<const model::ModelSpec> spec,
-                                                   std::shared_ptr<const model::ModelWeights> weights,
-                                                   const CpuRunnerOptions& options);
+  static Result<std::unique_ptr<CpuRunner>> create(
+      std::shared_ptr<const model::ModelSpec> spec,
+      std::shared_ptr<const model::ModelWeights> weights, const CpuRunnerOptions& options);
   ~CpuRunner() override;
 
   engine::StepTicket launch(const scheduler::StepPlan& plan) override;
@@ -70,9 +70,9 @@ class CpuRunner final : public engine::ModelRunner {
   std::condition_variable step_ready_;
   std::condition_variable step_done_;
   const scheduler::StepPlan* plan_ = nullptr;
-  uint64_t step_ = 0;                  // launched so far
-  std::vector<uint64_t> finished_;     // [num_instances] last step finished
-  std::vector<int64_t> duration_us_;   // [num_instances] of that step
+  uint64_t step_ = 0;                 // launched so far
+  std::vector<uint64_t> finished_;    // [num_instances] last step finished
+  std::vector<int64_t> duration_us_;  // [num_instances] of that step
   bool stopping_ = false;
 };
 

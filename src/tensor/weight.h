@@ -18,11 +18,16 @@ enum class WeightFormat {
 
 inline const char* to_string(WeightFormat format) {
   switch (format) {
-    case WeightFormat::kF32: return "f32";
-    case WeightFormat::kF16: return "f16";
-    case WeightFormat::kBf16: return "bf16";
-    case WeightFormat::kFp8Block: return "fp8";
-    case WeightFormat::kMxfp4: return "mxfp4";
+    case WeightFormat::kF32:
+      return "f32";
+    case WeightFormat::kF16:
+      return "f16";
+    case WeightFormat::kBf16:
+      return "bf16";
+    case WeightFormat::kFp8Block:
+      return "fp8";
+    case WeightFormat::kMxfp4:
+      return "mxfp4";
   }
   return "unknown";
 }
@@ -69,11 +74,15 @@ struct WeightView {
 // Bytes of one row of `cols` values, without scales.
 inline int64_t row_bytes(WeightFormat format, int64_t cols) {
   switch (format) {
-    case WeightFormat::kF32: return cols * 4;
+    case WeightFormat::kF32:
+      return cols * 4;
     case WeightFormat::kF16:
-    case WeightFormat::kBf16: return cols * 2;
-    case WeightFormat::kFp8Block: return cols;
-    case WeightFormat::kMxfp4: return cols / 2;
+    case WeightFormat::kBf16:
+      return cols * 2;
+    case WeightFormat::kFp8Block:
+      return cols;
+    case WeightFormat::kMxfp4:
+      return cols / 2;
   }
   return 0;
 }

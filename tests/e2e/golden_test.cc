@@ -21,7 +21,8 @@ struct TestSetup {
 };
 
 TestSetup uneven_setup(int num_instances, int degree) {
-  TestSetup setup = {.name = "uneven", .options = {.num_instances = num_instances}, .policy = "uneven"};
+  TestSetup setup = {
+      .name = "uneven", .options = {.num_instances = num_instances}, .policy = "uneven"};
   setup.policy_options.degree = degree;
   return setup;
 }
@@ -64,8 +65,7 @@ std::vector<float> forced_logits_after(const TestModel& model, const TestSetup& 
 void check_setup(const TestModel& model, const TestSetup& setup) {
   std::vector<request::Request> requests;
   for (const GoldenCase& golden : model.cases) {
-    requests.push_back(
-        greedy_request(golden.prompt, static_cast<int>(golden.greedy.size()) + 1));
+    requests.push_back(greedy_request(golden.prompt, static_cast<int>(golden.greedy.size()) + 1));
   }
   auto outputs = run_requests(model, setup.options, make_policy(setup), requests);
   ASSERT_TRUE(outputs.ok()) << outputs.error().message;

@@ -55,8 +55,8 @@ TEST(SameTokens, UnderEveryPolicyAndNumberOfInstances) {
     options.threshold_tokens = 50;
     options.min_tokens_per_shard = 32;
     for (const char* name : {"bound", "uniform_cp", "threshold_cp", "dcp"}) {
-      const auto got = run_requests(model, {.num_instances = instances},
-                                    named_policy(name, options), requests);
+      const auto got =
+          run_requests(model, {.num_instances = instances}, named_policy(name, options), requests);
       ASSERT_TRUE(got.ok()) << got.error().message;
       expect_same_tokens(*got, *want, name + std::to_string(instances));
     }

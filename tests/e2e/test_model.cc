@@ -45,7 +45,7 @@ engine::EngineOptions make_engine_options(const TestModel& model, const RunOptio
 }  // namespace
 
 std::vector<std::string> fixture_names() {
-  return {"qwen3_moe", "mixtral",  "deepseek_v2",   "deepseek_v3",     "gpt_oss",
+  return {"qwen3_moe", "mixtral",       "deepseek_v2",     "deepseek_v3",  "gpt_oss",
           "glm4_moe",  "qwen3_moe_fp8", "deepseek_v3_fp8", "gpt_oss_mxfp4"};
 }
 
@@ -72,8 +72,8 @@ Result<std::vector<RunOutput>> run_requests(const TestModel& model, const RunOpt
                                                    .num_blocks = options.num_blocks,
                                                    .max_rows = options.max_batched_tokens,
                                                    .keep_logits = true};
-  NANOCP_ASSIGN_OR_RETURN(
-      auto runner, runner::CpuRunner::create(model.spec, model.weights, runner_options));
+  NANOCP_ASSIGN_OR_RETURN(auto runner,
+                          runner::CpuRunner::create(model.spec, model.weights, runner_options));
   const SteadyClock clock;
   engine::Engine engine(make_engine_options(model, options), std::move(policy), *runner, clock,
                         Random(1));

@@ -38,7 +38,7 @@ TestModel load_test_model(const std::string& dir, const std::string& config_name
 struct RunOptions {
   int num_instances = 1;
   int block_size = 16;
-  int64_t num_blocks = 1024;       // per instance
+  int64_t num_blocks = 1024;  // per instance
   int max_batched_tokens = 512;
   int prefill_chunk_tokens = 0;
 };

@@ -24,9 +24,9 @@ class LoopbackExpertDispatcher final : public ExpertDispatcher {
   LoopbackGroup& group_;
   const InstanceId instance_;
   uint64_t epoch_ = 0;
-  RowTable sent_;                        // own rows by destination, in slot order
-  std::vector<int64_t> num_received_;    // [num_instances]
-  std::vector<std::vector<int32_t>> received_idx_;    // [num_instances][count * topk]
+  RowTable sent_;                                   // own rows by destination, in slot order
+  std::vector<int64_t> num_received_;               // [num_instances]
+  std::vector<std::vector<int32_t>> received_idx_;  // [num_instances][count * topk]
   std::vector<std::vector<float>> received_weights_;
 };
 

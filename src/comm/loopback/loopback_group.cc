@@ -13,9 +13,9 @@ LoopbackGroup::LoopbackGroup(const ExchangeShape& shape, int64_t timeout_us)
       partial_({"partial output", shape.num_instances, shape.max_rows,
                 shape.partial_values + shape.lse_values},
                room_),
-      dispatch_({"dispatch", shape.num_instances, shape.max_rows,
-                 shape.hidden_values + 2 * shape.topk},
-                room_),
+      dispatch_(
+          {"dispatch", shape.num_instances, shape.max_rows, shape.hidden_values + 2 * shape.topk},
+          room_),
       combine_({"combine", shape.num_instances, shape.max_rows, shape.hidden_values}, room_) {}
 
 std::unique_ptr<ShardExchange> LoopbackGroup::make_shard_exchange(InstanceId instance) {

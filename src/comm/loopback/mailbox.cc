@@ -61,9 +61,9 @@ Error WaitRoom::abort_error() {
 Error WaitRoom::timeout_error(const std::atomic<uint64_t>& flag, const Wait& wait) const {
   return {ErrorCode::kDeadlineExceeded,
           "instance " + std::to_string(wait.waiter) + " waited " +
-              std::to_string(timeout_us_ / 1000) + " ms for the " + wait.purpose +
-              " of instance " + std::to_string(wait.awaited) + " (epoch " +
-              std::to_string(wait.epoch) + ", last seen " + std::to_string(flag.load()) +
+              std::to_string(timeout_us_ / 1000) + " ms for the " + wait.purpose + " of instance " +
+              std::to_string(wait.awaited) + " (epoch " + std::to_string(wait.epoch) +
+              ", last seen " + std::to_string(flag.load()) +
               "); raise --wait-timeout if the machine is only slow"};
 }
 
@@ -99,8 +99,7 @@ void MailboxGrid::post(InstanceId destination, InstanceId source, uint64_t epoch
 
 Result<int64_t> MailboxGrid::wait(InstanceId destination, InstanceId source, uint64_t epoch) {
   Pair& from = pair(destination, source);
-  NANOCP_RETURN_IF_ERROR(
-      room_.wait_for(from.epoch, {destination, source, shape_.purpose, epoch}));
+  NANOCP_RETURN_IF_ERROR(room_.wait_for(from.epoch, {destination, source, shape_.purpose, epoch}));
   return from.num_rows[epoch % 2];
 }
 

@@ -62,16 +62,15 @@ class WaitRoom {
 class MailboxGrid {
  public:
   struct Shape {
-    const char* purpose;      // for reports: "query", "dispatch", ...
+    const char* purpose;  // for reports: "query", "dispatch", ...
     int32_t num_instances;
-    int64_t max_rows;         // per pair and epoch
-    int64_t row_values;       // floats
+    int64_t max_rows;    // per pair and epoch
+    int64_t row_values;  // floats
   };
   MailboxGrid(const Shape& shape, WaitRoom& room);
 
   // The pair's buffer of this epoch, as [num_rows, row_values].
-  tensor::Matrix slots(InstanceId destination, InstanceId source, uint64_t epoch,
-                       int64_t num_rows);
+  tensor::Matrix slots(InstanceId destination, InstanceId source, uint64_t epoch, int64_t num_rows);
   // Announces `num_rows` rows. One thread per pair.
   void post(InstanceId destination, InstanceId source, uint64_t epoch, int64_t num_rows);
   // Waits for the announcement of this epoch; returns the number of rows.
@@ -82,8 +81,8 @@ class MailboxGrid {
  private:
   struct Pair {
     std::atomic<uint64_t> epoch{0};
-    int64_t num_rows[2] = {0, 0};          // by parity; written before the flag
-    std::unique_ptr<float[]> rows[2];      // touched only when used
+    int64_t num_rows[2] = {0, 0};      // by parity; written before the flag
+    std::unique_ptr<float[]> rows[2];  // touched only when used
   };
   Pair& pair(InstanceId destination, InstanceId source);
 
