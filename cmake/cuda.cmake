@@ -1,4 +1,4 @@
-# Finds nvcc and turns on the CUDA language. Only src/backend/cuda is compiled with it.
+# Finds nvcc and turns on the CUDA language. Device code is in src/backend/cuda, src/comm/nvlink and bench.
 find_program(NANOCP_NVCC nvcc HINTS /usr/local/cuda/bin $ENV{CUDA_HOME}/bin)
 if(NOT NANOCP_NVCC)
   message(FATAL_ERROR
@@ -17,3 +17,22 @@ set(CMAKE_CUDA_EXTENSIONS OFF)
 if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 13.0)
   message(FATAL_ERROR "nvcc ${CMAKE_CUDA_COMPILER_VERSION} is too old: NanoCP needs 13.0 or newer")
 endif()
+
+# Headers and libraries of the toolkit: the runtime (static), cuBLASLt and NCCL (both shared).
+find_package(CUDAToolkit 13.0 REQUIRED)
+find_path(NCCL_INCLUDE_DIR nccl_device.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+find_library(NCCL_LIBRARY nccl HINTS ${CUDAToolkit_LIBRARY_DIR} ${CUDAToolkit_LIBRARY_ROOT}/lib)
+if(NOT NCCL_INCLUDE_DIR OR NOT NCCL_LIBRARY)
+  message(FATAL_ERROR "NANOCP_CUDA=ON, but no NCCL 2.28 or newer (nccl_device.h, libnccl.so): "
+    "install libnccl-dev, or set NCCL_INCLUDE_DIR and NCCL_LIBRARY")
+endif()
+add_library(nanocp_cuda_libraries INTERFACE)
+target_include_directories(nanocp_cuda_libraries SYSTEM INTERFACE
+  ${CUDAToolkit_INCLUDE_DIRS} ${NCCL_INCLUDE_DIR})
+target_link_libraries(nanocp_cuda_libraries INTERFACE
+  CUDA::cudart_static CUDA::cublasLt ${NCCL_LIBRARY})
+
+function(nanocp_cuda_warnings target)
+  target_compile_options(${target} PRIVATE
+    $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings;-Xcompiler=-Wall,-Wextra,-Wshadow,-Werror>)
+endfunction()

@@ -21,6 +21,7 @@ struct AttentionRow {
   int32_t position;     // sees tokens at positions <= this one
   int32_t block_begin;  // first entry in `blocks` and `block_idx`
   int32_t num_blocks;   // may be 0: the result is neutral
+  int32_t source;       // instance the row is bound to; -1 or the own one: local
 };
 
 struct AttentionDecodeConfig {

@@ -1,0 +1,14 @@
+# The GPU runner with its exchange and graphs, or the one that says it is not there.
+if(NANOCP_CUDA)
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/runner/cuda/*.cc
+    ${CMAKE_SOURCE_DIR}/src/graph/*.cc ${CMAKE_SOURCE_DIR}/src/comm/nvlink/*.cc
+    ${CMAKE_SOURCE_DIR}/src/comm/nvlink/*.cu ${CMAKE_SOURCE_DIR}/src/comm/nccl/*.cc)
+else()
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/runner/no_cuda/*.cc)
+endif()
+add_library(nanocp_runner_device STATIC ${sources})
+target_link_libraries(nanocp_runner_device
+  PUBLIC nanocp_engine nanocp_model nanocp_backend_device)
+if(NANOCP_CUDA)
+  nanocp_cuda_warnings(nanocp_runner_device)
+endif()

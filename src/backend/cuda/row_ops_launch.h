@@ -1,0 +1,37 @@
+// Launches of small kernels that overlap the end of the kernel before them: each begins with
+// cudaGridDependencySynchronize in every thread and reads only constants ahead of it.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <string>
+
+#include "backend/cuda/cuda_status.h"
+
+namespace nanocp::cuda {
+
+template <typename Args>
+Status launch_overlapped(void (*kernel)(Args), dim3 grid, int32_t threads, const Args& args,
+                         cudaStream_t stream, const char* what) {
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  return cuda_status(cudaLaunchKernelEx(&config, kernel, args), std::string("launch of ") + what);
+}
+
+inline int32_t divide_up(int64_t value, int64_t by) {
+  return static_cast<int32_t>((value + by - 1) / by);
+}
+
+// Threads that give each vector of eight of a row its own, in whole warps.
+inline int32_t threads_of_row(int32_t values) {
+  return divide_up(values, 8 * 32) * 32;
+}
+
+}  // namespace nanocp::cuda
