@@ -26,7 +26,7 @@ Result<std::shared_ptr<const ModelWeights>> load_weights(const ModelSpec& spec,
                                                          const LoadOptions& options) try {
   NANOCP_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(spec, model_dir, options));
   auto weights = std::make_shared<ModelWeights>();
-  WeightBinder binder(spec, checkpoint, /*read_ahead=*/!options.dummy);
+  WeightBinder binder(spec, checkpoint, options.read_ahead && !options.dummy);
   NANOCP_RETURN_IF_ERROR(visit_weights(spec, binder, *weights));
   const std::string unused = binder.describe_unused();
   if (!unused.empty() && options.note) options.note(unused);

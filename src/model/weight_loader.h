@@ -20,6 +20,8 @@ struct LoadOptions {
   bool dummy = false;
   uint64_t dummy_seed = 1;
   int num_threads = 1;
+  // Read every page now. Without it, pages of the files are read when the weights are first used.
+  bool read_ahead = true;
   // May be empty; called from one thread at a time.
   std::function<void(int64_t done_bytes, int64_t total_bytes)> progress;
   // May be empty; one line about what was skipped.

@@ -21,7 +21,7 @@ MAY_INCLUDE = {
     "tensor": {"base"},
     "ops": {"base", "plan", "tensor"},
     "backend": {"base", "plan", "tensor", "ops"},
-    "comm": {"base", "plan", "tensor"},
+    "comm": {"base", "plan", "tensor", "backend"},
     "graph": {"base", "tensor"},
     "model": {"base", "plan", "tensor", "ops", "comm"},
     "text": {"base", "plan"},

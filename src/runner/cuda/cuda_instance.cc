@@ -1,0 +1,282 @@
+#include "runner/cuda/cuda_instance.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+
+#include "backend/cuda/cuda_status.h"
+#include "base/clock.h"
+#include "base/random.h"
+#include "ops/sampling.h"
+#include "runner/cuda/row_ladder.h"
+
+namespace nanocp::runner {
+
+using cuda::cuda_status;
+
+namespace {
+
+// Of one captured graph, measured on an H100 with driver 580: room to keep for those to come.
+constexpr int64_t kGraphBytesPerLayer = 64 << 10;
+constexpr float kGreedyTemperature = 1e-5F;  // as ops/sampling.h
+
+// What the GPU's sampler does by itself; the rest is sampled on the host from copied logits.
+bool can_sample_on_gpu(const SamplingParams& params) {
+  const bool greedy = params.temperature < kGreedyTemperature || params.top_k == 1;
+  const bool filters = !greedy && (params.top_k > 0 || params.top_p < 1.0F || params.min_p > 0.0F);
+  const bool changes = params.repetition_penalty != 1.0F || params.presence_penalty != 0.0F ||
+                       params.frequency_penalty != 0.0F || !params.logit_bias.empty() ||
+                       !params.forbidden_tokens.empty();
+  return !filters && !changes && params.num_logprobs < 0;
+}
+
+}  // namespace
+
+CudaInstance::CudaInstance(const model::ModelSpec& spec, const DeviceRunnerOptions& options,
+                           InstanceId id, int device)
+    : spec_(spec), options_(options), id_(id), device_(device) {}
+
+CudaInstance::~CudaInstance() {
+  graphs_.clear();
+  forward_.reset();
+  image_.reset();
+  weights_.reset();
+  if (host_tokens_ != nullptr) static_cast<void>(cudaFreeHost(host_tokens_));
+  if (stream_ != nullptr) static_cast<void>(cudaStreamDestroy(stream_));
+}
+
+Status CudaInstance::check_model(const model::ModelSpec& spec) {
+  return InstanceForward::check_model(spec);
+}
+
+comm::ExchangeCapacity CudaInstance::exchange_capacity(const model::ModelSpec& spec,
+                                                       const DeviceRunnerOptions& options,
+                                                       int64_t num_blocks) {
+  const model::AttentionSpec& attention = spec.attention;
+  return {.num_instances = options.num_instances,
+          .max_rows = options.max_rows,
+          .hidden = spec.hidden_size,
+          .topk = spec.moe.router.topk,
+          .num_heads = attention.num_heads,
+          .query_values = attention.num_heads * attention.cache_k_dim(),
+          .partial_values = attention.num_heads * attention.cache_v_dim(),
+          .kv_cache_bytes = num_blocks * block_bytes(spec, options)};
+}
+
+int64_t CudaInstance::block_bytes(const model::ModelSpec& spec,
+                                  const DeviceRunnerOptions& options) {
+  constexpr int64_t kValueBytes = 2;
+  return spec.attention.cache_values_per_token() * kValueBytes * options.block_size *
+         spec.num_layers;
+}
+
+Status CudaInstance::load(const model::ModelWeights* weights,
+                          const std::function<void(int64_t)>& done) {
+  NANOCP_RETURN_IF_ERROR(
+      cuda_status(cudaSetDevice(device_), "cudaSetDevice(" + std::to_string(device_) + ")"));
+  NANOCP_RETURN_IF_ERROR(cuda_status(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking),
+                                     "stream of an instance"));
+  NANOCP_RETURN_IF_ERROR(cuda_status(
+      cudaHostAlloc(reinterpret_cast<void**>(&host_tokens_),
+                    static_cast<size_t>(options_.max_rows) * sizeof(int32_t), cudaHostAllocDefault),
+      "pinned memory of sampled tokens"));
+  DeviceLoadOptions load_options;
+  load_options.instance = id_;
+  load_options.num_instances = options_.num_instances;
+  load_options.dummy_seed = options_.dummy_seed;
+  load_options.num_threads = options_.num_load_threads;
+  load_options.done = done;
+  NANOCP_ASSIGN_OR_RETURN(weights_, load_device_weights(spec_, weights, load_options));
+  return ok_status();
+}
+
+Status CudaInstance::connect(const cuda::ExchangeView& exchange, int64_t num_blocks) {
+  step_ = 0;
+  NANOCP_ASSIGN_OR_RETURN(image_, StepImage::create({.self = id_,
+                                                     .num_instances = options_.num_instances,
+                                                     .max_rows = options_.max_rows,
+                                                     .num_blocks = num_blocks}));
+  NANOCP_ASSIGN_OR_RETURN(forward_,
+                          InstanceForward::create(spec_, *weights_, *image_, exchange,
+                                                  {.instance = id_,
+                                                   .num_instances = options_.num_instances,
+                                                   .max_rows = options_.max_rows,
+                                                   .block_size = options_.block_size,
+                                                   .num_blocks = num_blocks,
+                                                   .profile = options_.profile}));
+  return ok_status();
+}
+
+void CudaInstance::disconnect() {
+  graphs_.clear();
+  forward_.reset();
+  image_.reset();
+}
+
+// Everything of a step but its answer: no rows are real, so nothing is stored or sent.
+Status CudaInstance::run_largest_step() {
+  scheduler::StepPlan plan;
+  plan.instances.resize(static_cast<size_t>(options_.num_instances));
+  for (auto& instance : plan.instances) instance.reset(options_.num_instances);
+  image_->fill(++step_, plan);
+  NANOCP_RETURN_IF_ERROR(image_->upload(stream_));
+  NANOCP_RETURN_IF_ERROR(enqueue(options_.max_rows, options_.max_rows, stream_));
+  return wait_stream(options_.step_timeout_us);
+}
+
+CudaInstance::Memory CudaInstance::memory() const {
+  int current = 0;
+  static_cast<void>(cudaGetDevice(&current));
+  static_cast<void>(cudaSetDevice(device_));
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
+  static_cast<void>(cudaMemGetInfo(&free_bytes, &total_bytes));
+  static_cast<void>(cudaSetDevice(current));
+  const int64_t num_graphs =
+      options_.use_graphs
+          ? static_cast<int64_t>(graph_buckets(options_.max_rows, options_.max_graph_rows).size())
+          : 0;
+  return {.total_bytes = static_cast<int64_t>(total_bytes),
+          .free_bytes = static_cast<int64_t>(free_bytes),
+          .weight_bytes = weights_->arena.total_bytes(),
+          .graph_reserve_bytes = num_graphs * spec_.num_layers * kGraphBytesPerLayer};
+}
+
+Status CudaInstance::capture() {
+  const SteadyClock clock;
+  const int64_t start_us = clock.now_us();
+  const int64_t free_before = memory().free_bytes;
+  for (const int64_t rows : graph_buckets(options_.max_rows, options_.max_graph_rows)) {
+    NANOCP_ASSIGN_OR_RETURN(graphs_[rows], graph::StepGraph::capture([&](cudaStream_t stream) {
+                              return enqueue(rows, rows, stream);
+                            }));
+    capture_nodes_ = std::max(capture_nodes_, graphs_[rows]->num_nodes());
+  }
+  NANOCP_RETURN_IF_ERROR(cuda_status(cudaDeviceSynchronize(), "capturing graphs"));
+  capture_us_ = clock.now_us() - start_us;
+  capture_bytes_ = free_before - memory().free_bytes;
+  return ok_status();
+}
+
+std::string CudaInstance::describe_capture() const {
+  char text[160];
+  std::snprintf(text, sizeof(text),
+                "captured %zu step graphs of up to %zu nodes in %.1f s, %.0f MiB on each GPU",
+                graphs_.size(), capture_nodes_, static_cast<double>(capture_us_) / 1e6,
+                static_cast<double>(capture_bytes_) / (1024.0 * 1024.0));
+  return text;
+}
+
+Status CudaInstance::enqueue(int64_t rows, int64_t samples, cudaStream_t stream) {
+  NANOCP_RETURN_IF_ERROR(forward_->enqueue({.rows = rows, .samples = samples}, stream));
+  return cuda_status(cudaMemcpyAsync(host_tokens_, forward_->tokens(),
+                                     static_cast<size_t>(samples) * sizeof(int32_t),
+                                     cudaMemcpyDeviceToHost, stream),
+                     "copy of sampled tokens");
+}
+
+bool CudaInstance::is_graph_step() const {
+  return !graphs_.empty() && image_->num_rows() <= graphs_.rbegin()->first;
+}
+
+Status CudaInstance::run_step(const scheduler::StepPlan& plan) {
+  const SteadyClock clock;
+  const int64_t start_us = clock.now_us();
+  tokens_.clear();
+  image_->fill(++step_, plan);
+  plan_samples(plan);
+  NANOCP_RETURN_IF_ERROR(image_->upload(stream_));
+  if (is_graph_step()) {
+    const auto graph = graphs_.lower_bound(std::max(1, image_->num_rows()));
+    NANOCP_RETURN_IF_ERROR(graph->second->launch(stream_));
+  } else {
+    NANOCP_RETURN_IF_ERROR(enqueue(row_bucket(image_->num_rows(), options_.max_rows),
+                                   row_bucket(image_->num_samples(), options_.max_rows), stream_));
+  }
+  NANOCP_RETURN_IF_ERROR(wait_stream(options_.step_timeout_us));
+  NANOCP_RETURN_IF_ERROR(finish_samples(plan));
+  duration_us_ = clock.now_us() - start_us;
+  if (options_.profile) {
+    NANOCP_ASSIGN_OR_RETURN(spans_, forward_->read_spans());
+  }
+  return ok_status();
+}
+
+Status CudaInstance::wait_stream(int64_t timeout_us) {
+  const SteadyClock clock;
+  const int64_t deadline_us = clock.now_us() + timeout_us;
+  while (true) {
+    const cudaError_t code = cudaStreamQuery(stream_);
+    if (code == cudaSuccess) return ok_status();
+    if (code != cudaErrorNotReady) return cuda_status(code, "a step");
+    if (clock.now_us() > deadline_us) {
+      return Error{ErrorCode::kDeadlineExceeded, "instance " + std::to_string(id_) + " waited " +
+                                                     std::to_string(timeout_us / 1'000'000) +
+                                                     " s for its GPU to end step " +
+                                                     std::to_string(step_)};
+    }
+  }
+}
+
+void CudaInstance::plan_samples(const scheduler::StepPlan& plan) {
+  const auto& tasks = plan.sample_tasks.empty() ? std::vector<scheduler::SampleTask>()
+                                                : plan.sample_tasks[static_cast<size_t>(id_)];
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    const request::Sequence& sequence = *tasks[i].sequence;
+    const SamplingParams& params = sequence.request.sampling;
+    cuda::SampleSpec& sample = image_->samples()[i];
+    sample = {};
+    if (!can_sample_on_gpu(params)) {
+      sample.mode = cuda::SampleMode::kSkip;
+    } else if (params.temperature < kGreedyTemperature || params.top_k == 1) {
+      sample.mode = cuda::SampleMode::kGreedy;
+    } else {
+      sample.mode = cuda::SampleMode::kDraw;
+      sample.temperature = params.temperature;
+      sample.random_bits = counter_random(params.seed, sequence.output.size());
+    }
+  }
+}
+
+Status CudaInstance::finish_samples(const scheduler::StepPlan& plan) {
+  const auto& tasks = plan.sample_tasks[static_cast<size_t>(id_)];
+  NANOCP_CHECK_EQ(static_cast<int64_t>(tasks.size()), int64_t{image_->num_samples()});
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    engine::SampledToken token;
+    token.sequence = tasks[i].sequence->id;
+    token.token = host_tokens_[i];
+    const bool on_host = image_->samples()[i].mode == cuda::SampleMode::kSkip;
+    if (on_host || options_.keep_logits) {
+      const auto vocab = static_cast<size_t>(spec_.vocab_size);
+      host_logits_.resize(vocab);
+      NANOCP_RETURN_IF_ERROR(cuda_status(
+          cudaMemcpy(host_logits_.data(),
+                     forward_->logits() + static_cast<int64_t>(i) * forward_->logits_stride(),
+                     vocab * sizeof(float), cudaMemcpyDeviceToHost),
+          "copy of logits"));
+      if (options_.keep_logits) token.logits = host_logits_;
+    }
+    if (on_host) sample_on_host(tasks[i], token);
+    tokens_.push_back(std::move(token));
+  }
+  return ok_status();
+}
+
+void CudaInstance::sample_on_host(const scheduler::SampleTask& task, engine::SampledToken& token) {
+  const request::Sequence& sequence = *task.sequence;
+  const SamplingParams& params = sequence.request.sampling;
+  const uint64_t random_bits = counter_random(params.seed, sequence.output.size());
+  ops::SampledChoice choice =
+      ops::sample(host_logits_, params, {sequence.request.prompt, sequence.output}, random_bits);
+  token.token = choice.token;
+  token.logprob = choice.logprob;
+  token.top_logprobs = std::move(choice.top_logprobs);
+}
+
+void CudaInstance::collect(engine::StepResult& result) {
+  std::move(tokens_.begin(), tokens_.end(), std::back_inserter(result.tokens));
+  result.duration_us = std::max(result.duration_us, duration_us_);
+  if (options_.profile) result.spans.push_back(std::move(spans_));
+}
+
+}  // namespace nanocp::runner

@@ -1,0 +1,98 @@
+// One instance on its GPU: weights, activations, step tables and captured graphs. Made by the
+// runner; every other call comes from the instance's own thread. Steps are counted from 1, in the
+// same order on all instances.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/cuda/dense_product.h"
+#include "backend/cuda/exchange_view.h"
+#include "comm/nvlink/symmetric_heap.h"
+#include "engine/model_runner.h"
+#include "graph/step_graph.h"
+#include "model/model_spec.h"
+#include "model/model_weights.h"
+#include "runner/cuda/device_weights.h"
+#include "runner/cuda/instance_forward.h"
+#include "runner/cuda/step_image.h"
+#include "runner/device_runner.h"
+#include "scheduler/step_plan.h"
+
+namespace nanocp::runner {
+
+class CudaInstance {
+ public:
+  CudaInstance(const model::ModelSpec& spec, const DeviceRunnerOptions& options, InstanceId id,
+               int device);
+  ~CudaInstance();
+  CudaInstance(const CudaInstance&) = delete;
+  CudaInstance& operator=(const CudaInstance&) = delete;
+
+  // Whether the kernels cover the model's shapes.
+  static Status check_model(const model::ModelSpec& spec);
+  static comm::ExchangeCapacity exchange_capacity(const model::ModelSpec& spec,
+                                                  const DeviceRunnerOptions& options,
+                                                  int64_t num_blocks);
+  // Of one KV block in all layers.
+  static int64_t block_bytes(const model::ModelSpec& spec, const DeviceRunnerOptions& options);
+
+  InstanceId id() const { return id_; }
+  // `done` is told the bytes loaded since its last call.
+  Status load(const model::ModelWeights* weights, const std::function<void(int64_t)>& done);
+  Status connect(const cuda::ExchangeView& exchange, int64_t num_blocks);
+  void disconnect();
+  // A step of the most rows with no exchange of meaning, to learn how much memory a step takes.
+  Status run_largest_step();
+  Status capture();
+  std::string describe_capture() const;
+
+  struct Memory {
+    int64_t total_bytes;
+    int64_t free_bytes;
+    int64_t weight_bytes;
+    int64_t graph_reserve_bytes;  // expected of graphs that are not captured yet
+  };
+  Memory memory() const;
+
+  Status run_step(const scheduler::StepPlan& plan);
+  // Appends the tokens of the last step; engine's thread, between steps.
+  void collect(engine::StepResult& result);
+
+ private:
+  Status enqueue(int64_t rows, int64_t samples, cudaStream_t stream);
+  Status wait_stream(int64_t timeout_us);
+  void plan_samples(const scheduler::StepPlan& plan);
+  Status finish_samples(const scheduler::StepPlan& plan);
+  void sample_on_host(const scheduler::SampleTask& task, engine::SampledToken& token);
+  bool is_graph_step() const;
+
+  const model::ModelSpec& spec_;
+  const DeviceRunnerOptions& options_;
+  const InstanceId id_;
+  const int device_;
+
+  cudaStream_t stream_ = nullptr;
+  std::unique_ptr<DeviceWeights> weights_;
+  std::unique_ptr<InstanceForward> forward_;
+  std::unique_ptr<StepImage> image_;
+  std::map<int64_t, std::unique_ptr<graph::StepGraph>> graphs_;  // by bucket of rows
+  int32_t* host_tokens_ = nullptr;                               // pinned, [max_rows]
+  std::vector<float> host_logits_;
+  uint64_t step_ = 0;
+  int64_t capture_us_ = 0;
+  int64_t capture_bytes_ = 0;
+  size_t capture_nodes_ = 0;
+
+  std::vector<engine::SampledToken> tokens_;  // of the last step
+  std::vector<engine::PhaseSpan> spans_;      // likewise, when profiling
+  int64_t duration_us_ = 0;
+};
+
+}  // namespace nanocp::runner

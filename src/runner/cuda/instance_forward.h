@@ -1,0 +1,158 @@
+// The forward pass of one step on one GPU: every launch of it, in order, on one stream (and a side
+// stream that forks from it and joins it). All that varies between steps is read on the GPU from
+// the step tables, so the same launches are run as they are or captured once per row count. Owned
+// by the instance; its thread, with its device current.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "backend/cuda/attention_decode.h"
+#include "backend/cuda/attention_inputs.h"
+#include "backend/cuda/dense_product.h"
+#include "backend/cuda/device_arena.h"
+#include "backend/cuda/exchange_view.h"
+#include "backend/cuda/expert_exchange.h"
+#include "backend/cuda/expert_mlp.h"
+#include "backend/cuda/expert_plan.h"
+#include "backend/cuda/shard_exchange.h"
+#include "base/result.h"
+#include "engine/model_runner.h"
+#include "model/model_spec.h"
+#include "runner/cuda/device_weights.h"
+#include "runner/cuda/step_image.h"
+
+namespace nanocp::runner {
+
+struct ForwardOptions {
+  InstanceId instance = 0;
+  int32_t num_instances = 1;
+  int32_t max_rows = 0;
+  int32_t block_size = 0;
+  int64_t num_blocks = 0;
+  bool profile = false;
+};
+
+// How many rows a step is padded to.
+struct StepShape {
+  int64_t rows;
+  int64_t samples;
+};
+
+class InstanceForward {
+ public:
+  static Status check_model(const model::ModelSpec& spec);
+  // All references outlive the object.
+  static Result<std::unique_ptr<InstanceForward>> create(const model::ModelSpec& spec,
+                                                         const DeviceWeights& weights,
+                                                         const StepImage& image,
+                                                         const cuda::ExchangeView& exchange,
+                                                         const ForwardOptions& options);
+  ~InstanceForward();
+  InstanceForward(const InstanceForward&) = delete;
+  InstanceForward& operator=(const InstanceForward&) = delete;
+
+  Status enqueue(const StepShape& shape, cudaStream_t stream);
+
+  const int32_t* tokens() const { return buffers_.tokens; }  // device, [max_rows]
+  const float* logits() const { return buffers_.logits; }    // device, [max_rows, logits_stride]
+  int64_t logits_stride() const { return logits_stride_; }
+  // What the last step that ran spent its time on; empty without options.profile.
+  Result<std::vector<engine::PhaseSpan>> read_spans() const;
+  int64_t device_bytes() const { return arena_.total_bytes(); }
+
+ private:
+  struct Buffers {
+    float* residual;          // [max_rows, hidden]
+    uint16_t* qkv;            // [max_rows, projection rows]
+    uint16_t* q_latent;       // MLA: [max_rows, q_lora_rank]
+    uint16_t* q_full;         // MLA with a query latent: [max_rows, heads * (nope + rope)]
+    float* attention_out;     // [(1 + instances) * max_rows, heads * v_dim], as the query region
+    float* attention_lse;     // [(1 + instances) * max_rows, heads]
+    uint16_t* merged;         // [max_rows, heads * v_dim]
+    uint16_t* values;         // MLA: [max_rows, heads * v_head_dim]
+    uint16_t* attention_sum;  // [max_rows, hidden], after the output projection
+    uint16_t* gate_up;        // dense or shared MLP: [max_rows, 2 * intermediate]
+    uint16_t* activated;      // [max_rows, intermediate]
+    uint16_t* mlp_sum;        // [max_rows, hidden]
+    float* router_logits;     // [max_rows, experts]
+    uint16_t* expert_hidden;  // [assignments, expert intermediate]
+    uint16_t* expert_out;     // [assignments, hidden]
+    uint16_t* sampled;        // [max_rows, hidden]
+    float* logits;            // [max_rows, vocab]
+    int32_t* tokens;          // [max_rows]
+    uint8_t* sampling_workspace;
+    uint32_t* counters;  // zeroed words that kernels count blocks in
+  };
+
+  InstanceForward(const model::ModelSpec& spec, const DeviceWeights& weights,
+                  const StepImage& image, const cuda::ExchangeView& exchange,
+                  const ForwardOptions& options);
+  Status allocate();
+  Status allocate_attention();
+  Status allocate_mlp();
+
+  // From here on the stream works on `phase`; for profiles.
+  Status mark(engine::Phase phase, int32_t layer, cudaStream_t stream);
+  Status schedule_attention(cudaStream_t stream);
+  Status run_layer(int32_t layer, const StepShape& shape, cudaStream_t stream);
+  Status prepare_gqa(int32_t layer, const StepShape& shape, cudaStream_t stream);
+  Status prepare_mla(int32_t layer, const StepShape& shape, cudaStream_t stream);
+  Status absorb_queries(const DeviceLayerWeights& weights, const uint16_t* q, int64_t q_stride,
+                        const StepShape& shape, cudaStream_t stream);
+  Status attend(int32_t layer, const StepShape& shape, cudaStream_t stream);
+  Status finish_attention(int32_t layer, const StepShape& shape, cudaStream_t stream);
+  Status run_dense_mlp(int32_t layer, const StepShape& shape, cudaStream_t stream);
+  Status run_moe(int32_t layer, const StepShape& shape, cudaStream_t stream);
+  Status fork_shared(const DeviceMlp& mlp, const StepShape& shape, cudaStream_t stream);
+  Status gated_mlp(const DeviceMlp& mlp, const StepShape& shape, cuda::DenseProducts& products,
+                   cudaStream_t stream);
+  Status run_head(const StepShape& shape, cudaStream_t stream);
+  Status product(const DeviceLinear& w, const void* x, void* out, int64_t rows, bool float_out,
+                 cudaStream_t stream);
+
+  cuda::AttentionDecodeArgs decode_args(int32_t layer) const;
+  cuda::RotaryView rotary_view() const;
+  cuda::CacheLayout cache_layout(int32_t layer) const;
+  cuda::ExchangeEpoch shard_epoch(int32_t layer) const;
+  cuda::ExchangeEpoch expert_epoch(int32_t layer) const;
+  const float* next_norm(int32_t layer) const;
+  int32_t tile_rows() const;
+  const cuda::StepHeader* header() const { return image_.device().header; }
+
+  const model::ModelSpec& spec_;
+  const DeviceWeights& weights_;
+  const StepImage& image_;
+  const cuda::ExchangeView exchange_;
+  const ForwardOptions options_;
+  cuda::DeviceArena arena_;
+  uint8_t* heap_ = nullptr;  // of this instance
+  void* x_ = nullptr;        // bf16 [max_rows, hidden]: normed rows, where dispatch reads them
+  int64_t logits_stride_ = 0;
+  Buffers buffers_ = {};
+  float* frequencies_ = nullptr;             // of the rotary embedding
+  std::vector<void*> attention_workspaces_;  // [layer], shared by layers of one window
+  std::vector<int32_t> windows_;             // that occur, each once
+  std::vector<void*> window_workspaces_;
+  std::vector<int32_t> moe_index_;  // [layer] number of MoE layers before it
+  int32_t num_moe_layers_ = 0;
+  int32_t expert_begin_ = 0;  // of the experts owned here
+  int32_t num_local_experts_ = 0;
+  cuda::ExpertLists lists_ = {};
+  std::unique_ptr<cuda::DenseProducts> products_;
+  std::unique_ptr<cuda::DenseProducts> side_products_;
+  struct Mark {
+    engine::Phase phase;
+    int32_t layer;
+  };
+  std::vector<Mark> marks_;     // of one step, the same for all shapes
+  uint64_t* stamps_ = nullptr;  // device, GPU time at each mark
+  cudaStream_t side_stream_ = nullptr;
+  cudaEvent_t fork_ = nullptr;
+  cudaEvent_t join_ = nullptr;
+};
+
+}  // namespace nanocp::runner

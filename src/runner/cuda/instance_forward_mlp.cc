@@ -1,0 +1,122 @@
+// The second half of a layer, and the head: see instance_forward.h.
+#include <algorithm>
+
+#include "backend/cuda/cuda_status.h"
+#include "backend/cuda/row_ops.h"
+#include "backend/cuda/sampling.h"
+#include "runner/cuda/instance_forward.h"
+
+namespace nanocp::runner {
+
+using cuda::cuda_status;
+
+Status InstanceForward::product(const DeviceLinear& w, const void* x, void* out, int64_t rows,
+                                bool float_out, cudaStream_t stream) {
+  return products_->launch({.x = x,
+                            .w = w.weight,
+                            .out = out,
+                            .rows = rows,
+                            .cols = w.rows,
+                            .depth = w.cols,
+                            .x_stride = w.cols,
+                            .out_stride = w.rows,
+                            .float_out = float_out},
+                           stream);
+}
+
+// mlp_sum := the MLP of the normed rows.
+Status InstanceForward::gated_mlp(const DeviceMlp& mlp, const StepShape& shape,
+                                  cuda::DenseProducts& products, cudaStream_t stream) {
+  const int64_t intermediate = mlp.down.cols;
+  NANOCP_RETURN_IF_ERROR(products.launch({.x = x_,
+                                          .w = mlp.gate_up.weight,
+                                          .out = buffers_.gate_up,
+                                          .rows = shape.rows,
+                                          .cols = 2 * intermediate,
+                                          .depth = spec_.hidden_size,
+                                          .x_stride = spec_.hidden_size,
+                                          .out_stride = 2 * intermediate},
+                                         stream));
+  NANOCP_RETURN_IF_ERROR(
+      cuda::launch_gated_activation({.header = header(),
+                                     .rows = static_cast<int32_t>(shape.rows),
+                                     .intermediate = static_cast<int32_t>(intermediate),
+                                     .activation = spec_.moe.activation,
+                                     .gate_up = buffers_.gate_up,
+                                     .gate_up_stride = 2 * intermediate,
+                                     .bias = mlp.gate_up.bias,
+                                     .out = buffers_.activated,
+                                     .out_stride = intermediate},
+                                    stream));
+  return products.launch({.x = buffers_.activated,
+                          .w = mlp.down.weight,
+                          .out = buffers_.mlp_sum,
+                          .rows = shape.rows,
+                          .cols = spec_.hidden_size,
+                          .depth = intermediate,
+                          .x_stride = intermediate,
+                          .out_stride = spec_.hidden_size},
+                         stream);
+}
+
+Status InstanceForward::run_dense_mlp(int32_t layer, const StepShape& shape, cudaStream_t stream) {
+  const DeviceMlp& mlp = weights_.layers[static_cast<size_t>(layer)].dense;
+  NANOCP_RETURN_IF_ERROR(gated_mlp(mlp, shape, *products_, stream));
+  return cuda::launch_add_norm({.header = header(),
+                                .rows = static_cast<int32_t>(shape.rows),
+                                .hidden = spec_.hidden_size,
+                                .delta = buffers_.mlp_sum,
+                                .delta_stride = spec_.hidden_size,
+                                .bias = mlp.down.bias,
+                                .norm_weight = next_norm(layer),
+                                .eps = spec_.rms_norm_eps,
+                                .residual = buffers_.residual,
+                                .x = x_,
+                                .x_stride = spec_.hidden_size},
+                               stream);
+}
+
+// The shared experts run beside the exchange and the routed ones, from here to the join.
+Status InstanceForward::fork_shared(const DeviceMlp& mlp, const StepShape& shape,
+                                    cudaStream_t stream) {
+  NANOCP_RETURN_IF_ERROR(cuda_status(cudaEventRecord(fork_, stream), "fork of the shared experts"));
+  NANOCP_RETURN_IF_ERROR(
+      cuda_status(cudaStreamWaitEvent(side_stream_, fork_, 0), "fork of the shared experts"));
+  NANOCP_RETURN_IF_ERROR(gated_mlp(mlp, shape, *side_products_, side_stream_));
+  return cuda_status(cudaEventRecord(join_, side_stream_), "join of the shared experts");
+}
+
+Status InstanceForward::run_head(const StepShape& shape, cudaStream_t stream) {
+  const auto samples = static_cast<int32_t>(shape.samples);
+  NANOCP_RETURN_IF_ERROR(cuda::launch_gather_norm({.header = header(),
+                                                   .num_samples = samples,
+                                                   .hidden = spec_.hidden_size,
+                                                   .sample_rows = image_.device().sample_rows,
+                                                   .residual = buffers_.residual,
+                                                   .norm_weight = weights_.final_norm,
+                                                   .eps = spec_.rms_norm_eps,
+                                                   .out = buffers_.sampled},
+                                                  stream));
+  NANOCP_RETURN_IF_ERROR(products_->launch({.x = buffers_.sampled,
+                                            .w = weights_.lm_head.weight,
+                                            .out = buffers_.logits,
+                                            .rows = samples,
+                                            .cols = spec_.vocab_size,
+                                            .depth = spec_.hidden_size,
+                                            .x_stride = spec_.hidden_size,
+                                            .out_stride = logits_stride_,
+                                            .float_out = true},
+                                           stream));
+  NANOCP_RETURN_IF_ERROR(cuda::launch_sample({.header = header(),
+                                              .num_samples = samples,
+                                              .vocab_size = spec_.vocab_size,
+                                              .logits = buffers_.logits,
+                                              .logits_stride = logits_stride_,
+                                              .specs = image_.device_samples(),
+                                              .tokens = buffers_.tokens,
+                                              .workspace = buffers_.sampling_workspace},
+                                             stream));
+  return ok_status();
+}
+
+}  // namespace nanocp::runner

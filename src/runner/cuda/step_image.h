@@ -1,0 +1,86 @@
+// Turns a StepPlan into the tables that one instance's kernels read (backend/cuda/device_step.h):
+// filled in pinned host memory, copied to fixed addresses on the GPU. Owned by the instance; its
+// thread, with its device current. The host copy may be refilled once the copies of the last upload
+// have run, which the end of a step implies.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "backend/cuda/device_step.h"
+#include "backend/cuda/sampling.h"
+#include "base/result.h"
+#include "scheduler/step_plan.h"
+
+namespace nanocp::runner {
+
+struct StepCapacity {
+  InstanceId self = 0;
+  int32_t num_instances = 1;
+  int32_t max_rows = 0;    // own rows of one instance in one step
+  int64_t num_blocks = 0;  // of this instance's KV cache
+};
+
+class StepImage {
+ public:
+  static Result<std::unique_ptr<StepImage>> create(const StepCapacity& capacity);
+  ~StepImage();
+  StepImage(const StepImage&) = delete;
+  StepImage& operator=(const StepImage&) = delete;
+
+  // Rewrites the host copy for step number `step` (from 1) of `plan`.
+  void fill(uint64_t step, const scheduler::StepPlan& plan);
+  // How the rows in sample order are sampled on the GPU, [num_samples]; filled by the caller.
+  cuda::SampleSpec* samples() const { return host_.samples; }
+  Status upload(cudaStream_t stream);
+
+  const cuda::DeviceStep& device() const { return device_.step; }
+  const cuda::SampleSpec* device_samples() const { return device_.samples; }
+  int32_t num_rows() const { return host_.header->num_rows; }
+  int32_t num_samples() const { return host_.header->num_samples; }
+  int64_t device_bytes() const { return static_cast<int64_t>(table_bytes_ + 2 * block_bytes()); }
+
+ private:
+  // The same members point into the host copy or into the GPU's.
+  struct Tables {
+    cuda::StepHeader* header;
+    int32_t* num_attention_rows;
+    int32_t* token_ids;
+    int32_t* positions;
+    cuda::KvTarget* kv_targets;
+    int32_t* sample_rows;
+    cuda::SampleSpec* samples;
+    cuda::QuerySend* sends;
+    int32_t* num_sent;
+    int32_t* num_received;
+    int32_t* merge_begin;
+    cuda::MergeEntry* merges;
+    cuda::AttentionRow* attention_rows;
+    int32_t* blocks;
+    int32_t* block_idx;
+    cuda::DeviceStep step;  // views of the above
+  };
+
+  explicit StepImage(const StepCapacity& capacity) : capacity_(capacity) {}
+  size_t lay_out(uint8_t* base, Tables& tables) const;
+  size_t block_bytes() const { return static_cast<size_t>(capacity_.num_blocks) * sizeof(int32_t); }
+  void fill_rows(const InstancePlan& own);
+  void fill_kv_targets(const scheduler::StepPlan& plan);
+  void fill_sends(const InstancePlan& own);
+  void fill_attention(const InstancePlan& own);
+  void add_item(const AttentionItem& item);
+
+  const StepCapacity capacity_;
+  uint8_t* host_memory_ = nullptr;  // pinned
+  uint8_t* device_memory_ = nullptr;
+  size_t table_bytes_ = 0;  // of both: tables, then blocks, then block_idx
+  Tables host_ = {};
+  Tables device_ = {};
+  int32_t num_blocks_used_ = 0;
+  std::vector<bool> has_item_;  // of own rows
+};
+
+}  // namespace nanocp::runner
