@@ -32,6 +32,10 @@ void add_model_group(CLI::App& command, EngineOptions& options) {
 
 void add_instance_group(CLI::App& command, EngineOptions& options) {
   const char* group = "Instances and context parallelism";
+  command.add_option("--device", options.device, "cpu, or cuda: one GPU for each instance")
+      ->check(CLI::IsMember({"cpu", "cuda"}).description(""))
+      ->capture_default_str()
+      ->group(group);
   command
       .add_option("--instances,--data-parallel-size", options.num_instances,
                   "Instances: each holds all attention weights and a share of the experts")
@@ -76,10 +80,11 @@ void add_instance_group(CLI::App& command, EngineOptions& options) {
 
 void add_memory_group(CLI::App& command, EngineOptions& options) {
   const char* group = "KV cache";
-  command.add_option("--block-size", options.block_size, "Tokens in one KV block")
+  command
+      .add_option("--block-size", options.block_size,
+                  "Tokens in one KV block (default: 16 on the CPU, 64 on a GPU)")
       ->check(in_range(1, 1 << 16))
       ->type_name("TOKENS")
-      ->capture_default_str()
       ->group(group);
   CLI::Option* blocks =
       command.add_option("--num-kv-blocks", options.num_kv_blocks, "KV blocks of each instance")
@@ -93,6 +98,28 @@ void add_memory_group(CLI::App& command, EngineOptions& options) {
       ->transform(CLI::AsSizeValue(false).description(""))
       ->type_name("SIZE")
       ->excludes(blocks)
+      ->group(group);
+  command
+      .add_option("--gpu-memory-utilization", options.gpu_memory_utilization,
+                  "Share of a GPU's memory for weights, activations and KV blocks together")
+      ->check(in_range(0.01, 1.0))
+      ->type_name("SHARE")
+      ->capture_default_str()
+      ->group(group);
+}
+
+void add_graph_group(CLI::App& command, EngineOptions& options) {
+  const char* group = "Step graphs (GPU)";
+  command
+      .add_flag("--enforce-eager", options.enforce_eager,
+                "Launch every kernel of a step instead of a captured graph")
+      ->group(group);
+  command
+      .add_option("--max-graph-rows", options.max_graph_rows,
+                  "Steps of so many rows on an instance run as captured graphs")
+      ->check(in_range(1, 1 << 16))
+      ->type_name("N")
+      ->capture_default_str()
       ->group(group);
 }
 
@@ -139,6 +166,12 @@ void add_engine_options(CLI::App& command, EngineOptions& options) {
   add_instance_group(command, options);
   add_memory_group(command, options);
   add_limit_group(command, options);
+  add_graph_group(command, options);
+}
+
+int block_size(const EngineOptions& options) {
+  if (options.block_size > 0) return options.block_size;
+  return options.device == "cuda" ? 64 : 16;
 }
 
 std::string policy_name(const EngineOptions& options) {

@@ -15,13 +15,14 @@ struct EngineOptions {
   std::string model_dir;
   std::string config_file;           // empty: MODEL_DIR/config.json
   std::string load_format = "auto";  // auto or dummy
+  std::string device = "cpu";        // cpu or cuda
   int num_instances = 1;
   std::string policy;  // empty: uniform_cp if a degree is given, else dcp
   std::string router = "least_kv";
   int cp_degree = 0;  // 0: not given
   int64_t cp_threshold_tokens = 32768;
   int64_t min_tokens_per_shard = 4096;
-  int block_size = 16;
+  int block_size = 0;                // 0: 16 on the CPU, 64 on a GPU
   int64_t num_kv_blocks = 0;         // per instance; 0: from kv_memory_bytes
   uint64_t kv_memory_bytes = 0;      // per instance; 0: what the requests need, within a limit
   int max_num_batched_tokens = 512;  // rows of one instance in one step
@@ -30,11 +31,15 @@ struct EngineOptions {
   int prefill_chunk_tokens = 0;      // 0: only max_num_batched_tokens limits
   int num_threads = 0;               // 0: all cores
   double wait_timeout_s = 30.0;
+  double gpu_memory_utilization = 0.9;
+  int max_graph_rows = 256;
+  bool enforce_eager = false;  // launch every kernel of a step instead of a captured graph
 };
 
 // Adds the flags to `command`, in groups. Requires: `options` outlives the parsing.
 void add_engine_options(CLI::App& command, EngineOptions& options);
 
+int block_size(const EngineOptions& options);
 std::string policy_name(const EngineOptions& options);
 scheduler::PolicyOptions policy_options(const EngineOptions& options);
 

@@ -15,7 +15,10 @@
 #include "kvcache/kv_placement.h"
 #include "model/config_parser.h"
 #include "model/kv_cache.h"
+#include "model/memory_estimate.h"
 #include "model/weight_loader.h"
+#include "runner/cpu_runner.h"
+#include "runner/device_runner.h"
 
 namespace nanocp::apps {
 namespace {
@@ -39,11 +42,11 @@ int max_num_seqs(const EngineOptions& options) {
 
 // Blocks of each instance. Unless told otherwise, any instance can hold all requests: memory that
 // is never written is never backed.
-int64_t num_kv_blocks(const EngineOptions& options, const model::ModelSpec& spec,
-                      const SessionNeeds& needs) {
+int64_t choose_kv_blocks(const EngineOptions& options, const model::ModelSpec& spec,
+                         const SessionNeeds& needs) {
   if (options.num_kv_blocks > 0) return options.num_kv_blocks;
   const int64_t block_bytes =
-      model::KvCache::bytes_per_token(spec.attention, spec.num_layers) * options.block_size;
+      model::KvCache::bytes_per_token(spec.attention, spec.num_layers) * block_size(options);
   if (options.kv_memory_bytes > 0) {
     const auto limit = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
     return std::max<int64_t>(
@@ -53,7 +56,7 @@ int64_t num_kv_blocks(const EngineOptions& options, const model::ModelSpec& spec
       std::max<int64_t>(1, physical_memory_bytes() / 4 / options.num_instances / block_bytes);
   int64_t num_blocks = 0;
   for (const int64_t num_tokens : needs.request_tokens) {
-    num_blocks += kvcache::blocks_for(num_tokens, options.block_size) + 1;
+    num_blocks += kvcache::blocks_for(num_tokens, block_size(options)) + 1;
     if (num_blocks >= num_blocks_max) return num_blocks_max;
   }
   // Beyond the needs, so that the admission watermark does not hold requests back.
@@ -66,6 +69,7 @@ Result<std::shared_ptr<const model::ModelWeights>> load(const EngineOptions& opt
   model::LoadOptions load_options;
   load_options.dummy = options.load_format == "dummy";
   load_options.num_threads = num_threads(options);
+  load_options.read_ahead = options.device == "cpu";
   load_options.progress = [&bar](int64_t done, int64_t total) { bar.update(done, total); };
   load_options.note = [&bar](const std::string& note) {
     bar.finish();
@@ -78,7 +82,7 @@ Result<engine::EngineOptions> engine_options(const EngineOptions& options,
                                              const model::ModelSpec& spec, int64_t num_blocks) {
   engine::EngineOptions result;
   result.scheduler.num_blocks.assign(static_cast<size_t>(options.num_instances), num_blocks);
-  result.scheduler.block_size = options.block_size;
+  result.scheduler.block_size = block_size(options);
   result.scheduler.max_batched_tokens = options.max_num_batched_tokens;
   result.scheduler.max_num_seqs = max_num_seqs(options);
   result.scheduler.prefill_chunk_tokens = options.prefill_chunk_tokens;
@@ -97,12 +101,39 @@ runner::CpuRunnerOptions runner_options(const EngineOptions& options, int64_t nu
                                         bool keep_logits) {
   runner::CpuRunnerOptions result;
   result.num_instances = options.num_instances;
-  result.block_size = options.block_size;
+  result.block_size = block_size(options);
   result.num_blocks = num_blocks;
   result.max_rows = options.max_num_batched_tokens;
   result.num_threads = num_threads(options);
   result.wait_timeout_us = std::llround(options.wait_timeout_s * 1e6);
   result.keep_logits = keep_logits;
+  return result;
+}
+
+// Blocks that the options ask for; 0: as many as the memory share allows.
+int64_t num_device_blocks(const EngineOptions& options, const model::ModelSpec& spec) {
+  if (options.num_kv_blocks > 0 || options.kv_memory_bytes == 0) return options.num_kv_blocks;
+  const int64_t block_bytes = model::kv_bytes_per_token(spec) * block_size(options);
+  const auto limit = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
+  return std::max<int64_t>(
+      1, static_cast<int64_t>(std::min(options.kv_memory_bytes, limit)) / block_bytes);
+}
+
+runner::DeviceRunnerOptions device_options(const EngineOptions& options,
+                                           const model::ModelSpec& spec,
+                                           const SessionNeeds& needs) {
+  runner::DeviceRunnerOptions result;
+  result.num_instances = options.num_instances;
+  result.block_size = block_size(options);
+  result.num_blocks = num_device_blocks(options, spec);
+  result.memory_utilization = options.gpu_memory_utilization;
+  result.max_rows = options.max_num_batched_tokens;
+  result.max_graph_rows = std::min(options.max_graph_rows, max_num_seqs(options));
+  result.use_graphs = !options.enforce_eager;
+  result.profile = needs.profile;
+  result.wait_timeout_us = std::llround(options.wait_timeout_s * 1e6);
+  result.keep_logits = needs.keep_logits;
+  result.num_load_threads = std::max(1, num_threads(options) / options.num_instances);
   return result;
 }
 
@@ -135,22 +166,68 @@ Result<int64_t> max_model_len(const EngineOptions& options, const model::ModelSp
 Result<std::unique_ptr<EngineSession>> EngineSession::open(
     const EngineOptions& options, std::shared_ptr<const model::ModelSpec> spec,
     const SessionNeeds& needs) {
-  // What is cheap to check goes before the weights are read.
-  const int64_t num_blocks = num_kv_blocks(options, *spec, needs);
-  NANOCP_ASSIGN_OR_RETURN(engine::EngineOptions limits, engine_options(options, *spec, num_blocks));
+  // What is cheap to check goes before the weights are read; the number of blocks may follow later.
+  NANOCP_RETURN_IF_ERROR(engine_options(options, *spec, 1));
+  const auto policy = scheduler::make_policy(policy_name(options), policy_options(options));
+  if (!policy.ok()) return policy.error();
+  std::unique_ptr<EngineSession> session(new EngineSession());
+  NANOCP_RETURN_IF_ERROR(session->make_runner(options, spec, needs));
+  NANOCP_RETURN_IF_ERROR(session->restart(options, *spec));
+  return session;
+}
+
+Status EngineSession::restart(const EngineOptions& options, const model::ModelSpec& spec) {
   NANOCP_ASSIGN_OR_RETURN(std::unique_ptr<scheduler::Policy> policy,
                           scheduler::make_policy(policy_name(options), policy_options(options)));
-  NANOCP_ASSIGN_OR_RETURN(std::shared_ptr<const model::ModelWeights> weights, load(options, *spec));
-  std::unique_ptr<EngineSession> session(new EngineSession());
-  NANOCP_ASSIGN_OR_RETURN(
-      session->runner_,
-      runner::CpuRunner::create(std::move(spec), std::move(weights),
-                                runner_options(options, num_blocks, needs.keep_logits)));
+  NANOCP_ASSIGN_OR_RETURN(engine::EngineOptions limits,
+                          engine_options(options, spec, num_kv_blocks_));
   const Random random((static_cast<uint64_t>(std::random_device{}()) << 32) ^
                       std::random_device{}());
-  session->engine_ = std::make_unique<engine::Engine>(std::move(limits), std::move(policy),
-                                                      *session->runner_, session->clock_, random);
-  return session;
+  engine_ = std::make_unique<engine::Engine>(std::move(limits), std::move(policy), *runner_, clock_,
+                                             random);
+  return ok_status();
+}
+
+Status EngineSession::make_runner(const EngineOptions& options,
+                                  std::shared_ptr<const model::ModelSpec> spec,
+                                  const SessionNeeds& needs) {
+  if (options.device == "cuda") return make_device_runner(options, std::move(spec), needs);
+  return make_cpu_runner(options, std::move(spec), needs);
+}
+
+Status EngineSession::make_cpu_runner(const EngineOptions& options,
+                                      std::shared_ptr<const model::ModelSpec> spec,
+                                      const SessionNeeds& needs) {
+  device_name_ = "CPU";
+  num_kv_blocks_ = choose_kv_blocks(options, *spec, needs);
+  NANOCP_ASSIGN_OR_RETURN(std::shared_ptr<const model::ModelWeights> weights, load(options, *spec));
+  NANOCP_ASSIGN_OR_RETURN(runner_, runner::CpuRunner::create(
+                                       std::move(spec), std::move(weights),
+                                       runner_options(options, num_kv_blocks_, needs.keep_logits)));
+  return ok_status();
+}
+
+Status EngineSession::make_device_runner(const EngineOptions& options,
+                                         std::shared_ptr<const model::ModelSpec> spec,
+                                         const SessionNeeds& needs) {
+  std::shared_ptr<const model::ModelWeights> weights;  // none: dummy ones are made on the GPU
+  if (options.load_format != "dummy") {
+    NANOCP_ASSIGN_OR_RETURN(weights, load(options, *spec));
+  }
+  ProgressBar bar("loading weights to the GPU");
+  runner::DeviceRunnerOptions runner_options = device_options(options, *spec, needs);
+  runner_options.progress = [&bar](int64_t done, int64_t total) { bar.update(done, total); };
+  runner_options.note = [&bar](const std::string& line) {
+    bar.finish();
+    std::fprintf(stderr, "note: %s\n", line.c_str());
+  };
+  NANOCP_ASSIGN_OR_RETURN(
+      std::unique_ptr<runner::DeviceRunner> runner,
+      runner::create_device_runner(std::move(spec), std::move(weights), runner_options));
+  device_name_ = runner->device_name();
+  num_kv_blocks_ = runner->num_blocks();
+  runner_ = std::move(runner);
+  return ok_status();
 }
 
 }  // namespace nanocp::apps

@@ -11,9 +11,9 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "engine/engine.h"
+#include "engine/model_runner.h"
 #include "model/model_spec.h"
 #include "model/model_weights.h"
-#include "runner/cpu_runner.h"
 
 namespace nanocp::apps {
 
@@ -21,6 +21,7 @@ namespace nanocp::apps {
 struct SessionNeeds {
   std::vector<int64_t> request_tokens;  // prompt and output of each request
   bool keep_logits = false;
+  bool profile = false;  // time the phases of every step
 };
 
 class EngineSession {
@@ -30,12 +31,25 @@ class EngineSession {
                                                      const SessionNeeds& needs);
 
   engine::Engine& engine() { return *engine_; }
+  // A new engine with the policy and limits of `options` on the same runner; ends open requests.
+  Status restart(const EngineOptions& options, const model::ModelSpec& spec);
+  const std::string& device_name() const { return device_name_; }
+  int64_t num_kv_blocks() const { return num_kv_blocks_; }  // per instance
 
  private:
   EngineSession() = default;
+  Status make_runner(const EngineOptions& options, std::shared_ptr<const model::ModelSpec> spec,
+                     const SessionNeeds& needs);
+  Status make_cpu_runner(const EngineOptions& options, std::shared_ptr<const model::ModelSpec> spec,
+                         const SessionNeeds& needs);
+  Status make_device_runner(const EngineOptions& options,
+                            std::shared_ptr<const model::ModelSpec> spec,
+                            const SessionNeeds& needs);
 
   SteadyClock clock_;
-  std::unique_ptr<runner::CpuRunner> runner_;
+  std::string device_name_;
+  int64_t num_kv_blocks_ = 0;
+  std::unique_ptr<engine::ModelRunner> runner_;
   std::unique_ptr<engine::Engine> engine_;
 };
 

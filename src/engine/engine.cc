@@ -70,6 +70,7 @@ Result<std::vector<TokenEvent>> Engine::step() {
   if (!checked.ok()) return fail(checked.error());
 
   ++num_steps_;
+  last_spans_ = std::move(result->spans);
   scheduler_.commit_step();
   cancelled_in_flight_.clear();
   events.reserve(result->tokens.size());

@@ -70,6 +70,8 @@ class Engine {
   std::span<const scheduler::InstanceLoad> loads() const { return scheduler_.loads(); }
   const scheduler::Scheduler& scheduler() const { return scheduler_; }
   uint64_t num_steps() const { return num_steps_; }
+  // Of the last step, [num_instances]; empty unless the runner profiles.
+  std::span<const std::vector<PhaseSpan>> last_spans() const { return last_spans_; }
 
  private:
   struct Record {
@@ -95,6 +97,7 @@ class Engine {
   std::optional<Error> failure_;  // of the runner; final
   SequenceId next_id_ = 1;
   uint64_t num_steps_ = 0;
+  std::vector<std::vector<PhaseSpan>> last_spans_;
 };
 
 }  // namespace nanocp::engine

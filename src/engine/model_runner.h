@@ -20,9 +20,40 @@ struct SampledToken {
   std::vector<float> logits;  // [vocab], when the runner is told to keep them
 };
 
+// What an instance spends a step on.
+enum class Phase : int32_t {
+  kDense,      // projections, norms, dense and shared MLPs, router product
+  kRoute,      // rotation, append, queries out
+  kAttention,  // with the wait for received queries
+  kMerge,      // partial results back and together
+  kDispatch,   // expert choice and rows out
+  kIdleWait,   // until the rows of all instances are here, and the list of who works on them
+  kExperts,    // expert MLPs
+  kCombine,    // sums back and together, with the wait for them, residual and norm
+  kHead,       // LM head and sampling
+};
+constexpr int kNumPhases = 9;
+
+inline const char* to_string(Phase phase) {
+  constexpr const char* kNames[kNumPhases] = {"dense",   "route",    "attention",
+                                              "merge",   "dispatch", "idle_wait",
+                                              "experts", "combine",  "head"};
+  return kNames[static_cast<int>(phase)];
+}
+
+// A piece of a step on one instance; times count from the step's start there.
+struct PhaseSpan {
+  Phase phase;
+  int32_t layer;  // -1 outside of layers
+  double start_us;
+  double duration_us;
+};
+
 struct StepResult {
   std::vector<SampledToken> tokens;  // one per sample task, in the plan's order, by instance
   int64_t duration_us = 0;           // slowest instance
+  // [num_instances], in order of time; empty unless the runner profiles.
+  std::vector<std::vector<PhaseSpan>> spans;
 };
 
 using StepTicket = uint64_t;

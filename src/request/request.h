@@ -22,6 +22,9 @@ struct Request {
   bool ignore_eos = false;              // the model's end tokens do not stop (stop_token_ids do)
   int32_t priority = 0;                 // lower runs first; ties by arrival
   bool draw_seed = false;               // the engine draws sampling.seed
+  // For benchmarks: all prompt tokens but the last count as cached once blocks are there. Their K/V
+  // is whatever the cache holds.
+  bool synthetic_kv = false;
 };
 
 enum class FinishReason { kNone, kStop, kLength, kCancelled, kError };
@@ -67,6 +70,10 @@ struct Sequence {
     const int64_t num_prompt = num_prompt_tokens();
     return position < num_prompt ? request.prompt[static_cast<size_t>(position)]
                                  : output[static_cast<size_t>(position - num_prompt)];
+  }
+  // Blocks will be there, but nothing is to be computed for the prompt but its last token.
+  bool awaits_synthetic_kv() const {
+    return request.synthetic_kv && num_cached_tokens == 0 && num_prompt_tokens() > 1;
   }
   // Decoding means that only the newest token has no K/V yet.
   bool is_decoding() const { return !output.empty() && num_cached_tokens == num_tokens() - 1; }

@@ -73,8 +73,9 @@ const StepPlan& Scheduler::plan_step() {
   NANOCP_CHECK(!in_flight_);
   const StepDecision* decision = &planner_.plan();
   commit_decision(*decision);
-  if (decision->chunks.empty() && decision->preempted) {
-    // Everybody gave way to somebody in the queue: let that one in now.
+  if (decision->chunks.empty() && (decision->preempted || decision->synthesized)) {
+    // Everybody gave way to somebody in the queue, who is let in now; or nobody else runs yet and
+    // those admitted with synthetic K/V get their first rows.
     decision = &planner_.plan();
     commit_decision(*decision);
   }
@@ -154,6 +155,9 @@ void Scheduler::commit_admission(const PlannedAdmission& admission) {
   entry.is_decoding = entry.sequence->is_decoding();
   state_.running_list(entry).insert(&entry);
   ++state_.num_admissions;
+  if (entry.sequence->awaits_synthetic_kv()) {
+    add_cached(entry, entry.sequence->num_prompt_tokens() - 1);
+  }
 }
 
 void Scheduler::commit_chunk(const PlannedChunk& chunk) {
@@ -206,19 +210,23 @@ void Scheduler::abandon_step() {
 
 void Scheduler::advance(const PlannedChunk& chunk) {
   Entry& entry = *chunk.entry;
-  request::Sequence& sequence = *entry.sequence;
-  entry.placement.visit_range(sequence.num_cached_tokens, chunk.num_tokens,
-                              [this](InstanceId holder, int64_t count) {
-                                state_.loads[static_cast<size_t>(holder)].num_kv_tokens += count;
-                              });
-  entry.placement.advance(chunk.num_tokens);
-  sequence.num_cached_tokens += chunk.num_tokens;
+  add_cached(entry, chunk.num_tokens);
   // Once a token has been sampled, it is the only one without K/V.
   if (!entry.is_decoding && entry.num_pending_tokens() == 0) {
     state_.prefilling.erase(&entry);
     state_.decoding.insert(&entry);
     entry.is_decoding = true;
   }
+}
+
+// The next `num_tokens` positions have their K/V, charged to the instances that hold them.
+void Scheduler::add_cached(Entry& entry, int64_t num_tokens) {
+  entry.placement.visit_range(entry.sequence->num_cached_tokens, num_tokens,
+                              [this](InstanceId holder, int64_t count) {
+                                state_.loads[static_cast<size_t>(holder)].num_kv_tokens += count;
+                              });
+  entry.placement.advance(num_tokens);
+  entry.sequence->num_cached_tokens += num_tokens;
 }
 
 bool Scheduler::remove(SequenceId id, FinishReason reason) {

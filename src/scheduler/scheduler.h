@@ -64,6 +64,7 @@ class Scheduler {
   void commit_admission(const PlannedAdmission& admission);
   void commit_chunk(const PlannedChunk& chunk);
   void advance(const PlannedChunk& chunk);
+  void add_cached(Entry& entry, int64_t num_tokens);
   void allocate(Entry& entry, InstanceId holder);
   void release(Entry& entry, const std::vector<kvcache::HeldBlock>& blocks);
   void erase(Entry* entry);

@@ -14,6 +14,7 @@ void StepDecision::reset() {
   chunks.clear();
   overtakes.clear();
   preempted = false;
+  synthesized = false;
 }
 
 const StepDecision& StepPlanner::plan() {

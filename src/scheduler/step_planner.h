@@ -45,6 +45,7 @@ struct StepDecision {
   std::vector<PlannedOvertake> overtakes;
   std::vector<InstanceLoad> loads;  // [num_instances], what commit must arrive at
   bool preempted = false;           // a running sequence goes back to the queue
+  bool synthesized = false;  // an admission brings synthetic K/V, and rows from the next plan on
 
   void reset();
 };

@@ -79,7 +79,11 @@ bool StepPlanner::try_admit(Entry* entry, bool is_head) {
   ++decision_.loads[static_cast<size_t>(binding)].num_sequences;
   ++num_running_;
   decision_.admissions.push_back({entry, std::move(*decision)});
-  schedule(entry, binding);
+  if (sequence.awaits_synthetic_kv()) {
+    decision_.synthesized = true;
+  } else {
+    schedule(entry, binding);
+  }
   return true;
 }
 

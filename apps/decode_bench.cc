@@ -1,0 +1,176 @@
+#include "apps/decode_bench.h"
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <cmath>
+#include <string_view>
+
+namespace nanocp::apps {
+namespace {
+
+constexpr int kAdmissionStepsMax = 64;  // to get all requests running
+constexpr int64_t kTokensMax = int64_t{1} << 31;
+constexpr int64_t kRequestsMax = 1 << 20;
+
+Result<int64_t> parse_number(std::string_view text, int64_t most, const std::string& whole) {
+  int64_t value = 0;
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (code != std::errc() || end != text.data() + text.size() || value < 1 || value > most) {
+    return invalid_argument("contexts '" + whole + "': '" + std::string(text) +
+                            "' is not a number from 1 to " + std::to_string(most) +
+                            "; write TOKENSxREQUESTS, e.g. 4096x64,262144x1");
+  }
+  return value;
+}
+
+request::Request make_request(int64_t num_tokens, int num_outputs) {
+  request::Request request;
+  request.prompt.assign(static_cast<size_t>(num_tokens), 1);
+  request.max_tokens = num_outputs;
+  request.ignore_eos = true;
+  request.synthetic_kv = true;
+  return request;
+}
+
+class DecodeBench {
+ public:
+  DecodeBench(engine::Engine& engine, const DecodeBenchOptions& options)
+      : engine_(engine), options_(options) {}
+
+  Result<DecodeReport> run() {
+    NANOCP_RETURN_IF_ERROR(add_requests());
+    NANOCP_RETURN_IF_ERROR(start_all());
+    for (int i = 0; i < options_.num_warmup_steps; ++i) NANOCP_RETURN_IF_ERROR(step());
+    for (int i = 0; i < options_.num_steps; ++i) {
+      const auto start = std::chrono::steady_clock::now();
+      NANOCP_RETURN_IF_ERROR(step());
+      const std::chrono::duration<double, std::micro> elapsed =
+          std::chrono::steady_clock::now() - start;
+      step_us_.push_back(elapsed.count());
+      add_phases();
+    }
+    fill_report();
+    for (const SequenceId id : ids_) static_cast<void>(engine_.cancel(id));
+    return report_;
+  }
+
+ private:
+  Status add_requests() {
+    const int num_outputs = kAdmissionStepsMax + options_.num_warmup_steps + options_.num_steps + 2;
+    for (const int64_t num_tokens : options_.contexts) {
+      NANOCP_ASSIGN_OR_RETURN(const SequenceId id,
+                              engine_.add_request(make_request(num_tokens, num_outputs)));
+      ids_.push_back(id);
+    }
+    return ok_status();
+  }
+
+  bool all_run() const {
+    return std::all_of(ids_.begin(), ids_.end(), [this](SequenceId id) {
+      const request::Sequence* sequence = engine_.sequence(id);
+      return sequence != nullptr && sequence->is_decoding();
+    });
+  }
+
+  Status start_all() {
+    for (int i = 0; i < kAdmissionStepsMax; ++i) {
+      if (all_run()) return ok_status();
+      NANOCP_RETURN_IF_ERROR(step());
+    }
+    return resource_exhausted(
+        "the contexts do not all fit at once: after " + std::to_string(kAdmissionStepsMax) +
+        " steps some requests still wait; use fewer or shorter ones, more KV blocks "
+        "(--num-kv-blocks) or a higher --max-num-seqs");
+  }
+
+  Status step() {
+    const auto events = engine_.step();
+    if (!events.ok()) return events.error();
+    return ok_status();
+  }
+
+  void add_phases() {
+    const auto spans = engine_.last_spans();
+    report_.instances.resize(engine_.loads().size());
+    for (size_t i = 0; i < spans.size(); ++i) {
+      for (const engine::PhaseSpan& span : spans[i]) {
+        report_.instances[i].phase_us[static_cast<size_t>(span.phase)] +=
+            span.duration_us / options_.num_steps;
+      }
+    }
+  }
+
+  void fill_report() {
+    report_.tpot = step_stats(step_us_);
+    report_.num_requests = static_cast<int64_t>(ids_.size());
+    report_.tokens_per_s = static_cast<double>(ids_.size()) / report_.tpot.mean_us * 1e6;
+    const auto loads = engine_.loads();
+    report_.num_by_degree.assign(loads.size() + 1, 0);
+    for (size_t i = 0; i < loads.size(); ++i) {
+      report_.instances[i].num_rows = loads[i].num_sequences;
+      report_.instances[i].num_kv_tokens = loads[i].num_kv_tokens;
+    }
+    for (const SequenceId id : ids_) {
+      const auto& shards = engine_.placement(id)->shards();
+      const auto degree = std::count_if(shards.begin(), shards.end(),
+                                        [](const auto& shard) { return shard.num_tokens > 0; });
+      ++report_.num_by_degree[static_cast<size_t>(degree)];
+    }
+    report_.last_spans.assign(engine_.last_spans().begin(), engine_.last_spans().end());
+  }
+
+  engine::Engine& engine_;
+  const DecodeBenchOptions& options_;
+  std::vector<SequenceId> ids_;
+  std::vector<double> step_us_;
+  DecodeReport report_;
+};
+
+}  // namespace
+
+Result<std::vector<ContextGroup>> parse_contexts(const std::string& text) {
+  std::vector<ContextGroup> groups;
+  int64_t total = 0;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    const std::string_view part = std::string_view(text).substr(begin, end - begin);
+    const size_t times = part.find('x');
+    ContextGroup group{0, 1};
+    NANOCP_ASSIGN_OR_RETURN(group.num_tokens,
+                            parse_number(part.substr(0, times), kTokensMax, text));
+    if (times != std::string_view::npos) {
+      NANOCP_ASSIGN_OR_RETURN(group.count,
+                              parse_number(part.substr(times + 1), kRequestsMax, text));
+    }
+    total += group.count;
+    if (total > kRequestsMax) {
+      return invalid_argument("contexts '" + text + "': more than " + std::to_string(kRequestsMax) +
+                              " requests");
+    }
+    groups.push_back(group);
+    begin = end + 1;
+  }
+  return groups;
+}
+
+StepStats step_stats(std::vector<double> step_us) {
+  std::sort(step_us.begin(), step_us.end());
+  const auto rank = [&](double share) {
+    const auto count = static_cast<double>(step_us.size());
+    return step_us[static_cast<size_t>(std::max(1.0, std::ceil(share * count))) - 1];
+  };
+  double sum = 0.0;
+  for (const double us : step_us) sum += us;
+  return {.mean_us = sum / static_cast<double>(step_us.size()),
+          .p50_us = rank(0.5),
+          .p99_us = rank(0.99),
+          .min_us = step_us.front(),
+          .max_us = step_us.back()};
+}
+
+Result<DecodeReport> run_decode_bench(engine::Engine& engine, const DecodeBenchOptions& options) {
+  return DecodeBench(engine, options).run();
+}
+
+}  // namespace nanocp::apps

@@ -1,0 +1,58 @@
+// Measures decoding alone: requests of given context lengths whose K/V is synthetic, all running at
+// once, one token each per step. One thread.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "engine/engine.h"
+
+namespace nanocp::apps {
+
+struct ContextGroup {
+  int64_t num_tokens = 0;
+  int64_t count = 0;
+};
+
+// "4096x64,262144x1" (tokens x requests; "4096" is one request).
+Result<std::vector<ContextGroup>> parse_contexts(const std::string& text);
+
+struct DecodeBenchOptions {
+  std::vector<int64_t> contexts;  // tokens of each request
+  int num_warmup_steps = 5;
+  int num_steps = 50;
+};
+
+struct StepStats {
+  double mean_us = 0.0;
+  double p50_us = 0.0;
+  double p99_us = 0.0;
+  double min_us = 0.0;
+  double max_us = 0.0;
+};
+// Nearest-rank percentiles. Requires: not empty.
+StepStats step_stats(std::vector<double> step_us);
+
+struct InstanceReport {
+  int64_t num_rows = 0;                                  // bound requests
+  int64_t num_kv_tokens = 0;                             // held
+  std::array<double, engine::kNumPhases> phase_us = {};  // mean per step; zero unless profiling
+};
+
+struct DecodeReport {
+  StepStats tpot;
+  double tokens_per_s = 0.0;
+  int64_t num_requests = 0;
+  std::vector<int64_t> num_by_degree;  // [instances + 1] requests
+  std::vector<InstanceReport> instances;
+  // Of the last measured step, by instance; empty unless profiling.
+  std::vector<std::vector<engine::PhaseSpan>> last_spans;
+};
+
+// Adds the requests, waits until all run, and measures. Fails when they do not all fit at once.
+Result<DecodeReport> run_decode_bench(engine::Engine& engine, const DecodeBenchOptions& options);
+
+}  // namespace nanocp::apps
