@@ -74,8 +74,15 @@ Result<std::vector<RunOutput>> run_requests(const TestModel& model, const RunOpt
                                                    .keep_logits = true};
   NANOCP_ASSIGN_OR_RETURN(auto runner,
                           runner::CpuRunner::create(model.spec, model.weights, runner_options));
+  return run_requests_on(*runner, model, options, std::move(policy), requests);
+}
+
+Result<std::vector<RunOutput>> run_requests_on(engine::ModelRunner& runner, const TestModel& model,
+                                               const RunOptions& options,
+                                               std::unique_ptr<scheduler::Policy> policy,
+                                               const std::vector<request::Request>& requests) {
   const SteadyClock clock;
-  engine::Engine engine(make_engine_options(model, options), std::move(policy), *runner, clock,
+  engine::Engine engine(make_engine_options(model, options), std::move(policy), runner, clock,
                         Random(1));
   std::vector<RunOutput> outputs(requests.size());
   std::map<SequenceId, size_t> index_of;

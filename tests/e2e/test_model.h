@@ -55,6 +55,12 @@ Result<std::vector<RunOutput>> run_requests(const TestModel& model, const RunOpt
                                             std::unique_ptr<scheduler::Policy> policy,
                                             const std::vector<request::Request>& requests);
 
+// The same on a runner that exists already, with the instances and blocks that the options say.
+Result<std::vector<RunOutput>> run_requests_on(engine::ModelRunner& runner, const TestModel& model,
+                                               const RunOptions& options,
+                                               std::unique_ptr<scheduler::Policy> policy,
+                                               const std::vector<request::Request>& requests);
+
 // Greedy, to the full length.
 request::Request greedy_request(std::vector<TokenId> prompt, int max_tokens);
 

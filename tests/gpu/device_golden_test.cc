@@ -1,0 +1,192 @@
+// The GPU runner against golden results of an independent implementation, and against itself:
+// whatever the number of GPUs and the placement, with graphs and without. Needs a GPU, and the
+// fixtures with real head sizes: NANOCP_LARGE_FIXTURES names their folder.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/device_info.h"
+#include "base/clock.h"
+#include "base/random.h"
+#include "e2e/test_model.h"
+#include "e2e/test_policies.h"
+#include "runner/device_runner.h"
+
+namespace nanocp::e2e {
+namespace {
+
+constexpr double kTolerance = 2e-2;  // of max |logit|, for bf16 activations
+constexpr int kBlockSize = 16;
+constexpr int64_t kNumBlocks = 1024;
+constexpr int kMaxRows = 256;
+
+int num_gpus() {
+  const auto devices = backend::list_devices();
+  return devices.ok() ? static_cast<int>(devices->size()) : 0;
+}
+
+int scaled(int count) {
+  const char* scale = std::getenv("NANOCP_GPU_TEST_SCALE");
+  return std::max(1, static_cast<int>(count * (scale != nullptr ? std::atof(scale) : 1.0)));
+}
+
+std::unique_ptr<runner::DeviceRunner> make_runner(const TestModel& model, int num_instances,
+                                                  bool use_graphs) {
+  runner::DeviceRunnerOptions options;
+  options.num_instances = num_instances;
+  options.block_size = kBlockSize;
+  options.num_blocks = kNumBlocks;
+  options.max_rows = kMaxRows;
+  options.max_graph_rows = 64;
+  options.use_graphs = use_graphs;
+  options.wait_timeout_us = 5'000'000;
+  options.step_timeout_us = 20'000'000;
+  options.keep_logits = true;
+  auto runner = runner::create_device_runner(model.spec, model.weights, options);
+  EXPECT_TRUE(runner.ok()) << runner.error().message;
+  return runner.ok() ? std::move(runner).value() : nullptr;
+}
+
+RunOptions run_options(int num_instances) {
+  RunOptions options;
+  options.num_instances = num_instances;
+  options.block_size = kBlockSize;
+  options.num_blocks = kNumBlocks;
+  options.max_batched_tokens = kMaxRows;
+  return options;
+}
+
+double largest_magnitude(const std::vector<float>& values) {
+  double largest = 0.0;
+  for (const float value : values) largest = std::max(largest, std::abs(double{value}));
+  return largest;
+}
+
+// Prints and checks the errors of every case; a token may differ where two errors close the margin.
+void check_goldens(const TestModel& model, const std::vector<RunOutput>& outputs,
+                   const std::string& what) {
+  double largest = 0.0;
+  int num_ties = 0;
+  for (size_t i = 0; i < model.cases.size(); ++i) {
+    const GoldenCase& golden = model.cases[i];
+    const RunOutput& output = outputs[i];
+    ASSERT_EQ(output.tokens.size(), golden.greedy.size() + 1) << what;
+    const double error = relative_error(output.logits[0], golden.last_logits);
+    largest = std::max(largest, error);
+    EXPECT_LE(error, kTolerance) << what << " case " << i;
+    bool same = true;
+    for (size_t t = 0; t < golden.greedy.size() && same; ++t) {
+      same = output.tokens[t] == golden.greedy[t];
+      if (same) continue;
+      ++num_ties;
+      EXPECT_LT(golden.top2_margin[t], 2 * kTolerance * largest_magnitude(golden.last_logits))
+          << what << " case " << i << " token " << t;
+    }
+    if (!same) continue;
+    const double after = relative_error(output.logits.back(), golden.logits_after);
+    largest = std::max(largest, after);
+    EXPECT_LE(after, kTolerance) << what << " case " << i << " after";
+  }
+  std::printf("%-40s largest error %.2e, ties %d\n", what.c_str(), largest, num_ties);
+}
+
+std::vector<request::Request> golden_requests(const TestModel& model) {
+  std::vector<request::Request> requests;
+  for (const GoldenCase& golden : model.cases) {
+    requests.push_back(greedy_request(golden.prompt, static_cast<int>(golden.greedy.size()) + 1));
+  }
+  return requests;
+}
+
+std::vector<RunOutput> run(runner::DeviceRunner& runner, const TestModel& model,
+                           const RunOptions& options, std::unique_ptr<scheduler::Policy> policy,
+                           const std::vector<request::Request>& requests) {
+  auto outputs = run_requests_on(runner, model, options, std::move(policy), requests);
+  EXPECT_TRUE(outputs.ok()) << outputs.error().message;
+  return outputs.ok() ? std::move(outputs).value() : std::vector<RunOutput>(requests.size());
+}
+
+class DeviceGolden : public testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    if (num_gpus() == 0) GTEST_SKIP() << "no GPU";
+    const char* root = std::getenv("NANOCP_LARGE_FIXTURES");
+    const std::string dir = std::string(root != nullptr ? root : ".") + "/" + GetParam();
+    if (!std::filesystem::exists(dir + "/model.safetensors")) GTEST_SKIP() << "no " << dir;
+    model_ = load_test_model(dir, "config.json");
+  }
+  TestModel model_;
+};
+
+TEST_P(DeviceGolden, HoldsForUnevenShardsAndMovingTails) {
+  for (int gpus = 1; gpus <= num_gpus(); gpus *= 2) {
+    const auto runner = make_runner(model_, gpus, true);
+    ASSERT_NE(runner, nullptr);
+    for (int degree = 1; degree <= gpus; ++degree) {
+      for (const int chunk : {0, 7}) {
+        RunOptions options = run_options(gpus);
+        options.prefill_chunk_tokens = chunk;
+        check_goldens(
+            model_,
+            run(*runner, model_, options, make_uneven_policy(degree), golden_requests(model_)),
+            model_.name + ", " + std::to_string(gpus) + " GPUs, degree " + std::to_string(degree) +
+                ", chunk " + std::to_string(chunk));
+      }
+    }
+  }
+}
+
+TEST_P(DeviceGolden, GraphsAndLaunchesGiveTheSameBits) {
+  const int gpus = std::min(2, num_gpus());
+  const auto graphs = make_runner(model_, gpus, true);
+  ASSERT_NE(graphs, nullptr);
+  const auto with =
+      run(*graphs, model_, run_options(gpus), make_uneven_policy(gpus), golden_requests(model_));
+  const auto eager = make_runner(model_, gpus, false);
+  ASSERT_NE(eager, nullptr);
+  const auto without =
+      run(*eager, model_, run_options(gpus), make_uneven_policy(gpus), golden_requests(model_));
+  for (size_t i = 0; i < with.size(); ++i) {
+    EXPECT_EQ(with[i].tokens, without[i].tokens) << "case " << i;
+    EXPECT_EQ(with[i].logits, without[i].logits) << "case " << i;
+  }
+}
+
+// Requests of random lengths over random split points, holders, bindings and tails.
+TEST_P(DeviceGolden, TenThousandStepsOfRandomPlacements) {
+  const int gpus = std::min(2, num_gpus());
+  const auto runner = make_runner(model_, gpus, true);
+  ASSERT_NE(runner, nullptr);
+  Random random(7);
+  const int wanted = scaled(10'000);
+  int num_steps = 0;
+  while (num_steps < wanted) {
+    std::vector<request::Request> requests;
+    for (int i = 0; i < 24; ++i) {
+      std::vector<TokenId> prompt(static_cast<size_t>(random.between(1, 300)));
+      for (TokenId& token : prompt) {
+        token = static_cast<TokenId>(random.below(static_cast<uint64_t>(model_.spec->vocab_size)));
+      }
+      requests.push_back(greedy_request(std::move(prompt), 100));
+    }
+    RunOptions options = run_options(gpus);
+    options.prefill_chunk_tokens = static_cast<int>(random.between(0, 64));
+    const auto outputs = run(*runner, model_, options, make_random_policy(random.next()), requests);
+    ASSERT_FALSE(HasFailure());
+    num_steps += 100;
+    for (const RunOutput& output : outputs) ASSERT_EQ(output.tokens.size(), 100U);
+  }
+  std::printf("%s: at least %d steps on %d GPUs\n", model_.name.c_str(), num_steps, gpus);
+}
+
+INSTANTIATE_TEST_SUITE_P(Fixtures, DeviceGolden,
+                         testing::Values("qwen3_moe_gpu", "deepseek_v3_gpu", "gpt_oss_gpu"),
+                         [](const auto& param) { return param.param; });
+
+}  // namespace
+}  // namespace nanocp::e2e
