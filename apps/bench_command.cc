@@ -51,6 +51,7 @@ Result<std::vector<int64_t>> list_contexts(const BenchOptions& options) {
 
 SessionNeeds needs_of(const BenchOptions& options, const std::vector<int64_t>& contexts) {
   SessionNeeds needs;
+  needs.any_length = true;
   needs.profile = options.profile || !options.trace_file.empty();
   for (const int64_t num_tokens : contexts) {
     needs.request_tokens.push_back(num_tokens + options.num_steps + options.num_warmup_steps + 66);

@@ -24,9 +24,13 @@ Result<int64_t> parse_number(std::string_view text, int64_t most, const std::str
   return value;
 }
 
-request::Request make_request(int64_t num_tokens, int num_outputs) {
+// Tokens are drawn, not the best: rows then differ from one another as those of real requests do,
+// and so do the experts that they go to.
+request::Request make_request(int64_t num_tokens, int num_outputs, uint64_t seed) {
   request::Request request;
   request.prompt.assign(static_cast<size_t>(num_tokens), 1);
+  request.sampling.temperature = 1.0F;
+  request.sampling.seed = seed;
   request.max_tokens = num_outputs;
   request.ignore_eos = true;
   request.synthetic_kv = true;
@@ -59,8 +63,8 @@ class DecodeBench {
   Status add_requests() {
     const int num_outputs = kAdmissionStepsMax + options_.num_warmup_steps + options_.num_steps + 2;
     for (const int64_t num_tokens : options_.contexts) {
-      NANOCP_ASSIGN_OR_RETURN(const SequenceId id,
-                              engine_.add_request(make_request(num_tokens, num_outputs)));
+      NANOCP_ASSIGN_OR_RETURN(const SequenceId id, engine_.add_request(make_request(
+                                                       num_tokens, num_outputs, ids_.size() + 1)));
       ids_.push_back(id);
     }
     return ok_status();

@@ -171,6 +171,7 @@ Result<std::unique_ptr<EngineSession>> EngineSession::open(
   const auto policy = scheduler::make_policy(policy_name(options), policy_options(options));
   if (!policy.ok()) return policy.error();
   std::unique_ptr<EngineSession> session(new EngineSession());
+  session->any_length_ = needs.any_length;
   NANOCP_RETURN_IF_ERROR(session->make_runner(options, spec, needs));
   NANOCP_RETURN_IF_ERROR(session->restart(options, *spec));
   return session;
@@ -181,6 +182,7 @@ Status EngineSession::restart(const EngineOptions& options, const model::ModelSp
                           scheduler::make_policy(policy_name(options), policy_options(options)));
   NANOCP_ASSIGN_OR_RETURN(engine::EngineOptions limits,
                           engine_options(options, spec, num_kv_blocks_));
+  if (any_length_) limits.max_model_len = 0;
   const Random random((static_cast<uint64_t>(std::random_device{}()) << 32) ^
                       std::random_device{}());
   engine_ = std::make_unique<engine::Engine>(std::move(limits), std::move(policy), *runner_, clock_,

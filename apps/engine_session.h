@@ -21,7 +21,8 @@ namespace nanocp::apps {
 struct SessionNeeds {
   std::vector<int64_t> request_tokens;  // prompt and output of each request
   bool keep_logits = false;
-  bool profile = false;  // time the phases of every step
+  bool profile = false;     // time the phases of every step
+  bool any_length = false;  // requests may be longer than the model's positions (benchmarks)
 };
 
 class EngineSession {
@@ -49,6 +50,7 @@ class EngineSession {
   SteadyClock clock_;
   std::string device_name_;
   int64_t num_kv_blocks_ = 0;
+  bool any_length_ = false;
   std::unique_ptr<engine::ModelRunner> runner_;
   std::unique_ptr<engine::Engine> engine_;
 };

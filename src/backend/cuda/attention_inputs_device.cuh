@@ -4,7 +4,7 @@
 
 #include "backend/cuda/attention_inputs.h"
 #include "backend/cuda/device/row_vector.cuh"
-#include "backend/cuda/row_ops_launch.h"
+#include "backend/cuda/launch_overlapped.h"
 
 namespace nanocp::cuda {
 namespace {
@@ -94,6 +94,13 @@ __device__ uint8_t* send_row(const ExchangeView& exchange, const QuerySend& send
   return query_row(exchange, send.destination, row);
 }
 
+__device__ void fence_gpu() {
+  asm volatile("fence.acq_rel.gpu;" ::: "memory");
+}
+__device__ void fence_system() {
+  asm volatile("fence.acq_rel.sys;" ::: "memory");
+}
+
 // Raises the query flags once `num_blocks` blocks of the grid have come here with what they wrote
 // to peers. Which blocks come follows from the step alone. All threads of a block call it.
 __device__ void raise_query_flags(const DeviceStep& step, const ExchangeView& exchange,
@@ -105,7 +112,7 @@ __device__ void raise_query_flags(const DeviceStep& step, const ExchangeView& ex
   const auto last = static_cast<uint32_t>(num_blocks - 1);
   bool is_last = false;
   if (lane == 0) {
-    if (block_wrote) __threadfence();  // the block's writes, seen through the barrier
+    if (block_wrote) fence_gpu();  // what the block wrote, seen through the barrier
     is_last = atomicInc(counter, last) == last;
   }
   if (!__any_sync(0xffffffffU, is_last)) return;
@@ -118,7 +125,7 @@ __device__ void raise_query_flags(const DeviceStep& step, const ExchangeView& ex
                          static_cast<uint64_t>(epoch.index) + 1;
   // One thread makes what the other blocks wrote, seen through the counter, visible before it
   // writes the flags.
-  if (lane == 0) __threadfence_system();
+  if (lane == 0) fence_system();
   for (int32_t i = 0; i < exchange.num_instances; ++i) {
     const auto address = __shfl_sync(0xffffffffU, reinterpret_cast<unsigned long long>(flag), i);
     if (lane != 0 || address == 0) continue;

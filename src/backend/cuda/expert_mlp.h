@@ -1,6 +1,7 @@
 // The experts of one MoE layer on one GPU: gated MLPs over the assignments of an expert plan, whose
-// counts are read on the GPU. bf16 weights and rows, float32 accumulation. All pointers are device
-// memory of the current device; nothing synchronises with the host, and everything may be captured.
+// counts are read on the GPU. Weights in bf16, block fp8 or mxfp4, which are multiplied as they
+// are; bf16 rows, float32 accumulation. All pointers are device memory of the current device;
+// nothing synchronises with the host, and everything may be captured.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -10,20 +11,22 @@
 #include "backend/cuda/expert_plan.h"
 #include "base/result.h"
 #include "ops/activation.h"
+#include "tensor/weight.h"
 
 namespace nanocp::cuda {
 
 struct ExpertShape {
-  int32_t hidden = 0;        // a multiple of 16
-  int32_t intermediate = 0;  // a multiple of 16
+  int32_t hidden = 0;        // a multiple of 32
+  int32_t intermediate = 0;  // a multiple of 32
   int32_t num_experts = 0;   // held on this GPU
   bool has_bias = false;
+  tensor::WeightFormat format = tensor::WeightFormat::kBf16;  // or kFp8Block, kMxfp4
 };
 
 // Packed weights of all experts of a layer. A matrix is stored in the order in which tensor-core
-// products take it: tiles of 16 rows x 16 columns, by row and then by column, each as the 16 bytes
-// of each of a warp's 32 lanes. Rows of gate and up alternate in groups of 8, so that one thread
-// gets both halves of a value.
+// products take it: pairs of operands, 16 rows x 32 columns, by row and then by column, each in the
+// order of a warp's lanes and with its scales (expert_weight_formats.cuh). Rows of gate and up
+// alternate in groups of 8, so that both halves of a value are in the same pair.
 struct ExpertWeights {
   ExpertShape shape;
   const void* gate_up = nullptr;        // [experts][2 * intermediate, hidden]
@@ -45,7 +48,21 @@ struct PackExpertArgs {
   void* packed = nullptr;      // of all experts
   int32_t expert = 0;
 };
+// Of plain bf16 matrices.
 Status launch_pack_expert(const PackExpertArgs& args, cudaStream_t stream);
+
+// Views of device memory in the format of the shape. Scales of kFp8Block are by blocks of a
+// multiple of 8 rows, which begin at multiples of 8 rows, and of a multiple of 32 columns. Views of
+// kBf16 are aligned to 4 bytes.
+struct PackExpertViewsArgs {
+  ExpertShape shape;
+  tensor::WeightView gate;  // [intermediate, hidden]
+  tensor::WeightView up;    // [intermediate, hidden]
+  tensor::WeightView down;  // [hidden, intermediate]
+  void* packed = nullptr;   // of all experts
+  int32_t expert = 0;
+};
+Status launch_pack_expert_views(const PackExpertViewsArgs& args, cudaStream_t stream);
 
 struct ExpertMlpArgs {
   ExpertWeights weights;

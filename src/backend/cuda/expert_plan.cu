@@ -1,160 +1,247 @@
-// A counting sort in one block: counts by shared-memory atomics, a prefix sum, then every warp
-// places the rows of its experts by ballots over all choices in order, which keeps the order.
+// A stable counting sort in one block. Each warp takes a run of the choices, 32 at a time: lanes
+// that chose the same expert find one another by ballots, and counters of each (warp, expert) in
+// shared memory hold what came before. One walk counts; sums over warps and experts follow; a
+// second walk places.
 #include "backend/cuda/expert_plan.h"
 
 #include "backend/cuda/cuda_status.h"
-#include "backend/cuda/device/flag_wait.cuh"
+#include "backend/cuda/device/exchange.cuh"
 
 namespace nanocp::cuda {
 namespace {
 
+using namespace device;  // NOLINT(google-build-using-namespace)
+
 constexpr int kPlanThreads = 1024;
 constexpr int kPlanWarps = kPlanThreads / 32;
-constexpr int kExpertsMax = 1024;
-constexpr int kExpertsAtOnce = 4;  // of one warp in one pass over the choices
+constexpr int kExpertsMax = kPlanThreads;
+constexpr int kSourcesMax = 256;
+constexpr int kBatch = 4;  // choices of a lane under way at once
+// Numbers of choices that are put in order in shared memory before they are written.
+constexpr int kScatteredMax = 512;
+constexpr int kStagedMax = 4096;
+constexpr int kCountersAtOnce = 8;
+constexpr int32_t kNotHere = -1;
 constexpr uint32_t kAllLanes = 0xffffffffU;
 
 struct PlanShared {
-  int32_t count[kExpertsMax];
-  int32_t begin[kExpertsMax];  // of assignments
-  int32_t tile[kExpertsMax];   // of tiles
+  int32_t choices[kSourcesMax];           // of each source
+  int32_t source_begin[kSourcesMax + 1];  // of its choices, in the line of all
+  int32_t expert_begin[kExpertsMax + 1];  // of its assignments
+  int32_t staged[kStagedMax];             // row_of
+  uint64_t warp_sums[kPlanWarps];
 };
 
-__device__ const int32_t* topk_of(const ExchangeView& exchange, int32_t source) {
-  return reinterpret_cast<const int32_t*>(exchange.base[exchange.self] +
-                                          exchange.offsets.topk_idx) +
-         static_cast<int64_t>(source) * exchange.max_rows * exchange.topk;
-}
+// Some choices of a lane.
+struct Batch {
+  int32_t expert[kBatch];  // local, kNotHere: not owned here
+  int32_t source[kBatch];  // kNotHere: past the end
+  int32_t index[kBatch];   // among the source's choices
+  uint32_t peers[kBatch];  // lanes with the same expert
+};
 
-__device__ int32_t num_choices(const ExchangeView& exchange, int32_t source) {
-  const auto* counts = reinterpret_cast<const int32_t*>(exchange.base[exchange.self] +
-                                                        exchange.offsets.dispatch_count);
-  const int32_t rows = min(max(__ldcg(counts + source), 0), exchange.max_rows);
-  return rows * exchange.topk;
-}
+// The choices of a warp.
+struct Run {
+  int32_t begin;
+  int32_t end;
+};
 
 __device__ void wait_for_rows(const ExpertPlanArgs& args) {
   const ExchangeView& exchange = args.exchange;
-  const uint64_t epoch = (*args.epoch.step - 1) * static_cast<uint64_t>(args.epoch.per_step) +
-                         static_cast<uint64_t>(args.epoch.index) + 1;
-  const auto* flags =
-      reinterpret_cast<const uint64_t*>(exchange.base[exchange.self] + exchange.offsets.flags) +
-      static_cast<int>(FlagKind::kDispatch) * exchange.num_instances;
-  for (int32_t source = static_cast<int32_t>(threadIdx.x); source < exchange.num_instances;
-       source += kPlanThreads) {
-    if (source == exchange.self) continue;
-    device::wait_for_flag(flags + source, epoch, exchange.wait, WaitPurpose::kDispatch, source);
+  if (exchange.num_instances == 1) return;
+  const auto source = static_cast<int32_t>(threadIdx.x);
+  if (source < exchange.num_instances && source != exchange.self) {
+    wait_for_flag(flag_of(exchange, exchange.self, FlagKind::kDispatch, source),
+                  number_of(args.epoch), exchange.wait, WaitPurpose::kDispatch, source);
   }
   __syncthreads();
 }
 
-__device__ void count_choices(const ExpertPlanArgs& args, PlanShared& shared) {
-  for (int e = static_cast<int>(threadIdx.x); e < args.num_experts; e += kPlanThreads) {
-    shared.count[e] = 0;
+// Lays the sources' choices out in a line; returns its length.
+__device__ int32_t line_up_sources(const ExchangeView& exchange, PlanShared& shared) {
+  const auto source = static_cast<int32_t>(threadIdx.x);
+  if (source < exchange.num_instances) {
+    const auto* counts =
+        heap_at<const int32_t>(exchange, exchange.self, exchange.offsets.dispatch_count);
+    shared.choices[source] =
+        min(max(__ldcg(counts + source), 0), exchange.max_rows) * exchange.topk;
   }
   __syncthreads();
+  if (source <= exchange.num_instances) {
+    int32_t before = 0;
+    for (int32_t i = 0; i < source; ++i) before += shared.choices[i];
+    shared.source_begin[source] = before;
+  }
+  __syncthreads();
+  return shared.source_begin[exchange.num_instances];
+}
+
+__device__ void load_batch(const ExpertPlanArgs& args, const PlanShared& shared, const Run& run,
+                           int32_t base, Batch& batch) {
   const ExchangeView& exchange = args.exchange;
-  for (int32_t source = 0; source < exchange.num_instances; ++source) {
-    const int32_t* topk = topk_of(exchange, source);
-    int32_t* assignment_of =
-        args.lists.assignment_of + static_cast<int64_t>(source) * exchange.max_rows * exchange.topk;
-    const int32_t total = num_choices(exchange, source);
-    for (int32_t i = static_cast<int32_t>(threadIdx.x); i < total; i += kPlanThreads) {
-      const int32_t expert = __ldcg(topk + i) - args.expert_begin;
-      if (expert >= 0 && expert < args.num_experts) {
-        atomicAdd(&shared.count[expert], 1);
-      } else {
-        assignment_of[i] = -1;
-      }
-    }
-  }
-  __syncthreads();
-}
-
-// Inclusive sums over the threads of the block; `sums` has a place per warp.
-__device__ int32_t scan_block(int32_t value, int32_t* sums) {
+  const auto* topk_idx = heap_at<const int32_t>(exchange, exchange.self, exchange.offsets.topk_idx);
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  for (int distance = 1; distance < 32; distance *= 2) {
-    const int32_t before = __shfl_up_sync(kAllLanes, value, distance);
-    if (lane >= distance) value += before;
-  }
-  if (lane == 31) sums[warp] = value;
-  __syncthreads();
-  if (warp == 0) {
-    int32_t sum = sums[lane];
-    for (int distance = 1; distance < 32; distance *= 2) {
-      const int32_t before = __shfl_up_sync(kAllLanes, sum, distance);
-      if (lane >= distance) sum += before;
-    }
-    sums[lane] = sum;
-  }
-  __syncthreads();
-  if (warp > 0) value += sums[warp - 1];
-  __syncthreads();
-  return value;
-}
-
-__device__ void place_tiles(const ExpertPlanArgs& args, PlanShared& shared) {
-  __shared__ int32_t sums[kPlanWarps];
-  const auto e = static_cast<int32_t>(threadIdx.x);
-  const int32_t count = e < args.num_experts ? shared.count[e] : 0;
-  const int32_t num_tiles = (count + args.tile_rows - 1) / args.tile_rows;
-  const int32_t end = scan_block(count, sums);
-  const int32_t tile_end = scan_block(num_tiles, sums);
-  if (e < args.num_experts) {
-    shared.begin[e] = end - count;
-    for (int32_t i = 0; i < num_tiles; ++i) {
-      const int32_t begin = i * args.tile_rows;
-      args.lists.tiles[tile_end - num_tiles + i] = {e, end - count + begin,
-                                                    min(args.tile_rows, count - begin), 0};
-    }
-  }
-  if (threadIdx.x == kPlanThreads - 1) *args.lists.num_tiles = tile_end;
-  __syncthreads();
-}
-
-// This warp's experts first, first + stride, ...
-__device__ void place_rows(const ExpertPlanArgs& args, const PlanShared& shared, int32_t first) {
-  const ExchangeView& exchange = args.exchange;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  int32_t next[kExpertsAtOnce];
-  for (int j = 0; j < kExpertsAtOnce; ++j) {
-    const int32_t expert = first + j * kPlanWarps;
-    next[j] = expert < args.num_experts ? shared.begin[expert] : 0;
-  }
-  for (int32_t source = 0; source < exchange.num_instances; ++source) {
-    const int32_t* topk = topk_of(exchange, source);
-    const int64_t first_row = static_cast<int64_t>(source) * exchange.max_rows;
-    const int32_t total = num_choices(exchange, source);
-    for (int32_t base = 0; base < total; base += 32) {
-      const int32_t i = base + lane;
-      const int32_t expert = i < total ? __ldcg(topk + i) - args.expert_begin : -1;
+  int32_t source = 0;
 #pragma unroll
-      for (int j = 0; j < kExpertsAtOnce; ++j) {
-        const int32_t wanted = first + j * kPlanWarps;
-        const bool mine = expert == wanted && wanted < args.num_experts;
-        const uint32_t takers = __ballot_sync(kAllLanes, mine);
-        if (mine) {
-          const int32_t at = next[j] + __popc(takers & ((1U << lane) - 1U));
-          args.lists.row_of[at] = static_cast<int32_t>(first_row) + i / exchange.topk;
-          args.lists.assignment_of[first_row * exchange.topk + i] = at;
-        }
-        next[j] += __popc(takers);
-      }
+  for (int j = 0; j < kBatch; ++j) {
+    const int32_t at = base + j * 32 + lane;
+    batch.expert[j] = batch.source[j] = kNotHere;
+    if (at >= run.end) continue;
+    while (at >= shared.source_begin[source + 1]) ++source;
+    batch.source[j] = source;
+    batch.index[j] = at - shared.source_begin[source];
+    const int64_t first = static_cast<int64_t>(source) * exchange.max_rows * exchange.topk;
+    const int32_t expert = __ldcg(topk_idx + first + batch.index[j]) - args.expert_begin;
+    if (expert >= 0 && expert < args.num_experts) batch.expert[j] = expert;
+  }
+}
+
+__device__ void place_choice(const ExpertPlanArgs& args, const Batch& batch, int j,
+                             int32_t assignment, int32_t* row_of) {
+  if (batch.source[j] == kNotHere) return;
+  const int64_t first_row = static_cast<int64_t>(batch.source[j]) * args.exchange.max_rows;
+  args.lists.assignment_of[first_row * args.exchange.topk + batch.index[j]] = assignment;
+  if (assignment == kNotHere) return;
+  row_of[assignment] = static_cast<int32_t>(first_row) + batch.index[j] / args.exchange.topk;
+}
+
+// Finds the lanes of the warp that have the same expert; `bits` bits tell all experts and kNotHere
+// apart.
+__device__ void find_peers(Batch& batch, int32_t bits) {
+#pragma unroll
+  for (uint32_t& peers : batch.peers) peers = kAllLanes;
+  for (int32_t bit = 0; bit < bits; ++bit) {
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) {
+      const bool is_set = (batch.expert[j] >> bit & 1) != 0;
+      const uint32_t with = __ballot_sync(kAllLanes, is_set);
+      batch.peers[j] &= is_set ? with : ~with;
     }
   }
 }
 
-__global__ void __launch_bounds__(kPlanThreads)
+// Adds up this warp's choices in its counters; kPlace: and places them, where the counters began
+// with what other warps have before.
+template <bool kPlace>
+__device__ void walk(const ExpertPlanArgs& args, const PlanShared& shared, const Run& run,
+                     int32_t* counters, int32_t* row_of, Batch& batch) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int32_t bits = 32 - __clz(args.num_experts);
+  // A run of one batch still has it from the first walk.
+  const bool has_batch = kPlace && run.end - run.begin <= kBatch * 32;
+  for (int32_t base = run.begin; base < run.end; base += kBatch * 32) {
+    if (!has_batch) {
+      load_batch(args, shared, run, base, batch);
+      find_peers(batch, bits);
+    }
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) {
+      if (base + j * 32 >= run.end) break;
+      const int32_t expert = batch.expert[j];
+      const uint32_t peers = batch.peers[j];
+      const int32_t before = expert == kNotHere ? 0 : counters[expert];
+      if constexpr (kPlace) {
+        const int32_t rank = __popc(peers & ((1U << lane) - 1U));
+        place_choice(args, batch, j,
+                     expert == kNotHere ? kNotHere : shared.expert_begin[expert] + before + rank,
+                     row_of);
+      }
+      __syncwarp();
+      if (expert != kNotHere && lane == __ffs(static_cast<int>(peers)) - 1) {
+        counters[expert] = before + __popc(peers);
+      }
+      __syncwarp();
+    }
+  }
+}
+
+// Inclusive sums over the block.
+__device__ uint64_t scan_block(uint64_t value, uint64_t (&warp_sums)[kPlanWarps]) {
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const auto scan_warp = [lane](uint64_t sum) {
+#pragma unroll
+    for (int distance = 1; distance < 32; distance *= 2) {
+      const uint64_t other = __shfl_up_sync(kAllLanes, sum, distance);
+      if (lane >= distance) sum += other;
+    }
+    return sum;
+  };
+  const uint64_t own = scan_warp(value);
+  if (lane == 31) warp_sums[warp] = own;
+  __syncthreads();
+  const uint64_t sums = scan_warp(warp_sums[lane]);
+  const uint64_t before = __shfl_sync(kAllLanes, sums, max(warp - 1, 0));
+  return own + (warp == 0 ? 0 : before);
+}
+
+// A thread for each expert: turns the warps' counts into what other warps have before, and writes
+// the expert's tiles. Returns the number of assignments.
+__device__ int32_t place_experts(const ExpertPlanArgs& args, PlanShared& shared, int32_t* counters,
+                                 int32_t num_warps) {
+  const auto e = static_cast<int32_t>(threadIdx.x);
+  int32_t count = 0;
+  if (e < args.num_experts) {
+    for (int32_t first = 0; first < num_warps; first += kCountersAtOnce) {
+      int32_t here[kCountersAtOnce];
+#pragma unroll
+      for (int i = 0; i < kCountersAtOnce; ++i) {
+        here[i] = first + i < num_warps ? counters[(first + i) * args.num_experts + e] : 0;
+      }
+#pragma unroll
+      for (int i = 0; i < kCountersAtOnce; ++i) {
+        if (first + i < num_warps) counters[(first + i) * args.num_experts + e] = count;
+        count += here[i];
+      }
+    }
+  }
+  const int32_t num_tiles = (count + args.tile_rows - 1) / args.tile_rows;
+  const uint64_t both = static_cast<uint64_t>(num_tiles) << 32 | static_cast<uint32_t>(count);
+  const uint64_t end = scan_block(both, shared.warp_sums);
+  const int32_t begin = static_cast<int32_t>(end) - count;
+  const int32_t tile_begin = static_cast<int32_t>(end >> 32) - num_tiles;
+  shared.expert_begin[e] = begin;
+  for (int32_t i = 0; i < num_tiles; ++i) {
+    const int32_t first = i * args.tile_rows;
+    args.lists.tiles[tile_begin + i] = {e, begin + first, min(args.tile_rows, count - first), 0};
+  }
+  if (e == kPlanThreads - 1) {
+    *args.lists.num_tiles = tile_begin + num_tiles;
+    shared.expert_begin[kExpertsMax] = begin + count;
+  }
+  __syncthreads();
+  return shared.expert_begin[kExpertsMax];
+}
+
+__global__ void __launch_bounds__(kPlanThreads, 1)
     plan_kernel(const __grid_constant__ ExpertPlanArgs args) {
+  extern __shared__ int32_t counters[];  // [kPlanWarps][num_experts]
   __shared__ PlanShared shared;
   wait_for_rows(args);
-  count_choices(args, shared);
-  place_tiles(args, shared);
+  cudaTriggerProgrammaticLaunchCompletion();  // what follows would only hold GPUs while it waits
+  const int32_t total = line_up_sources(args.exchange, shared);
+  const int32_t length = max(32, (total + kPlanThreads - 1) / kPlanThreads * 32);
+  const int32_t num_warps = (total + length - 1) / length;
   const int32_t warp = static_cast<int32_t>(threadIdx.x) / 32;
-  for (int32_t first = warp; first < args.num_experts; first += kPlanWarps * kExpertsAtOnce) {
-    place_rows(args, shared, first);
+  const Run run = {min(warp * length, total), min((warp + 1) * length, total)};
+  int32_t* counters_of_warp = counters + warp * args.num_experts;
+  if (warp < num_warps) {
+    for (auto e = static_cast<int32_t>(threadIdx.x) % 32; e < args.num_experts; e += 32) {
+      counters_of_warp[e] = 0;
+    }
+    __syncwarp();
+  }
+  const bool is_staged = total > kScatteredMax && total <= kStagedMax;
+  int32_t* row_of = is_staged ? shared.staged : args.lists.row_of;
+  Batch batch;
+  walk<false>(args, shared, run, counters_of_warp, row_of, batch);
+  __syncthreads();
+  const int32_t num_assignments = place_experts(args, shared, counters, num_warps);
+  walk<true>(args, shared, run, counters_of_warp, row_of, batch);
+  if (!is_staged) return;
+  __syncthreads();
+  for (auto i = static_cast<int32_t>(threadIdx.x); i < num_assignments; i += kPlanThreads) {
+    args.lists.row_of[i] = shared.staged[i];
   }
 }
 
@@ -168,11 +255,19 @@ ExpertPlanSizes expert_plan_sizes(const ExchangeView& exchange, int32_t num_expe
 }
 
 Status launch_expert_plan(const ExpertPlanArgs& args, cudaStream_t stream) {
-  if (args.num_experts < 0 || args.num_experts > kExpertsMax || args.tile_rows < 1) {
-    return unsupported("an instance may own up to " + std::to_string(kExpertsMax) +
-                       " experts of a layer, not " + std::to_string(args.num_experts));
+  if (args.num_experts < 0 || args.num_experts > kExpertsMax || args.tile_rows < 1 ||
+      args.exchange.num_instances > kSourcesMax) {
+    return unsupported("the expert plan covers up to " + std::to_string(kExpertsMax) +
+                       " experts of a layer on an instance and " + std::to_string(kSourcesMax) +
+                       " instances, not " + std::to_string(args.num_experts) + " and " +
+                       std::to_string(args.exchange.num_instances));
   }
-  plan_kernel<<<1, kPlanThreads, 0, stream>>>(args);
+  const size_t shared_bytes = sizeof(int32_t) * kPlanWarps * static_cast<size_t>(args.num_experts);
+  NANOCP_RETURN_IF_ERROR(cuda_status(
+      cudaFuncSetAttribute(plan_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           static_cast<int>(sizeof(int32_t)) * kPlanWarps * kExpertsMax),
+      "shared memory of the expert plan"));
+  plan_kernel<<<1, kPlanThreads, shared_bytes, stream>>>(args);
   return cuda_status(cudaGetLastError(), "launch of the expert plan");
 }
 

@@ -2,9 +2,9 @@
 // push the row. The last block to finish raises the flags.
 #include <algorithm>
 
-#include "backend/cuda/cuda_status.h"
 #include "backend/cuda/device/exchange.cuh"
 #include "backend/cuda/expert_exchange.h"
+#include "backend/cuda/launch_overlapped.h"
 
 namespace nanocp::cuda {
 namespace {
@@ -22,6 +22,8 @@ struct GateShared {
   float choice[kExpertsMax];
   int32_t idx[kTopkMax];
   float weights[kTopkMax];
+  int32_t owners[kTopkMax];  // instances that own the experts, each once, without this one
+  int32_t num_owners;
 };
 
 __device__ float warp_max(float value) {
@@ -118,56 +120,70 @@ __device__ void drop_groups(const GateDispatchArgs& args, LaneScores<kPerLane>& 
   }
 }
 
+// The other instances that own one of the warp's experts, each once.
+__device__ void list_owners(const GateDispatchArgs& args, int32_t expert, GateShared& shared) {
+  const int lane = static_cast<int>(threadIdx.x);
+  const int32_t owner = expert < 0
+                            ? -1
+                            : static_cast<int32_t>(static_cast<int64_t>(expert) *
+                                                   args.exchange.num_instances / args.num_experts);
+  const uint32_t before = (1U << lane) - 1U;
+  const uint32_t same = __match_any_sync(kAllLanes, owner);
+  const bool first = owner >= 0 && owner != args.exchange.self && (same & before) == 0;
+  const uint32_t firsts = __ballot_sync(kAllLanes, first);
+  if (first) shared.owners[__popc(firsts & before)] = owner;
+  if (lane == 0) shared.num_owners = __popc(firsts);
+}
+
+// Rises with the value, NaN lowest.
+__device__ uint32_t ordered(float value) {
+  if (isnan(value)) return 0;
+  const uint32_t bits = __float_as_uint(value);
+  return (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
+}
+
 // The largest choices one after another, ties to the lower expert.
 template <int kPerLane>
-__device__ void pick_experts(const GateDispatchArgs& args, LaneScores<kPerLane>& lanes,
+__device__ void pick_experts(const GateDispatchArgs& args, const LaneScores<kPerLane>& lanes,
                              GateShared& shared) {
   const int lane = static_cast<int>(threadIdx.x);
-  uint32_t taken = 0;  // of this lane's experts
+  uint32_t keys[kPerLane];  // 0: taken or not there
+#pragma unroll
+  for (int j = 0; j < kPerLane; ++j) {
+    keys[j] = lane + 32 * j < args.num_experts ? max(1U, ordered(lanes.choice[j])) : 0;
+  }
   for (int32_t k = 0; k < args.router.topk; ++k) {
-    float best = kDropped;
-    int32_t best_expert = kExpertsMax;
-    float best_score = 0.0F;
+    uint32_t best = 0;
+    int32_t expert = kExpertsMax;
+    float score = 0.0F;
 #pragma unroll
     for (int j = 0; j < kPerLane; ++j) {
-      const int32_t e = lane + 32 * j;
-      if ((taken >> j & 1U) != 0 || e >= args.num_experts) continue;
-      if (best_expert == kExpertsMax || lanes.choice[j] > best) {
-        best = lanes.choice[j];
-        best_expert = e;
-        best_score = lanes.score[j];
+      if (keys[j] > best) {
+        best = keys[j];
+        expert = lane + 32 * j;
+        score = lanes.score[j];
       }
     }
-    for (int distance = 16; distance > 0; distance /= 2) {
-      const float other = __shfl_xor_sync(kAllLanes, best, distance);
-      const int32_t expert = __shfl_xor_sync(kAllLanes, best_expert, distance);
-      const float score = __shfl_xor_sync(kAllLanes, best_score, distance);
-      const bool wins =
-          best_expert == kExpertsMax || other > best || (other == best && expert < best_expert);
-      if (expert != kExpertsMax && wins) {
-        best = other;
-        best_expert = expert;
-        best_score = score;
-      }
+    const uint32_t largest = __reduce_max_sync(kAllLanes, best);
+    const auto winner = static_cast<int32_t>(__reduce_min_sync(
+        kAllLanes, best == largest ? static_cast<uint32_t>(expert) : uint32_t{kExpertsMax}));
+    if (winner == expert) {
+      shared.idx[k] = expert;
+      shared.weights[k] = score;
     }
-    if (best_expert % 32 == lane) taken |= 1U << (best_expert / 32);
-    if (lane == 0) {
-      shared.idx[k] = min(best_expert, args.num_experts - 1);
-      shared.weights[k] = best_score;
+#pragma unroll
+    for (int j = 0; j < kPerLane; ++j) {
+      if (lane + 32 * j == winner) keys[j] = 0;
     }
   }
   __syncwarp();
-  float weight = lane < args.router.topk ? shared.weights[lane] : 0.0F;
+  const bool valid = lane < args.router.topk;
+  float weight = valid ? shared.weights[lane] : 0.0F;
   const float sum = warp_sum(weight);
   float factor = args.router.scaling;
   if (args.router.renormalize) factor /= sum + 1e-20F;
-  weight *= factor;
-  if (lane < args.router.topk) shared.weights[lane] = weight;
-}
-
-__device__ int32_t owner_of(const GateDispatchArgs& args, int32_t expert) {
-  return static_cast<int32_t>(static_cast<int64_t>(expert) * args.exchange.num_instances /
-                              args.num_experts);
+  if (valid) shared.weights[lane] = weight * factor;
+  list_owners(args, valid ? shared.idx[lane] : -1, shared);
 }
 
 // The choice goes to all instances, the row to those that own one of its experts.
@@ -175,21 +191,21 @@ __device__ void push_row(const GateDispatchArgs& args, int32_t row, const GateSh
   const ExchangeView& exchange = args.exchange;
   const int64_t slot = static_cast<int64_t>(exchange.self) * exchange.max_rows + row;
   const int32_t topk = args.router.topk;
+  for (int32_t i = static_cast<int32_t>(threadIdx.x); i < exchange.num_instances * 32;
+       i += kGateThreads) {
+    const int32_t to = i / 32;
+    if (i % 32 >= topk) continue;
+    const int64_t at = slot * topk + i % 32;
+    heap_at<int32_t>(exchange, to, exchange.offsets.topk_idx)[at] = shared.idx[i % 32];
+    heap_at<float>(exchange, to, exchange.offsets.topk_weights)[at] = shared.weights[i % 32];
+  }
+  if (shared.num_owners == 0) return;
   const int64_t x_offset = exchange.offsets.dispatch_x + slot * exchange.hidden * 2;
   const auto* x = heap_at<const uint4>(exchange, exchange.self, x_offset);
-  for (int32_t to = 0; to < exchange.num_instances; ++to) {
-    bool wanted = false;
-    for (int32_t k = 0; k < topk; ++k) wanted = wanted || owner_of(args, shared.idx[k]) == to;
-    if (static_cast<int32_t>(threadIdx.x) < topk) {
-      const int64_t at = slot * topk + threadIdx.x;
-      heap_at<int32_t>(exchange, to, exchange.offsets.topk_idx)[at] = shared.idx[threadIdx.x];
-      heap_at<float>(exchange, to, exchange.offsets.topk_weights)[at] = shared.weights[threadIdx.x];
-    }
-    if (!wanted || to == exchange.self) continue;
-    auto* target = heap_at<uint4>(exchange, to, x_offset);
-    for (int32_t i = static_cast<int32_t>(threadIdx.x); i < exchange.hidden / 8;
-         i += kGateThreads) {
-      target[i] = x[i];
+  for (int32_t i = static_cast<int32_t>(threadIdx.x); i < exchange.hidden / 8; i += kGateThreads) {
+    const uint4 value = x[i];
+    for (int32_t owner = 0; owner < shared.num_owners; ++owner) {
+      heap_at<uint4>(exchange, shared.owners[owner], x_offset)[i] = value;
     }
   }
 }
@@ -198,6 +214,8 @@ template <int kPerLane>
 __global__ void __launch_bounds__(kGateThreads)
     gate_dispatch_kernel(const __grid_constant__ GateDispatchArgs args) {
   __shared__ GateShared shared;
+  cudaGridDependencySynchronize();
+  cudaTriggerProgrammaticLaunchCompletion();
   const auto row = static_cast<int32_t>(blockIdx.x);
   const int32_t num_rows = args.step.header->num_rows;
   if (row < num_rows) {
@@ -212,23 +230,27 @@ __global__ void __launch_bounds__(kGateThreads)
     __syncthreads();
     push_row(args, row, shared);
   }
-  if (!is_last_to_finish(args.counter)) return;
   const ExchangeView& exchange = args.exchange;
+  if (row == 0 && static_cast<int32_t>(threadIdx.x) < exchange.num_instances) {
+    heap_at<int32_t>(exchange, static_cast<int32_t>(threadIdx.x),
+                     exchange.offsets.dispatch_count)[exchange.self] = num_rows;
+  }
+  if (exchange.num_instances == 1) return;
+  if (!is_last_to_finish(args.counter, gridDim.x)) return;
   for (int32_t to = 0; to < exchange.num_instances; ++to) {
-    heap_at<int32_t>(exchange, to, exchange.offsets.dispatch_count)[exchange.self] = num_rows;
     if (to == exchange.self) continue;
-    raise_flag(flag_of(exchange, to, FlagKind::kDispatch, exchange.self), number_of(args.epoch));
+    set_flag(flag_of(exchange, to, FlagKind::kDispatch, exchange.self), number_of(args.epoch));
   }
 }
 
 }  // namespace
 
 Status launch_gate_dispatch(const GateDispatchArgs& args, cudaStream_t stream) {
-  const bool fits = args.num_experts >= 1 && args.num_experts <= kExpertsMax &&
-                    args.router.topk >= 1 && args.router.topk <= kTopkMax &&
-                    args.router.topk <= args.num_experts && args.router.num_groups >= 1 &&
-                    args.router.num_groups <= kGroupsMax &&
-                    args.num_experts % args.router.num_groups == 0;
+  const bool fits =
+      args.num_experts >= 1 && args.num_experts <= kExpertsMax && args.router.topk >= 1 &&
+      args.router.topk <= kTopkMax && args.router.topk <= args.num_experts &&
+      args.router.num_groups >= 1 && args.router.num_groups <= kGroupsMax &&
+      args.num_experts % args.router.num_groups == 0 && args.exchange.num_instances <= kGateThreads;
   if (!fits) {
     return unsupported(
         "the GPU router covers up to 512 experts in up to 32 groups and up to 32 "
@@ -236,15 +258,13 @@ Status launch_gate_dispatch(const GateDispatchArgs& args, cudaStream_t stream) {
         std::to_string(args.num_experts) + " experts in " + std::to_string(args.router.num_groups) +
         " groups and " + std::to_string(args.router.topk));
   }
-  const auto grid = static_cast<unsigned>(std::max(1, args.rows));
-  if (args.num_experts <= 128) {
-    gate_dispatch_kernel<4><<<grid, kGateThreads, 0, stream>>>(args);
-  } else if (args.num_experts <= 256) {
-    gate_dispatch_kernel<8><<<grid, kGateThreads, 0, stream>>>(args);
-  } else {
-    gate_dispatch_kernel<16><<<grid, kGateThreads, 0, stream>>>(args);
-  }
-  return cuda_status(cudaGetLastError(), "launch of the dispatch");
+  const dim3 grid(static_cast<unsigned>(std::max(1, args.rows)));
+  const auto launch = [&](void (*kernel)(GateDispatchArgs)) {
+    return launch_overlapped(kernel, grid, kGateThreads, args, stream, "the dispatch");
+  };
+  if (args.num_experts <= 128) return launch(gate_dispatch_kernel<4>);
+  if (args.num_experts <= 256) return launch(gate_dispatch_kernel<8>);
+  return launch(gate_dispatch_kernel<16>);
 }
 
 }  // namespace nanocp::cuda

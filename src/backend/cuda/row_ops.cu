@@ -3,7 +3,7 @@
 #include "backend/cuda/row_ops.h"
 
 #include "backend/cuda/device/row_vector.cuh"
-#include "backend/cuda/row_ops_launch.h"
+#include "backend/cuda/launch_overlapped.h"
 
 namespace nanocp::cuda {
 namespace {

@@ -1,5 +1,5 @@
-// Two kernels, each with several blocks per row. The first finds the largest logit of each part of
-// a row. The second joins these and, for rows that draw, runs the race over the same parts; the
+// Two kernels, each with several blocks per row, one for each part of it. The first finds the
+// largest logit of each part. The second joins these and, for rows that draw, runs the race; the
 // last block of a row to finish joins the parts' winners.
 //
 // The race must end as on the host, whose arithmetic is double. Almost all tokens are ruled out by
@@ -13,7 +13,7 @@
 
 #include "backend/cuda/device/hash.cuh"
 #include "backend/cuda/device/row_vector.cuh"
-#include "backend/cuda/row_ops_launch.h"
+#include "backend/cuda/launch_overlapped.h"
 
 namespace nanocp::cuda {
 namespace {
@@ -23,13 +23,15 @@ using namespace device;  // NOLINT(google-build-using-namespace)
 constexpr int32_t kThreads = 256;
 constexpr int32_t kPartsMax = 64;         // blocks of a row
 constexpr int32_t kPartValuesMin = 2048;  // less is not worth a block
-constexpr int32_t kGridWanted = 1056;     // eight blocks on each of 132 processors
+constexpr int32_t kLargestBlocks = 1056;  // all of a launch: eight on each of 132 processors
+constexpr int32_t kRaceBlocks = 656;      // five
 constexpr float kLargestFloat = 3.402823466e38F;
 constexpr float kGreedyTemperature = 1e-5F;  // as in ops/sampling.cc
 // No winner takes longer: the token with the largest logit has weight 1 and -log(1 - u) is at most
 // 53 log 2 = 36.74.
 constexpr float kTimeMax = 36.75F;
 constexpr float kMargin = 1e-3F;  // relative, well above the error of the bounds in float
+constexpr float kLog2E = 1.4426950408889634F;
 constexpr double kInfiniteTime = 1e300;
 
 // Working memory of one row; the same places whatever the bucket.
@@ -40,12 +42,28 @@ struct alignas(16) RowWork {
   uint32_t num_done;           // parts that are done; zero between launches
 };
 
+// How rows are cut for a kernel.
+struct Parts {
+  int32_t count;   // blocks of a row
+  int32_t values;  // a multiple of kVectorValues
+};
+
 struct Params {
   SampleArgs args;
   RowWork* work;  // [num_samples]
-  int32_t num_parts;
-  int32_t part_values;  // a multiple of kVectorValues
+  Parts largest;
+  Parts race;
 };
+
+// Tokens [begin, end) of this block.
+struct Range {
+  int32_t begin;
+  int32_t end;
+};
+__device__ Range block_range(const Parts& parts, int32_t vocab_size) {
+  const int32_t begin = static_cast<int32_t>(blockIdx.x) * parts.values;
+  return {begin, min(begin + parts.values, vocab_size)};
+}
 
 __device__ float defined(float logit) {
   return fminf(fmaxf(logit, -INFINITY), kLargestFloat);  // fmaxf drops a NaN
@@ -101,8 +119,7 @@ __global__ void __launch_bounds__(kThreads) largest_kernel(const __grid_constant
   const auto sample = static_cast<int32_t>(blockIdx.y);
   const auto part = static_cast<int32_t>(blockIdx.x);
   if (sample >= params.args.header->num_samples) return;
-  const int32_t begin = part * params.part_values;
-  const int32_t end = min(begin + params.part_values, params.args.vocab_size);
+  const auto [begin, end] = block_range(params.largest, params.args.vocab_size);
   // A thread sees its tokens by rising id: the first of equal ones stays.
   int32_t i = begin + static_cast<int32_t>(threadIdx.x) * kVectorValues;
   float largest = -INFINITY;
@@ -135,7 +152,7 @@ struct Draw {
   uint64_t random_bits;
   float largest;
   float temperature;
-  float inverse_temperature;
+  float log2_scale;  // 1 / (temperature * log 2)
 };
 
 struct Winner {
@@ -160,51 +177,68 @@ __device__ void race_exactly(const Draw& draw, float logit, int32_t token, Winne
   take_earlier(winner, -log1p(-u) / weight, token);
 }
 
-// A lower bound of a token's time, in float; infinite where the weight is below any that can win.
-struct EarlyBound {
-  float u;        // the hash in [0, 1), rounded down to kStep
-  float inverse;  // 1 / weight
-  __device__ float time() const { return u * inverse * (1.0F - kMargin); }
-};
+// Bounds of a token's time are u / weight, with its hash rounded down to steps, and
+// u / (1 - u) / weight with it rounded up.
 constexpr float kStep = 0x1.0p-23F;
 
-__device__ EarlyBound early_bound(const Draw& draw, float logit, int32_t token) {
-  const auto bits = static_cast<uint32_t>(token_bits(draw, token) >> 41);
-  const float u = __uint_as_float(0x3f800000U | bits) - 1.0F;
-  return {u, __expf((draw.largest - defined(logit)) * draw.inverse_temperature)};
+__device__ float inverse_weight(const Draw& draw, float logit) {
+  float finite;  // or NaN for a NaN, which no comparison below takes
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(finite) : "f"(logit), "f"(kLargestFloat));
+  float out;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"((draw.largest - finite) * draw.log2_scale));
+  return out;
 }
 
-// The other side: u / (1 - u) / weight, with u rounded up.
-__device__ float late_bound(const EarlyBound& early) {
-  const float u = early.u + kStep;
-  return __fdividef(u, 1.0F - u) * early.inverse * (1.0F + kMargin);
+// The upper 23 bits of mix_bits(x), whose last step does not change them, as a float in [0, 1).
+__device__ float rounded_hash(uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
+  return __uint_as_float(0x3f800000U | static_cast<uint32_t>(x >> 41)) - 1.0F;
 }
 
-// Eight adjacent tokens per lane, those from `end` on left out. `bound` is at or above the time of
-// some token; it falls as the warp sees faster ones. All lanes of the warp call it.
+template <bool kBf16>
+__device__ Vector8 load_until(const SampleArgs& args, int32_t sample, int32_t first, int32_t end) {
+  if (first + kVectorValues <= end) return load_logits<kBf16>(args, sample, first);
+  Vector8 x;
+#pragma unroll
+  for (int j = 0; j < kVectorValues; ++j) {
+    x.v[j] = first + j < end ? load_logit<kBf16>(args, sample, first + j) : -INFINITY;
+  }
+  return x;
+}
+
+// Eight adjacent tokens per lane, those from `end` on left out. `block_bound` holds the bits of a
+// time at or above that of some token; it falls as the block sees faster ones. Times are not
+// negative, and so order as their bits do. All lanes of the warp call it.
 template <bool kBf16>
 __device__ void race_vector(const SampleArgs& args, const Draw& draw, int32_t sample, int32_t first,
-                            int32_t end, float& bound, Winner& winner) {
-  Vector8 x = {};
-  if (first < end) x = load_logits<kBf16>(args, sample, first);
-  EarlyBound early[kVectorValues];
+                            int32_t end, uint32_t* block_bound, Winner& winner) {
+  const Vector8 x = load_until<kBf16>(args, sample, first, end);
+  uint32_t bound = *static_cast<volatile uint32_t*>(block_bound);
+  const float limit = __uint_as_float(bound) * (1.0F + kMargin);
+  const uint64_t counter = draw.random_bits + (static_cast<uint64_t>(first) + 1) * kGoldenRatio;
+  float u[kVectorValues];
+  float inverse[kVectorValues];
   uint32_t candidates = 0;
 #pragma unroll
   for (int j = 0; j < kVectorValues; ++j) {
-    early[j] = early_bound(draw, x.v[j], first + j);
-    if (early[j].time() <= bound && first + j < end) candidates |= 1U << j;
+    u[j] = rounded_hash(counter + j * kGoldenRatio);
+    inverse[j] = inverse_weight(draw, x.v[j]);
+    if (u[j] * inverse[j] <= limit) candidates |= 1U << j;
   }
   if (!__any_sync(0xffffffffU, candidates != 0)) return;
-  float latest = bound;
+  float latest = __uint_as_float(bound);
 #pragma unroll
   for (int j = 0; j < kVectorValues; ++j) {
-    if ((candidates >> j & 1U) != 0) latest = fminf(latest, late_bound(early[j]));
+    if ((candidates >> j & 1U) == 0) continue;
+    const float above = u[j] + kStep;
+    latest = fminf(latest, __fdividef(above, 1.0F - above) * inverse[j] * (1.0F + kMargin));
   }
-  // Times are not negative, and so order as their bits do.
-  bound = __uint_as_float(__reduce_min_sync(0xffffffffU, __float_as_uint(latest)));
+  bound = __reduce_min_sync(0xffffffffU, __float_as_uint(latest));
+  if (threadIdx.x % 32 == 0) atomicMin(block_bound, bound);
 #pragma unroll
   for (int j = 0; j < kVectorValues; ++j) {
-    if (!(early[j].time() <= bound)) candidates &= ~(1U << j);
+    if (!(u[j] * inverse[j] <= __uint_as_float(bound) * (1.0F + kMargin))) candidates &= ~(1U << j);
   }
 #pragma unroll 1
   for (; candidates != 0; candidates &= candidates - 1) {
@@ -226,14 +260,15 @@ __device__ void warp_earliest(Winner& winner) {
 template <bool kBf16>
 __device__ Winner race_part(const Params& params, const Draw& draw, int32_t sample) {
   __shared__ Winner shared[kThreads / 32];
-  const int32_t begin = static_cast<int32_t>(blockIdx.x) * params.part_values;
-  const int32_t end = min(begin + params.part_values, params.args.vocab_size);
+  __shared__ uint32_t bound;
+  const auto [begin, end] = block_range(params.race, params.args.vocab_size);
   const auto warp = static_cast<int32_t>(threadIdx.x / 32);
   const auto lane = static_cast<int32_t>(threadIdx.x % 32);
   Winner winner = {kInfiniteTime, 0};
-  float bound = kTimeMax;
+  if (threadIdx.x == 0) bound = __float_as_uint(kTimeMax);
+  __syncthreads();
   for (int32_t i = begin + warp * 32 * kVectorValues; i < end; i += kThreads * kVectorValues) {
-    race_vector<kBf16>(params.args, draw, sample, i + lane * kVectorValues, end, bound, winner);
+    race_vector<kBf16>(params.args, draw, sample, i + lane * kVectorValues, end, &bound, winner);
   }
   warp_earliest(winner);
   if (lane == 0) shared[warp] = winner;
@@ -259,7 +294,7 @@ __device__ void join_parts(const Params& params, int32_t sample, const Winner& p
   }
   if (!__any_sync(0xffffffffU, is_last)) return;
   Winner winner = {kInfiniteTime, 0};
-  for (int32_t part = lane; part < params.num_parts; part += 32) {
+  for (int32_t part = lane; part < params.race.count; part += 32) {
     take_earlier(winner, __ldcg(work.times + part), __ldcg(work.winners + part));
   }
   warp_earliest(winner);
@@ -276,11 +311,12 @@ __global__ void __launch_bounds__(kThreads) choose_kernel(const __grid_constant_
   if (spec.mode == SampleMode::kSkip) return;
   // Every warp joins the parts for itself.
   uint64_t key = 0;
-  for (auto part = static_cast<int32_t>(threadIdx.x % 32); part < params.num_parts; part += 32) {
+  for (auto part = static_cast<int32_t>(threadIdx.x % 32); part < params.largest.count;
+       part += 32) {
     key = max(key, params.work[sample].keys[part]);
   }
   key = warp_max(key);
-  const Draw draw = {spec.random_bits, key_logit(key), spec.temperature, 1.0F / spec.temperature};
+  const Draw draw = {spec.random_bits, key_logit(key), spec.temperature, kLog2E / spec.temperature};
   const bool greedy = spec.mode == SampleMode::kGreedy || spec.temperature < kGreedyTemperature ||
                       draw.largest == -INFINITY;
   if (greedy) {
@@ -304,24 +340,24 @@ Status check_args(const SampleArgs& args) {
   return ok_status();
 }
 
-Params make_params(const SampleArgs& args) {
-  Params params = {};
-  params.args = args;
-  params.work = static_cast<RowWork*>(args.workspace);
-  const int32_t wanted = std::clamp(kGridWanted / args.num_samples, 8, kPartsMax);
-  const int32_t parts = std::min(wanted, divide_up(args.vocab_size, kPartValuesMin));
-  params.part_values = divide_up(divide_up(args.vocab_size, parts), kVectorValues) * kVectorValues;
-  params.num_parts = divide_up(args.vocab_size, params.part_values);
-  return params;
+// About `blocks` for all rows together.
+Parts cut_rows(const SampleArgs& args, int32_t blocks) {
+  const int32_t wanted = std::clamp(blocks / args.num_samples, 1, kPartsMax);
+  const int32_t count = std::min(wanted, divide_up(args.vocab_size, kPartValuesMin));
+  const int32_t values =
+      divide_up(divide_up(args.vocab_size, count), kVectorValues) * kVectorValues;
+  return {divide_up(args.vocab_size, values), values};
 }
 
 template <bool kBf16>
 Status launch(const Params& params, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>(params.num_parts),
-                  static_cast<unsigned>(params.args.num_samples));
-  NANOCP_RETURN_IF_ERROR(
-      launch_overlapped(largest_kernel<kBf16>, grid, kThreads, params, stream, "largest logits"));
-  return launch_overlapped(choose_kernel<kBf16>, grid, kThreads, params, stream, "sampling");
+  const auto grid = [&](const Parts& parts) {
+    return dim3(static_cast<unsigned>(parts.count), static_cast<unsigned>(params.args.num_samples));
+  };
+  NANOCP_RETURN_IF_ERROR(launch_overlapped(largest_kernel<kBf16>, grid(params.largest), kThreads,
+                                           params, stream, "largest logits"));
+  return launch_overlapped(choose_kernel<kBf16>, grid(params.race), kThreads, params, stream,
+                           "sampling");
 }
 
 }  // namespace
@@ -332,7 +368,8 @@ size_t sampling_workspace_bytes(int32_t num_samples) {
 
 Status launch_sample(const SampleArgs& args, cudaStream_t stream) {
   NANOCP_RETURN_IF_ERROR(check_args(args));
-  const Params params = make_params(args);
+  const Params params = {args, static_cast<RowWork*>(args.workspace),
+                         cut_rows(args, kLargestBlocks), cut_rows(args, kRaceBlocks)};
   return args.bf16_logits ? launch<true>(params, stream) : launch<false>(params, stream);
 }
 

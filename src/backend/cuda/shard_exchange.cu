@@ -4,6 +4,7 @@
 
 #include "backend/cuda/cuda_status.h"
 #include "backend/cuda/device/exchange.cuh"
+#include "backend/cuda/launch_overlapped.h"
 #include "backend/cuda/shard_exchange.h"
 
 namespace nanocp::cuda {
@@ -14,6 +15,7 @@ using namespace device;  // NOLINT(google-build-using-namespace)
 constexpr int kThreads = 256;
 constexpr int kUnitValues = kThreads * 8;
 constexpr int kBlocksPerSm = 2;
+constexpr int kWaitThreads = 128;
 
 // The 8 values of this thread in a unit, and their head.
 struct Place {
@@ -68,6 +70,14 @@ __device__ void return_partials(const FinishAttentionArgs& args, int32_t parts) 
     }
     first += units;
   }
+}
+
+__device__ bool receives_rows(const FinishAttentionArgs& args) {
+  bool any = false;
+  for (int32_t source = 0; source < args.exchange.num_instances; ++source) {
+    any = any || args.step.num_received[source] > 0;
+  }
+  return any;
 }
 
 __device__ void wait_for_parts(const FinishAttentionArgs& args, int32_t row, uint64_t epoch) {
@@ -133,15 +143,17 @@ __device__ void merge_unit(const FinishAttentionArgs& args, int32_t row, int32_t
 
 __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
     finish_kernel(const __grid_constant__ FinishAttentionArgs args) {
+  cudaGridDependencySynchronize();
+  cudaTriggerProgrammaticLaunchCompletion();
   const ExchangeView& exchange = args.exchange;
   const int32_t parts = (exchange.partial_values + kUnitValues - 1) / kUnitValues;
   const uint64_t epoch = exchange.num_instances > 1 ? number_of(args.epoch) : 0;
-  if (exchange.num_instances > 1) {
+  if (receives_rows(args)) {
     return_partials(args, parts);
-    if (is_last_to_finish(args.counter)) {
+    if (is_last_to_finish(args.counter, gridDim.x)) {
       for (int32_t to = 0; to < exchange.num_instances; ++to) {
         if (args.step.num_received[to] == 0 || to == exchange.self) continue;
-        raise_flag(flag_of(exchange, to, FlagKind::kPartial, exchange.self), epoch);
+        set_flag(flag_of(exchange, to, FlagKind::kPartial, exchange.self), epoch);
       }
     }
   }
@@ -154,6 +166,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
 }
 
 __global__ void wait_queries_kernel(const __grid_constant__ WaitQueriesArgs args) {
+  cudaGridDependencySynchronize();
+  cudaTriggerProgrammaticLaunchCompletion();
   const ExchangeView& exchange = args.exchange;
   for (int32_t source = static_cast<int32_t>(threadIdx.x); source < exchange.num_instances;
        source += static_cast<int32_t>(blockDim.x)) {
@@ -178,13 +192,13 @@ Status launch_finish_attention(const FinishAttentionArgs& args, cudaStream_t str
   NANOCP_RETURN_IF_ERROR(
       cuda_status(cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount, device),
                   "cudaDeviceGetAttribute"));
-  finish_kernel<<<static_cast<unsigned>(num_sms * kBlocksPerSm), kThreads, 0, stream>>>(args);
-  return cuda_status(cudaGetLastError(), "launch of the attention merge");
+  return launch_overlapped(finish_kernel, dim3(static_cast<unsigned>(num_sms * kBlocksPerSm)),
+                           kThreads, args, stream, "the attention merge");
 }
 
 Status launch_wait_queries(const WaitQueriesArgs& args, cudaStream_t stream) {
-  wait_queries_kernel<<<1, 128, 0, stream>>>(args);
-  return cuda_status(cudaGetLastError(), "launch of the wait for queries");
+  return launch_overlapped(wait_queries_kernel, dim3(1), kWaitThreads, args, stream,
+                           "the wait for queries");
 }
 
 }  // namespace nanocp::cuda

@@ -5,7 +5,7 @@
 #include <cuda_fp16.h>
 
 #include "backend/cuda/device/hash.cuh"
-#include "backend/cuda/row_ops_launch.h"
+#include "backend/cuda/launch_overlapped.h"
 #include "base/random.h"
 
 namespace nanocp::cuda {

@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "backend/cuda/cuda_status.h"
+#include "backend/cuda/weight_ops.h"
 #include "base/clock.h"
 #include "base/random.h"
 #include "ops/sampling.h"
@@ -86,6 +87,7 @@ Status CudaInstance::load(const model::ModelWeights* weights,
   load_options.dummy_seed = options_.dummy_seed;
   load_options.num_threads = options_.num_load_threads;
   load_options.done = done;
+  has_dummy_weights_ = weights == nullptr;
   NANOCP_ASSIGN_OR_RETURN(weights_, load_device_weights(spec_, weights, load_options));
   return ok_status();
 }
@@ -104,7 +106,15 @@ Status CudaInstance::connect(const cuda::ExchangeView& exchange, int64_t num_blo
                                                    .block_size = options_.block_size,
                                                    .num_blocks = num_blocks,
                                                    .profile = options_.profile}));
-  return ok_status();
+  return has_dummy_weights_ ? fill_kv_cache(num_blocks) : ok_status();
+}
+
+// Where the weights are dummy ones, the K/V of benchmarks is too: values as after a norm.
+Status CudaInstance::fill_kv_cache(int64_t num_blocks) {
+  const int64_t values = num_blocks * block_bytes(spec_, options_) / 2;
+  NANOCP_RETURN_IF_ERROR(cuda::launch_fill_dummy(forward_->kv_cache(), values, 1.0F,
+                                                 options_.dummy_seed + 1, stream_));
+  return wait_stream(options_.step_timeout_us);
 }
 
 void CudaInstance::disconnect() {
@@ -150,6 +160,7 @@ Status CudaInstance::capture() {
     NANOCP_ASSIGN_OR_RETURN(graphs_[rows], graph::StepGraph::capture([&](cudaStream_t stream) {
                               return enqueue(rows, rows, stream);
                             }));
+    exchange_orders_[rows] = forward_->exchanges();
     capture_nodes_ = std::max(capture_nodes_, graphs_[rows]->num_nodes());
   }
   NANOCP_RETURN_IF_ERROR(cuda_status(cudaDeviceSynchronize(), "capturing graphs"));

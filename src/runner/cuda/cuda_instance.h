@@ -52,6 +52,10 @@ class CudaInstance {
   Status run_largest_step();
   Status capture();
   std::string describe_capture() const;
+  // The exchanges of each captured graph, by its bucket of rows.
+  const std::map<int64_t, std::vector<ExchangeMark>>& exchange_orders() const {
+    return exchange_orders_;
+  }
 
   struct Memory {
     int64_t total_bytes;
@@ -66,6 +70,7 @@ class CudaInstance {
   void collect(engine::StepResult& result);
 
  private:
+  Status fill_kv_cache(int64_t num_blocks);
   Status enqueue(int64_t rows, int64_t samples, cudaStream_t stream);
   Status wait_stream(int64_t timeout_us);
   void plan_samples(const scheduler::StepPlan& plan);
@@ -83,8 +88,10 @@ class CudaInstance {
   std::unique_ptr<InstanceForward> forward_;
   std::unique_ptr<StepImage> image_;
   std::map<int64_t, std::unique_ptr<graph::StepGraph>> graphs_;  // by bucket of rows
-  int32_t* host_tokens_ = nullptr;                               // pinned, [max_rows]
+  std::map<int64_t, std::vector<ExchangeMark>> exchange_orders_;
+  int32_t* host_tokens_ = nullptr;  // pinned, [max_rows]
   std::vector<float> host_logits_;
+  bool has_dummy_weights_ = false;
   uint64_t step_ = 0;
   int64_t capture_us_ = 0;
   int64_t capture_bytes_ = 0;

@@ -112,8 +112,25 @@ Status CudaRunner::start(const model::ModelWeights* weights) {
   if (!options_.use_graphs) return ok_status();
   NANOCP_RETURN_IF_ERROR(
       run_on_all("capturing graphs", [](CudaInstance& instance) { return instance.capture(); }));
+  check_exchange_orders();
   note(workers_[0].instance->describe_capture());
   return ok_status();
+}
+
+// Whatever graphs the instances pick, they must meet in the same exchanges: comm.epochs.
+void CudaRunner::check_exchange_orders() const {
+  const auto& expected = workers_[0].instance->exchange_orders().begin()->second;
+  NANOCP_CHECK(!expected.empty());
+  for (const Worker& worker : workers_) {
+    for (const auto& [rows, order] : worker.instance->exchange_orders()) {
+      if (order == expected) continue;
+      check_failed(__FILE__, __LINE__,
+                   "instance " + std::to_string(worker.instance->id()) +
+                       " would run other "
+                       "exchanges for " +
+                       std::to_string(rows) + " rows than instance 0");
+    }
+  }
 }
 
 // All GPUs at once; progress counts the bytes of all.

@@ -45,6 +45,7 @@ class CudaRunner final : public DeviceRunner {
   Status make_group(int64_t num_blocks);
   Status connect(int64_t num_blocks);
   Result<int64_t> choose_num_blocks();
+  void check_exchange_orders() const;
   // Runs `task` on every instance's thread and waits; the first failure.
   Status run_on_all(const char* what, const Task& task);
   void begin(const Task& task);

@@ -32,7 +32,6 @@ bool is_mla(const model::ModelSpec& spec) {
 Status InstanceForward::check_model(const model::ModelSpec& spec) {
   const model::AttentionSpec& a = spec.attention;
   if (is_mla(spec)) {
-    return unsupported("latent attention is not on the GPU yet: use --device cpu");
     if (a.kv_lora_rank == 512 && a.qk_rope_head_dim == 64) return ok_status();
     return unsupported(
         "the GPU kernels of latent attention cover a latent of 512 + 64 values, not " +
@@ -133,8 +132,13 @@ Status InstanceForward::allocate_attention() {
     const auto known = std::find(windows_.begin(), windows_.end(), window);
     if (known == windows_.end()) {
       size_t bytes = 0;
-      NANOCP_ASSIGN_OR_RETURN(bytes, cuda::attention_decode_workspace_bytes(
-                                         decode_args(static_cast<int32_t>(i)).config));
+      const auto layer = static_cast<int32_t>(i);
+      if (is_mla(spec_)) {
+        NANOCP_ASSIGN_OR_RETURN(bytes, cuda::mla_decode_workspace_bytes(mla_args(layer).config));
+      } else {
+        NANOCP_ASSIGN_OR_RETURN(bytes,
+                                cuda::attention_decode_workspace_bytes(decode_args(layer).config));
+      }
       NANOCP_ASSIGN_OR_RETURN(void* workspace, arena_.take<uint8_t>(static_cast<int64_t>(bytes)));
       windows_.push_back(window);
       window_workspaces_.push_back(workspace);
@@ -196,6 +200,7 @@ const float* InstanceForward::next_norm(int32_t layer) const {
 
 Status InstanceForward::enqueue(const StepShape& shape, cudaStream_t stream) {
   marks_.clear();
+  exchanges_.clear();
   NANOCP_RETURN_IF_ERROR(mark(Phase::kAttention, -1, stream));
   NANOCP_RETURN_IF_ERROR(schedule_attention(stream));
   NANOCP_RETURN_IF_ERROR(cuda::launch_embed_norm({.header = header(),
@@ -246,7 +251,9 @@ Status InstanceForward::schedule_attention(cudaStream_t stream) {
     size_t layer = 0;
     while (spec_.layers[layer].sliding_window != windows_[i]) ++layer;
     const auto at = static_cast<int32_t>(layer);
-    NANOCP_RETURN_IF_ERROR(cuda::launch_attention_schedule(decode_args(at), stream));
+    NANOCP_RETURN_IF_ERROR(is_mla(spec_)
+                               ? cuda::launch_mla_schedule(mla_args(at), stream)
+                               : cuda::launch_attention_schedule(decode_args(at), stream));
   }
   return ok_status();
 }
@@ -256,6 +263,7 @@ Status InstanceForward::run_layer(int32_t layer, const StepShape& shape, cudaStr
   NANOCP_RETURN_IF_ERROR(mark(Phase::kDense, layer, stream));
   NANOCP_RETURN_IF_ERROR(product(w.qkv, x_, buffers_.qkv, shape.rows, false, stream));
   NANOCP_RETURN_IF_ERROR(mark(Phase::kRoute, layer, stream));
+  begin_exchange(ExchangeMark::Kind::kShard, layer);
   NANOCP_RETURN_IF_ERROR(is_mla(spec_) ? prepare_mla(layer, shape, stream)
                                        : prepare_gqa(layer, shape, stream));
   NANOCP_RETURN_IF_ERROR(mark(Phase::kAttention, layer, stream));
@@ -423,7 +431,28 @@ Status InstanceForward::attend(int32_t layer, const StepShape& /*shape*/, cudaSt
     NANOCP_RETURN_IF_ERROR(cuda::launch_wait_queries(
         {.step = image_.device(), .exchange = exchange_, .epoch = shard_epoch(layer)}, stream));
   }
+  if (is_mla(spec_)) return cuda::launch_mla_decode(mla_args(layer), stream);
   return cuda::launch_attention_decode(decode_args(layer), stream);
+}
+
+cuda::MlaDecodeArgs InstanceForward::mla_args(int32_t layer) const {
+  const cuda::CacheLayout cache = cache_layout(layer);
+  cuda::MlaDecodeArgs args = {};
+  args.config = {.num_heads = spec_.attention.num_heads,
+                 .block_size = options_.block_size,
+                 .softmax_scale = spec_.attention.softmax_scale,
+                 .max_rows = options_.max_rows * options_.num_instances};
+  args.rows = image_.device().attention_rows;
+  args.num_rows = image_.device().num_attention_rows;
+  args.blocks = image_.device().blocks;
+  args.block_idx = image_.device().block_idx;
+  args.q = heap_ + exchange_.offsets.query;
+  args.cache = heap_ + cache.k_offset;
+  args.block_stride = cache.block_stride;
+  args.out = buffers_.attention_out;
+  args.lse = buffers_.attention_lse;
+  args.workspace = attention_workspaces_[static_cast<size_t>(layer)];
+  return args;
 }
 
 // attention_sum := the output projection of the merged parts.
@@ -474,6 +503,7 @@ Status InstanceForward::run_moe(int32_t layer, const StepShape& shape, cudaStrea
   const bool has_shared = w.shared.down.weight != nullptr;
   NANOCP_RETURN_IF_ERROR(product(w.router, x_, buffers_.router_logits, shape.rows, true, stream));
   NANOCP_RETURN_IF_ERROR(mark(Phase::kDispatch, layer, stream));
+  begin_exchange(ExchangeMark::Kind::kExpert, moe_index_[static_cast<size_t>(layer)]);
   NANOCP_RETURN_IF_ERROR(
       cuda::launch_gate_dispatch({.step = image_.device(),
                                   .exchange = exchange_,

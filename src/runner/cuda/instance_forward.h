@@ -18,6 +18,7 @@
 #include "backend/cuda/expert_exchange.h"
 #include "backend/cuda/expert_mlp.h"
 #include "backend/cuda/expert_plan.h"
+#include "backend/cuda/mla_decode.h"
 #include "backend/cuda/shard_exchange.h"
 #include "base/result.h"
 #include "engine/model_runner.h"
@@ -42,6 +43,15 @@ struct StepShape {
   int64_t samples;
 };
 
+// One exchange of a step; see comm/CONTRACT.md, comm.epochs.
+struct ExchangeMark {
+  enum class Kind : int32_t { kShard, kExpert };
+  Kind kind;
+  int32_t index;  // among those of its kind in a step
+
+  bool operator==(const ExchangeMark&) const = default;
+};
+
 class InstanceForward {
  public:
   static Status check_model(const model::ModelSpec& spec);
@@ -57,9 +67,12 @@ class InstanceForward {
 
   Status enqueue(const StepShape& shape, cudaStream_t stream);
 
+  void* kv_cache() const { return heap_ + exchange_.offsets.kv_cache; }
   const int32_t* tokens() const { return buffers_.tokens; }  // device, [max_rows]
   const float* logits() const { return buffers_.logits; }    // device, [max_rows, logits_stride]
   int64_t logits_stride() const { return logits_stride_; }
+  // The exchanges of the last enqueue() in order, the same for all shapes and instances.
+  const std::vector<ExchangeMark>& exchanges() const { return exchanges_; }
   // What the last step that ran spent its time on; empty without options.profile.
   Result<std::vector<engine::PhaseSpan>> read_spans() const;
   int64_t device_bytes() const { return arena_.total_bytes(); }
@@ -115,10 +128,15 @@ class InstanceForward {
                  cudaStream_t stream);
 
   cuda::AttentionDecodeArgs decode_args(int32_t layer) const;
+  cuda::MlaDecodeArgs mla_args(int32_t layer) const;
   cuda::RotaryView rotary_view() const;
   cuda::CacheLayout cache_layout(int32_t layer) const;
+  // The layer's exchange of each kind.
   cuda::ExchangeEpoch shard_epoch(int32_t layer) const;
   cuda::ExchangeEpoch expert_epoch(int32_t layer) const;
+  void begin_exchange(ExchangeMark::Kind kind, int32_t index) {
+    exchanges_.push_back({kind, index});
+  }
   const float* next_norm(int32_t layer) const;
   int32_t tile_rows() const;
   const cuda::StepHeader* header() const { return image_.device().header; }
@@ -148,6 +166,7 @@ class InstanceForward {
     engine::Phase phase;
     int32_t layer;
   };
+  std::vector<ExchangeMark> exchanges_;
   std::vector<Mark> marks_;     // of one step, the same for all shapes
   uint64_t* stamps_ = nullptr;  // device, GPU time at each mark
   cudaStream_t side_stream_ = nullptr;

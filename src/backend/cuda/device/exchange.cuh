@@ -25,18 +25,22 @@ __device__ inline uint64_t number_of(const ExchangeEpoch& epoch) {
          static_cast<uint64_t>(epoch.index) + 1;
 }
 
-// Called by all threads of every block once its writes are done. True in the one thread that may
-// tell others that all blocks' writes are done: what it writes next with release is seen after
-// them. `counter` is zero before and after.
-__device__ inline bool is_last_to_finish(uint32_t* counter) {
+// Called by all threads of `num_blocks` blocks once their writes are done. True in the one thread
+// that may raise flags with set_flag: all blocks' writes are visible before them. Blocks publish
+// what they wrote on the GPU, and the last one all of it to the system, so that one slow fence is
+// enough. `counter` is zero before and after.
+__device__ inline bool is_last_to_finish(uint32_t* counter, uint32_t num_blocks) {
   __syncthreads();
   if (threadIdx.x != 0) return false;
-  __threadfence_system();
-  const uint32_t blocks = gridDim.x * gridDim.y;
-  if (atomicAdd(counter, 1U) != blocks - 1) return false;
-  *counter = 0;
-  __threadfence_system();
+  asm volatile("fence.acq_rel.gpu;" ::: "memory");
+  if (atomicInc(counter, num_blocks - 1) != num_blocks - 1) return false;
+  asm volatile("fence.acq_rel.sys;" ::: "memory");
   return true;
+}
+
+// Raises a flag behind a fence at system scope.
+__device__ inline void set_flag(uint64_t* flag, uint64_t epoch) {
+  asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(flag), "l"(epoch) : "memory");
 }
 
 struct alignas(16) Bf16x8 {

@@ -1,0 +1,91 @@
+// `nanocp bench decode` as a user runs it.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "program.h"
+
+namespace nanocp::tests {
+namespace {
+
+using nlohmann::json;
+
+const std::vector<std::string> kModel = {"bench",         "decode",
+                                         "--config",      "tests/fixtures/qwen3_moe/config.json",
+                                         "--load-format", "dummy"};
+
+std::vector<std::string> with(const std::vector<std::string>& more) {
+  std::vector<std::string> arguments = kModel;
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return arguments;
+}
+
+TEST(BenchDecode, RunsEveryPolicyOnTheSameContexts) {
+  const TempFolder folder;
+  const std::string file = (folder.path() / "out.json").string();
+  const ProgramResult result = run_program(with(
+      {"--instances", "2", "--context", "40x3,700", "--num-steps", "6", "--warmup", "2",
+       "--policies", "bound,uniform_cp,dcp", "--min-tokens-per-shard", "256", "--json", file}));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json document = json::parse(read_whole_file(file), nullptr, false);
+  ASSERT_EQ(document["runs"].size(), 3U) << document.dump();
+  for (const json& run : document["runs"]) {
+    EXPECT_EQ(run["num_requests"], 4);
+    EXPECT_GT(run["tpot_us"]["mean"].get<double>(), 0.0);
+    EXPECT_LE(run["tpot_us"]["p50"].get<double>(), run["tpot_us"]["p99"].get<double>());
+    int64_t rows = 0;
+    int64_t tokens = 0;
+    for (const json& instance : run["instances"]) {
+      rows += instance["num_rows"].get<int64_t>();
+      tokens += instance["num_kv_tokens"].get<int64_t>();
+    }
+    EXPECT_EQ(rows, 4);
+    EXPECT_GT(tokens, 3 * 40 + 700);
+    EXPECT_LT(tokens, 3 * 40 + 700 + 4 * 80);
+  }
+  EXPECT_EQ(document["runs"][0]["num_requests_by_degree"], json({0, 4, 0}));
+  EXPECT_EQ(document["runs"][1]["num_requests_by_degree"], json({0, 0, 4}));
+  EXPECT_EQ(document["runs"][2]["num_requests_by_degree"], json({0, 3, 1}));
+}
+
+TEST(BenchDecode, PerInstanceMultipliesTheRequests) {
+  const ProgramResult result =
+      run_program(with({"--instances", "3", "--per-instance", "--context", "20x2", "--num-steps",
+                        "2", "--warmup", "0", "--policy", "bound", "--router", "least_requests"}));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_NE(result.out.find("6 requests on 3 x CPU"), std::string::npos) << result.out;
+  EXPECT_NE(result.out.find("instance 2: 2 rows"), std::string::npos) << result.out;
+}
+
+TEST(BenchDecode, ErrorsAreOneLine) {
+  const std::pair<std::vector<std::string>, const char*> cases[] = {
+      {{"--context", "40x"}, "'' is not a number from 1"},
+      {{"--context", "x3"}, "TOKENSxREQUESTS"},
+      {{"--context", "0x3"}, "'0' is not a number from 1"},
+      {{"--context", "99999999999"}, "is not a number from 1"},
+      {{"--context", "40x3,"}, "'' is not a number from 1"},
+      {{"--context", "40x9999999"}, "is not a number from 1"},
+      {{"--context", "4000x4", "--num-kv-blocks", "300"}, "do not all fit at once"},
+      {{"--policies", "bound,nonsense", "--context", "40"}, "nonsense"},
+      {{"--json", "/no/such/folder/x.json", "--context", "8", "--num-steps", "1"},
+       "/no/such/folder/x.json"},
+  };
+  for (const auto& [arguments, words] : cases) {
+    const ProgramResult result = run_program(with(arguments));
+    EXPECT_EQ(result.exit_code, 1) << words;
+    EXPECT_NE(result.err.find(words), std::string::npos) << words << "\n" << result.err;
+    EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
+  }
+}
+
+TEST(Device, CudaWithoutCudaSaysWhatToDo) {
+  const ProgramResult result =
+      run_program(with({"--device", "cuda", "--context", "8", "--num-steps", "1"}));
+  EXPECT_EQ(result.exit_code, 1);
+  const bool built_without = result.err.find("built without CUDA") != std::string::npos;
+  const bool no_gpu = result.err.find("NVIDIA driver") != std::string::npos;
+  EXPECT_TRUE(built_without || no_gpu) << result.err;
+}
+
+}  // namespace
+}  // namespace nanocp::tests
