@@ -4,6 +4,7 @@
 #include <string>
 
 #include "apps/bench_command.h"
+#include "apps/calibrate_command.h"
 #include "apps/devices_command.h"
 #include "apps/generate_command.h"
 #include "apps/inspect_command.h"
@@ -45,6 +46,7 @@ int main(int argc, char** argv) {
   nanocp::apps::add_verify_command(app, exit_code);
   nanocp::apps::add_inspect_command(app, exit_code);
   nanocp::apps::add_bench_command(app, exit_code);
+  nanocp::apps::add_calibrate_command(app, exit_code);
   nanocp::apps::add_devices_command(app, exit_code);
   try {
     app.parse(argc, argv);

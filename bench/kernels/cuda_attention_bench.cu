@@ -1,7 +1,8 @@
-// Decode attention on one GPU: `--check` compares random shards with the plain reference, `--time`
-// measures the cases that docs/benchmarks names against the read bandwidth of the same run. Times
-// are of one layer (attend, merge) inside a CUDA graph that goes round several copies of the cache,
-// so that none of it is in the second-level cache; the schedule, once per step, is timed apart.
+// Decode and prefill attention on one GPU: `--check` compares random shards with the plain
+// reference, also with rows of another instance whose values and flag come late; `--time` measures
+// the cases that docs/benchmarks names against the read bandwidth of the same run. Times are of one
+// layer (attend, merge) inside a CUDA graph that goes round several copies of the cache, so that
+// none of it is in the second-level cache; the schedule, once per step, is timed apart.
 #include <cuda_bf16.h>
 
 #include <algorithm>
@@ -9,10 +10,14 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "backend/cuda/attention_decode.h"
+#include "backend/cuda/attention_prefill.h"
+#include "backend/cuda/device/flag_wait.cuh"
 #include "base/random.h"
 #include "ops/attention.h"
 
@@ -56,6 +61,7 @@ struct Plan {
   std::vector<cuda::AttentionRow> rows;
   std::vector<int32_t> blocks;
   std::vector<int32_t> block_idx;
+  std::vector<cuda::PrefillItem> items;  // prefill: the same rows as runs
 };
 
 struct Shape {
@@ -64,6 +70,12 @@ struct Shape {
 
 // --- check
 // ----------------------------------------------------------------------------------------
+
+void shuffle_blocks(Plan& plan, Random& random) {
+  for (size_t i = plan.blocks.size(); i > 1; --i) {
+    std::swap(plan.blocks[i - 1], plan.blocks[random.below(i)]);
+  }
+}
 
 // Rows that hold random parts of random sequences; blocks of different rows are disjoint.
 Plan random_plan(const Shape& shape, int num_rows, int max_tokens, Random& random) {
@@ -77,11 +89,35 @@ Plan random_plan(const Shape& shape, int num_rows, int max_tokens, Random& rando
       plan.block_idx.push_back(i);
       plan.blocks.push_back(static_cast<int32_t>(plan.blocks.size()));
     }
-    plan.rows.push_back({r, position, begin, static_cast<int32_t>(plan.blocks.size()) - begin});
+    plan.rows.push_back({r, position, begin, static_cast<int32_t>(plan.blocks.size()) - begin, -1});
   }
-  for (size_t i = plan.blocks.size(); i > 1; --i) {
-    std::swap(plan.blocks[i - 1], plan.blocks[random.below(i)]);
+  shuffle_blocks(plan, random);
+  return plan;
+}
+
+// Chunks of up to max_rows tokens, each against a random part of its sequence.
+Plan random_chunks(const Shape& shape, int num_chunks, int max_rows, int max_tokens,
+                   Random& random) {
+  Plan plan;
+  for (int c = 0; c < num_chunks; ++c) {
+    const auto count = static_cast<int32_t>(random.between(1, max_rows));
+    const auto first = static_cast<int32_t>(random.between(0, max_tokens));
+    const auto begin = static_cast<int32_t>(plan.blocks.size());
+    const uint64_t keep = random.below(5);
+    for (int32_t i = 0; i <= (first + count - 1) / shape.block_size; ++i) {
+      if (random.below(4) >= keep) continue;
+      plan.block_idx.push_back(i);
+      plan.blocks.push_back(static_cast<int32_t>(plan.blocks.size()));
+    }
+    const auto num_blocks = static_cast<int32_t>(plan.blocks.size()) - begin;
+    plan.items.push_back(
+        {static_cast<int32_t>(plan.rows.size()), count, first, begin, num_blocks, -1});
+    for (int32_t i = 0; i < count; ++i) {
+      const auto row = static_cast<int32_t>(plan.rows.size());
+      plan.rows.push_back({row, first + i, begin, num_blocks, -1});
+    }
   }
+  shuffle_blocks(plan, random);
   return plan;
 }
 
@@ -97,6 +133,7 @@ void fill_random(std::vector<__nv_bfloat16>& values, std::vector<float>& as_floa
 struct Difference {
   double out = 0.0;
   double lse = 0.0;
+  int64_t out_at = 0;  // where it is largest
   bool neutral_rows_agree = true;
 };
 
@@ -104,9 +141,11 @@ Difference compare(const std::vector<float>& out, const std::vector<float>& lse,
                    const tensor::Matrix& want_out, const tensor::Matrix& want_lse) {
   Difference difference;
   for (int64_t i = 0; i < want_out.rows * want_out.cols; ++i) {
-    difference.out =
-        std::max<double>(difference.out, std::abs(out[static_cast<size_t>(i)] - want_out.data[i]));
-    if (std::isnan(out[static_cast<size_t>(i)])) difference.out = INFINITY;
+    double error = std::abs(out[static_cast<size_t>(i)] - want_out.data[i]);
+    if (std::isnan(error)) error = INFINITY;
+    if (error <= difference.out) continue;
+    difference.out = error;
+    difference.out_at = i;
   }
   for (int64_t i = 0; i < want_lse.rows * want_lse.cols; ++i) {
     const float got = lse[static_cast<size_t>(i)];
@@ -191,8 +230,141 @@ void run_reference(const Shape& shape, const Plan& plan, const cuda::AttentionDe
        .lse = lse});
 }
 
-bool check_shape(const Shape& shape, int num_rows, int max_tokens, Random& random) {
-  const Plan plan = random_plan(shape, num_rows, max_tokens, random);
+// What a second instance sends, late: the true values over poisoned ones, then its flag.
+struct LateValues {
+  const __nv_bfloat16* from[2];  // q, KV
+  __nv_bfloat16* to[2];
+  size_t count[2];
+  uint64_t* flag;
+  uint64_t epoch;
+};
+
+__global__ void send_late_kernel(LateValues late) {
+  const uint64_t begin = cuda::device::global_time_ns();
+  while (cuda::device::global_time_ns() < begin + 1'000'000) {
+  }
+  for (int i = 0; i < 2; ++i) {
+    for (size_t at = threadIdx.x; at < late.count[i]; at += blockDim.x) {
+      late.to[i][at] = late.from[i][at];
+    }
+  }
+  __threadfence_system();
+  __syncthreads();
+  if (threadIdx.x == 0) cuda::device::raise_flag(late.flag, late.epoch);
+}
+
+// Two instances of which this GPU is the first; of the heap only the flags are there.
+class TwoInstances {
+ public:
+  TwoInstances()
+      : flags_(std::vector<uint64_t>(2 * cuda::kNumFlagKinds, 0)), step_(std::vector<uint64_t>{3}) {
+    auto* heap = reinterpret_cast<uint8_t*>(flags_.data());
+    base_ = std::make_unique<DeviceArray<uint8_t*>>(std::vector<uint8_t*>{heap, nullptr});
+    CHECK_CUDA(cudaHostAlloc(&wait_.abort_word, 256, cudaHostAllocMapped));
+    CHECK_CUDA(cudaHostAlloc(&wait_.report, 256, cudaHostAllocMapped));
+    std::memset(wait_.abort_word, 0, 256);
+    std::memset(wait_.report, 0, 256);
+    wait_.timeout_ns = 3'000'000'000;
+    cudaFuncAttributes attributes;  // loads it before anything spins
+    CHECK_CUDA(cudaFuncGetAttributes(&attributes, send_late_kernel));
+    CHECK_CUDA(cudaStreamCreateWithFlags(&peer_, cudaStreamNonBlocking));
+    CHECK_CUDA(cudaStreamCreateWithFlags(&own_, cudaStreamNonBlocking));
+  }
+  TwoInstances(const TwoInstances&) = delete;
+  TwoInstances& operator=(const TwoInstances&) = delete;
+  ~TwoInstances() {
+    CHECK_CUDA(cudaStreamDestroy(peer_));
+    CHECK_CUDA(cudaStreamDestroy(own_));
+    CHECK_CUDA(cudaFreeHost(wait_.abort_word));
+    CHECK_CUDA(cudaFreeHost(wait_.report));
+  }
+
+  template <typename Args>
+  void fill(Args& args) const {
+    args.exchange.base = base_->data();
+    args.exchange.wait = wait_;
+    args.exchange.num_instances = 2;
+    args.epoch = {step_.data(), 2, 1};  // number 6
+  }
+  // The second instance's flag kQuery, in the background.
+  void send_late(LateValues late) const {
+    late.flag = flags_.data() + 1;
+    late.epoch = 6;
+    send_late_kernel<<<1, 128, 0, peer_>>>(late);
+  }
+  bool timed_out() const { return *wait_.abort_word != 0; }
+  cudaStream_t own() const { return own_; }
+
+ private:
+  DeviceArray<uint64_t> flags_;
+  DeviceArray<uint64_t> step_;
+  std::unique_ptr<DeviceArray<uint8_t*>> base_;
+  cuda::WaitControl wait_ = {};
+  cudaStream_t peer_ = nullptr;
+  cudaStream_t own_ = nullptr;
+};
+
+// The last rows (or chunks) belong to the second instance, others say in both ways that they are
+// local. Poisons what the second instance sends.
+void make_remote(const Shape& shape, Plan& plan, std::vector<__nv_bfloat16>& q,
+                 std::vector<__nv_bfloat16>& kv) {
+  const __nv_bfloat16 poison = __ushort_as_bfloat16(0xffff);
+  const auto first_remote = plan.items.empty() ? static_cast<int32_t>(plan.rows.size() / 2)
+                                               : plan.items[plan.items.size() / 2].row_begin;
+  for (cuda::PrefillItem& item : plan.items) item.source = item.row_begin >= first_remote ? 1 : 0;
+  const size_t row_size = static_cast<size_t>(shape.heads) * shape.dim;
+  const size_t block_size = static_cast<size_t>(shape.kv_heads) * shape.block_size * shape.dim;
+  for (cuda::AttentionRow& row : plan.rows) {
+    row.source = row.row >= first_remote ? 1 : -(row.row % 2);
+    if (row.source != 1) continue;
+    std::fill_n(q.begin() + static_cast<ptrdiff_t>(row.row * row_size), row_size, poison);
+    for (int32_t b = 0; b < row.num_blocks; ++b) {
+      const auto block = static_cast<size_t>(plan.blocks[row.block_begin + b]);
+      for (const size_t at : {block * block_size, kv.size() / 2 + block * block_size}) {
+        std::fill_n(kv.begin() + static_cast<ptrdiff_t>(at), block_size, poison);
+      }
+    }
+  }
+}
+
+cuda::AttentionPrefillArgs prefill_args(const cuda::AttentionDecodeArgs& args,
+                                        const cuda::PrefillItem* items, const int32_t* num_items) {
+  return {.config = args.config,
+          .items = items,
+          .num_items = num_items,
+          .blocks = args.blocks,
+          .block_idx = args.block_idx,
+          .q = args.q,
+          .k = args.k,
+          .v = args.v,
+          .block_stride = args.block_stride,
+          .head_stride = args.head_stride,
+          .out = args.out,
+          .lse = args.lse,
+          .exchange = args.exchange,
+          .epoch = args.epoch};
+}
+
+bool report(const Shape& shape, const Plan& plan, bool remote, bool timed_out,
+            const Difference& difference) {
+  // Values are within [-2, 2]; weights are rounded to bf16 (2^-9) before they meet V.
+  const bool passed =
+      difference.out < 8e-3 && difference.lse < 1e-3 && difference.neutral_rows_agree && !timed_out;
+  const int64_t width = int64_t{shape.heads} * shape.dim;
+  std::printf(
+      "check %s%s %3d/%d heads x %3d, block %3d, window %4d, %3zu rows: out %.1e (row %lld, value "
+      "%lld) lse %.1e%s %s\n",
+      plan.items.empty() ? "decode" : "prefill", remote ? " late" : "", shape.heads, shape.kv_heads,
+      shape.dim, shape.block_size, shape.window, plan.rows.size(), difference.out,
+      static_cast<long long>(difference.out_at / width),
+      static_cast<long long>(difference.out_at % width), difference.lse,
+      timed_out ? " timed out" : "", passed ? "ok" : "FAILED");
+  return passed;
+}
+
+// Decode attention of the plan's rows, or prefill attention where it has items.
+bool check_plan(const Shape& shape, Plan plan, bool remote, Random& random) {
+  const auto num_rows = static_cast<int32_t>(plan.rows.size());
   cuda::AttentionDecodeArgs args = make_args(shape, num_rows + 3);
   const size_t half =
       std::max<size_t>(1, plan.blocks.size()) * static_cast<size_t>(args.block_stride);
@@ -201,15 +373,20 @@ bool check_shape(const Shape& shape, int num_rows, int max_tokens, Random& rando
   std::vector<float> kv_float, q_float;
   fill_random(kv, kv_float, random);
   fill_random(q, q_float, random);
+  const DeviceArray<__nv_bfloat16> true_kv(kv), true_q(q);
+  if (remote) make_remote(shape, plan, q, kv);
   const DeviceArray<__nv_bfloat16> device_kv(kv), device_q(q);
   const DeviceArray<cuda::AttentionRow> rows(plan.rows);
+  const DeviceArray<cuda::PrefillItem> items(plan.items);
   const DeviceArray<int32_t> blocks(plan.blocks), block_idx(plan.block_idx);
-  const DeviceArray<int32_t> count(std::vector<int32_t>{num_rows});
+  const DeviceArray<int32_t> counts(
+      std::vector<int32_t>{num_rows, static_cast<int32_t>(plan.items.size())});
   const DeviceArray<float> out(q.size()), lse(static_cast<size_t>(num_rows * shape.heads));
   const DeviceArray<uint8_t> workspace(workspace_bytes(args.config));
   CHECK_CUDA(cudaMemset(out.data(), 0xff, out.bytes()));  // NaN: every value must be written
+  CHECK_CUDA(cudaMemset(lse.data(), 0xff, lse.bytes()));
   args.rows = rows.data();
-  args.num_rows = count.data();
+  args.num_rows = counts.data();
   args.blocks = blocks.data();
   args.block_idx = block_idx.data();
   args.q = device_q.data();
@@ -218,22 +395,30 @@ bool check_shape(const Shape& shape, int num_rows, int max_tokens, Random& rando
   args.out = out.data();
   args.lse = lse.data();
   args.workspace = workspace.data();
-  schedule(args, nullptr);
-  attend(args, nullptr);
+  const TwoInstances instances;
+  CHECK_CUDA(cudaDeviceSynchronize());
+  if (remote) {
+    instances.fill(args);
+    instances.send_late({.from = {true_q.data(), true_kv.data()},
+                         .to = {device_q.data(), device_kv.data()},
+                         .count = {q.size(), kv.size()},
+                         .flag = nullptr,
+                         .epoch = 0});
+  }
+  if (plan.items.empty()) {
+    schedule(args, instances.own());
+    attend(args, instances.own());
+  } else {
+    expect_ok(cuda::launch_attention_prefill(prefill_args(args, items.data(), counts.data() + 1),
+                                             instances.own()));
+  }
   CHECK_CUDA(cudaDeviceSynchronize());
   tensor::MatrixBuffer want_out, want_lse;
   const tensor::Matrix want = want_out.resize(num_rows, int64_t{shape.heads} * shape.dim);
   const tensor::Matrix want_logs = want_lse.resize(num_rows, shape.heads);
   run_reference(shape, plan, args, kv_float, q_float, want, want_logs);
   const Difference difference = compare(out.to_host(), lse.to_host(), want, want_logs);
-  // Values are within [-2, 2]; weights are rounded to bf16 (2^-9) before they meet V.
-  const bool passed =
-      difference.out < 8e-3 && difference.lse < 1e-3 && difference.neutral_rows_agree;
-  std::printf(
-      "check %3d/%d heads x %3d, block %3d, window %4d, %3d rows <= %5d: out %.1e lse %.1e %s\n",
-      shape.heads, shape.kv_heads, shape.dim, shape.block_size, shape.window, num_rows, max_tokens,
-      difference.out, difference.lse, passed ? "ok" : "FAILED");
-  return passed;
+  return report(shape, plan, remote, instances.timed_out(), difference);
 }
 
 int run_checks() {
@@ -245,7 +430,15 @@ int run_checks() {
         Shape{96, 8, 128, 64, 0}, Shape{5, 1, 64, 48, 33}}) {
     for (const auto& [rows, tokens] :
          {std::pair{1, 20}, {1, 3000}, {3, 700}, {40, 900}, {300, 64}}) {
-      if (!check_shape(shape, rows, tokens, random)) ++num_failed;
+      const Plan plan = random_plan(shape, rows, tokens, random);
+      if (!check_plan(shape, plan, false, random)) ++num_failed;
+      if (rows > 1 && !check_plan(shape, plan, true, random)) ++num_failed;
+    }
+    for (const auto& [chunks, rows, tokens] :
+         {std::tuple{1, 3, 0}, {1, 200, 0}, {4, 40, 400}, {7, 9, 90}}) {
+      const Plan plan = random_chunks(shape, chunks, rows, tokens, random);
+      if (!check_plan(shape, plan, false, random)) ++num_failed;
+      if (chunks > 1 && !check_plan(shape, plan, true, random)) ++num_failed;
     }
   }
   std::printf("%s\n", num_failed == 0 ? "all checks passed" : "CHECKS FAILED");
@@ -329,7 +522,7 @@ double time_case(const TimedCase& c, const DeviceArray<uint32_t>& memory, double
         plan.blocks.push_back(static_cast<int32_t>(plan.blocks.size()));
       }
       plan.rows.push_back({static_cast<int32_t>(plan.rows.size()), length - 1, begin,
-                           static_cast<int32_t>(plan.blocks.size()) - begin});
+                           static_cast<int32_t>(plan.blocks.size()) - begin, -1});
       tokens += length;
     }
   }
@@ -370,6 +563,41 @@ double time_case(const TimedCase& c, const DeviceArray<uint32_t>& memory, double
   return us;
 }
 
+// One chunk of `count` tokens from position `first` on, with all KV before it here.
+void time_prefill(const Shape& shape, int32_t first, int32_t count,
+                  const DeviceArray<uint32_t>& memory) {
+  Plan plan;
+  for (int32_t b = 0; b * shape.block_size < first + count; ++b) {
+    plan.block_idx.push_back(b);
+    plan.blocks.push_back(b);
+  }
+  Random random(3);
+  shuffle_blocks(plan, random);
+  const auto num_blocks = static_cast<int32_t>(plan.blocks.size());
+  plan.items.push_back({0, count, first, 0, num_blocks, -1});
+  cuda::AttentionDecodeArgs args = make_args(shape, 1);
+  const DeviceArray<cuda::PrefillItem> items(plan.items);
+  const DeviceArray<int32_t> blocks(plan.blocks), block_idx(plan.block_idx);
+  const DeviceArray<int32_t> num_items(std::vector<int32_t>{1});
+  const DeviceArray<float> out(static_cast<size_t>(count) * shape.heads * shape.dim);
+  const DeviceArray<float> lse(static_cast<size_t>(count) * shape.heads);
+  args.blocks = blocks.data();
+  args.block_idx = block_idx.data();
+  args.q = memory.data();
+  args.k = memory.data();
+  args.v = reinterpret_cast<const __nv_bfloat16*>(memory.data()) + num_blocks * args.block_stride;
+  args.out = out.data();
+  args.lse = lse.data();
+  const double us = time_in_graph(4, [&](int, cudaStream_t stream) {
+    expect_ok(
+        cuda::launch_attention_prefill(prefill_args(args, items.data(), num_items.data()), stream));
+  });
+  const double seen = static_cast<double>(count) * (first + (count + 1) / 2.0);
+  std::printf("time  prefill %d/%d x %d: %5d tokens from %6d on %9.1f us %5.0f TFLOP/s\n",
+              shape.heads, shape.kv_heads, shape.dim, count, first, us,
+              4 * seen * shape.heads * shape.dim / us / 1e6);
+}
+
 int run_times() {
   const DeviceArray<uint32_t> memory(size_t{1} << 30);  // 4 GiB
   fill_kernel<<<2048, 256>>>(memory.data(), memory.bytes() / 4);
@@ -397,6 +625,12 @@ int run_times() {
         TimedCase{"64/8 x 64, window 128: 64 x 4096", {64, 8, 64, 64, 128}, {{64, 4096}}}}) {
     time_case(c, memory, read);
   }
+  for (const auto& [first, count] :
+       {std::pair{0, 512}, {0, 4096}, {0, 16384}, {30720, 2048}, {131072, 512}}) {
+    time_prefill(qwen, first, count, memory);
+  }
+  time_prefill(gpt_oss, 0, 4096, memory);
+  time_prefill({64, 8, 64, 64, 128}, 0, 4096, memory);
   return 0;
 }
 

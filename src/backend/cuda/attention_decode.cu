@@ -60,7 +60,7 @@ __device__ Stretch locate(const Params& params, int32_t num_rows, int32_t place)
   }
   const RowSpan span = params.workspace.spans[low];
   const int32_t in_row = place - span.tile_begin * heads;
-  return {low, in_row / span.num_tiles, in_row % span.num_tiles, 0};
+  return {low, in_row / span.num_tiles, in_row % span.num_tiles, 0, span, {}};
 }
 
 // This thread's block of the attend grid: its stretch, and the segment that it leaves unfinished.
@@ -71,11 +71,12 @@ __device__ void cut_line(const Params& params, int32_t num_rows, int32_t num_til
   const int32_t length = max(kMinStretchTiles, (num_tiles + params.grid - 1) / params.grid);
   const int32_t begin = block * length;
   const int32_t end = min(num_tiles, begin + length);
-  Stretch stretch = {0, 0, 0, 0};
+  Stretch stretch = {};
   SplitSegment split = {0, 0, 0};
   if (begin < end) {
     stretch = locate(params, num_rows, begin);
     stretch.count = end - begin;
+    stretch.info = params.args.rows[stretch.row];
     const Stretch last = locate(params, num_rows, end - 1);
     const int32_t segment_begin = end - 1 - last.tile;
     const int32_t segment_end = segment_begin + params.workspace.spans[last.row].num_tiles;

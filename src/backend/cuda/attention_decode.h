@@ -3,7 +3,8 @@
 // never depends on them (see docs/decisions/0005-gpu-decode-attention-schedule.md).
 //
 // Grouped-query attention with bf16 queries and cache, head sizes 64 and 128, up to 16 query heads
-// per KV head, sliding window. All pointers are device memory of the current device.
+// per KV head, sliding window. Rows bound to other instances are waited for inside the kernel,
+// behind the rows of this one. All pointers are device memory of the current device.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -11,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "backend/cuda/exchange_view.h"
 #include "base/result.h"
 
 namespace nanocp::cuda {
@@ -49,6 +51,11 @@ struct AttentionDecodeArgs {
   float* out;            // [*, num_heads * head_dim]
   float* lse;            // [*, num_heads], natural logarithm; -infinity where nothing is seen
   void* workspace;       // attention_decode_workspace_bytes(config)
+  // With more than one instance: a row's query and KV are read once its source has raised kQuery
+  // for `epoch`. Rows of other instances stand last, by source. A row that sees nothing is not
+  // waited for. One instance (or none): nothing is waited for.
+  ExchangeView exchange;
+  ExchangeEpoch epoch;
 };
 
 // What a launch needs besides its arguments, in bytes; fails on shapes the kernels do not cover.

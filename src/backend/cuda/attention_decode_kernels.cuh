@@ -4,6 +4,7 @@
 #include <cuda_bf16.h>
 
 #include "backend/cuda/attention_decode.h"
+#include "backend/cuda/device/exchange.cuh"
 #include "backend/cuda/device/mma.cuh"
 
 namespace nanocp::cuda {
@@ -34,12 +35,15 @@ struct RowSpan {
   int32_t num_tiles;   // per head
 };
 
-// Where a block of the attend grid begins, and how many tiles it takes from there.
+// Where a block of the attend grid begins, and how many tiles it takes from there; with copies of
+// what belongs to the first row, so that the block needs no further tables to begin.
 struct Stretch {
   int32_t row;  // index in rows and spans
   int32_t kv_head;
   int32_t tile;  // of the (row, KV head) segment
   int32_t count;
+  RowSpan span;
+  AttentionRow info;
 };
 
 // A segment that begins in a block of the attend grid and ends in a later one; count 0: none does.
@@ -73,13 +77,15 @@ struct TileCursor {
   int32_t tile;  // of the segment, from 0
   int32_t left;  // tiles of this block's stretch from here on
   RowSpan span;
+  AttentionRow info;
 
   __device__ void start(const Params& params, const Stretch& stretch) {
     row = stretch.row;
     kv_head = stretch.kv_head;
     tile = stretch.tile;
     left = stretch.count;
-    span = params.workspace.spans[row];
+    span = stretch.span;
+    info = stretch.info;
   }
   __device__ void next(const Params& params) {
     if (--left <= 0) return;
@@ -90,6 +96,12 @@ struct TileCursor {
     do {
       span = params.workspace.spans[++row];
     } while (span.num_tiles == 0);
+    info = params.args.rows[row];
+  }
+  // Whether the row's query and part of its KV come from another instance.
+  __device__ bool is_remote(const Params& params) const {
+    const ExchangeView& exchange = params.args.exchange;
+    return exchange.num_instances > 1 && info.source >= 0 && info.source != exchange.self;
   }
   // Local token where the tile starts.
   __device__ int32_t first_token() const {
@@ -121,12 +133,11 @@ __device__ void fetch_tile(const Params& params, const TileCursor& cursor, uint3
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
   const AttentionDecodeArgs& args = params.args;
-  const AttentionRow& row = args.rows[cursor.row];
   const int32_t token = cursor.first_token() + warp * kWarpTokens;
   const int32_t size = args.config.block_size;
   const int32_t block_at = token / size;
-  if (block_at < row.num_blocks) {  // 16 tokens never straddle blocks
-    const int64_t base = args.blocks[row.block_begin + block_at] * args.block_stride +
+  if (block_at < cursor.info.num_blocks) {  // 16 tokens never straddle blocks
+    const int64_t base = args.blocks[cursor.info.block_begin + block_at] * args.block_stride +
                          cursor.kv_head * args.head_stride +
                          static_cast<int64_t>(token % size) * kDim;
     const auto* k = static_cast<const __nv_bfloat16*>(args.k) + base;
@@ -155,11 +166,10 @@ struct WarpState {
 
   __device__ void start(const Params& params, const TileCursor& cursor) {
     const int lane = threadIdx.x % 32;
-    const auto* q_row =
-        static_cast<const __nv_bfloat16*>(params.args.q) +
-        (static_cast<int64_t>(params.args.rows[cursor.row].row) * params.args.config.num_heads +
-         cursor.kv_head * params.group) *
-            kDim;
+    const auto* q_row = static_cast<const __nv_bfloat16*>(params.args.q) +
+                        (static_cast<int64_t>(cursor.info.row) * params.args.config.num_heads +
+                         cursor.kv_head * params.group) *
+                            kDim;
 #pragma unroll
     for (int step = 0; step < kDim / 16; ++step) {
 #pragma unroll
@@ -327,9 +337,8 @@ __device__ void finish_segment(const Params& params, const TileCursor& cursor,
     float* out;
     float factor = 1.0F;
     if (destination.is_final) {
-      const int64_t at =
-          static_cast<int64_t>(params.args.rows[cursor.row].row) * params.args.config.num_heads +
-          cursor.kv_head * params.group + head;
+      const int64_t at = static_cast<int64_t>(cursor.info.row) * params.args.config.num_heads +
+                         cursor.kv_head * params.group + head;
       out = params.args.out + at * kDim;
       factor = block_sum[half] > 0.0F ? 1.0F / block_sum[half] : 0.0F;
       if (lane % 4 == 0) {
@@ -352,6 +361,44 @@ __device__ void finish_segment(const Params& params, const TileCursor& cursor,
   }
 }
 
+// The copies of one warp's tokens, kStages - 1 tiles ahead of the products. They stop in front of a
+// row of another instance that the block has not waited for; the last kStages - 1 groups are then
+// empty, so that their number always tells what has landed.
+template <int kDim>
+struct Fetcher {
+  TileCursor cursor;
+  uint32_t pipeline;    // shared address of the warp's stages
+  int32_t open_source;  // the other instance whose rows may be read; -1: none
+
+  __device__ void fetch(const Params& params, int stage) {
+    const bool may = !cursor.is_remote(params) || cursor.info.source == open_source;
+    if (cursor.left > 0 && may) {
+      fetch_tile<kDim>(params, cursor, pipeline + stage * SharedLayout<kDim>::kStageBytes);
+      cursor.next(params);
+    }
+    commit_copies();
+  }
+  __device__ void fill(const Params& params, int first_stage) {
+    for (int i = 0; i < kStages - 1; ++i) fetch(params, (first_stage + i) % kStages);
+  }
+  // All threads of the block, with the same cursor, when nothing more is in flight: waits for the
+  // queries of the cursor's row and what came with them. After a wait that failed the step computes
+  // on stale data and is thrown away by the host.
+  __device__ void open(const Params& params) {
+    const ExchangeView& exchange = params.args.exchange;
+    if (threadIdx.x == 0) {
+      wait_for_flag(flag_of(exchange, exchange.self, FlagKind::kQuery, cursor.info.source),
+                    number_of(params.args.epoch), exchange.wait, WaitPurpose::kQuery,
+                    cursor.info.source);
+    }
+    __syncthreads();
+    open_source = cursor.info.source;
+  }
+  __device__ bool is_closed(const Params& params) const {
+    return cursor.is_remote(params) && cursor.info.source != open_source;
+  }
+};
+
 template <int kDim>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
     attend_kernel(const __grid_constant__ Params params) {
@@ -363,40 +410,37 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   if (stretch.count == 0) return;
 
   const int warp = threadIdx.x / 32;
-  const uint32_t pipeline = shared_address(shared) + warp * kStages * Layout::kStageBytes;
   TileCursor reader;
-  TileCursor fetcher;
   reader.start(params, stretch);
-  fetcher = reader;
-  for (int stage = 0; stage < kStages - 1; ++stage) {
-    if (fetcher.left > 0) {
-      fetch_tile<kDim>(params, fetcher, pipeline + stage * Layout::kStageBytes);
-      fetcher.next(params);
-    }
-    commit_copies();
-  }
+  Fetcher<kDim> fetcher = {reader, shared_address(shared) + warp * kStages * Layout::kStageBytes,
+                           -1};
+  if (fetcher.is_closed(params)) fetcher.open(params);
+  fetcher.fill(params, 0);
   WarpState<kDim> state;
   bool starts_here = reader.tile == 0;
   state.start(params, reader);
   for (int stage = 0; reader.left > 0; stage = (stage + 1) % kStages) {
     wait_copies<kStages - 2>();
     __syncwarp();
-    if (fetcher.left > 0) {
-      const int ahead = (stage + kStages - 1) % kStages;
-      fetch_tile<kDim>(params, fetcher, pipeline + ahead * Layout::kStageBytes);
-      fetcher.next(params);
-    }
-    commit_copies();
+    fetcher.fetch(params, (stage + kStages - 1) % kStages);
     const int32_t first = reader.first_token() + warp * kWarpTokens;
     if (first < reader.span.token_end && first + kWarpTokens > reader.span.token_begin) {
-      state.add_tile(params, reader, pipeline + stage * Layout::kStageBytes, first);
+      state.add_tile(params, reader, fetcher.pipeline + stage * Layout::kStageBytes, first);
     }
     const bool ends_here = reader.tile + 1 == reader.span.num_tiles;
     if (ends_here || reader.left == 1) {
       const int32_t slot = static_cast<int32_t>(blockIdx.x) * 2 + (starts_here ? 1 : 0);
       finish_segment<kDim>(params, reader, {starts_here && ends_here, slot}, state, shared);
       reader.next(params);
-      if (reader.left > 0) state.start(params, reader);
+      if (reader.left > 0) {
+        // The fetcher stopped exactly here, for all warps alike.
+        if (reader.row == fetcher.cursor.row && fetcher.cursor.left > 0 &&
+            fetcher.is_closed(params)) {
+          fetcher.open(params);
+          fetcher.fill(params, (stage + 1) % kStages);
+        }
+        state.start(params, reader);
+      }
       starts_here = true;
     } else {
       reader.next(params);

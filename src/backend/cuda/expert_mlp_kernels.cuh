@@ -10,7 +10,7 @@
 
 #include <cuda_bf16.h>
 
-#include "backend/cuda/device/bulk_copy.cuh"
+#include "backend/cuda/device/bulk_load.cuh"
 #include "backend/cuda/device/mma.cuh"
 #include "backend/cuda/expert_mlp.h"
 #include "backend/cuda/expert_weight_formats.cuh"

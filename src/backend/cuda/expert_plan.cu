@@ -107,12 +107,13 @@ __device__ void place_choice(const ExpertPlanArgs& args, const Batch& batch, int
 
 // Finds the lanes of the warp that have the same expert; `bits` bits tell all experts and kNotHere
 // apart.
-__device__ void find_peers(Batch& batch, int32_t bits) {
+__device__ void find_peers(Batch& batch, int32_t num_chunks, int32_t bits) {
 #pragma unroll
   for (uint32_t& peers : batch.peers) peers = kAllLanes;
   for (int32_t bit = 0; bit < bits; ++bit) {
 #pragma unroll
     for (int j = 0; j < kBatch; ++j) {
+      if (j >= num_chunks) break;
       const bool is_set = (batch.expert[j] >> bit & 1) != 0;
       const uint32_t with = __ballot_sync(kAllLanes, is_set);
       batch.peers[j] &= is_set ? with : ~with;
@@ -132,7 +133,7 @@ __device__ void walk(const ExpertPlanArgs& args, const PlanShared& shared, const
   for (int32_t base = run.begin; base < run.end; base += kBatch * 32) {
     if (!has_batch) {
       load_batch(args, shared, run, base, batch);
-      find_peers(batch, bits);
+      find_peers(batch, (run.end - base + 31) / 32, bits);
     }
 #pragma unroll
     for (int j = 0; j < kBatch; ++j) {
@@ -213,6 +214,13 @@ __device__ int32_t place_experts(const ExpertPlanArgs& args, PlanShared& shared,
   return shared.expert_begin[kExpertsMax];
 }
 
+// Choices of a warp: few warps first get full batches, which costs less than counters of all warps.
+__device__ int32_t run_length(int32_t total) {
+  const int32_t of_half = (total + kPlanThreads / 2 - 1) / (kPlanThreads / 2) * 32;
+  const int32_t of_all = (total + kPlanThreads - 1) / kPlanThreads * 32;
+  return max(32, max(min(of_half, kBatch * 32), of_all));
+}
+
 __global__ void __launch_bounds__(kPlanThreads, 1)
     plan_kernel(const __grid_constant__ ExpertPlanArgs args) {
   extern __shared__ int32_t counters[];  // [kPlanWarps][num_experts]
@@ -220,7 +228,7 @@ __global__ void __launch_bounds__(kPlanThreads, 1)
   wait_for_rows(args);
   cudaTriggerProgrammaticLaunchCompletion();  // what follows would only hold GPUs while it waits
   const int32_t total = line_up_sources(args.exchange, shared);
-  const int32_t length = max(32, (total + kPlanThreads - 1) / kPlanThreads * 32);
+  const int32_t length = run_length(total);
   const int32_t num_warps = (total + length - 1) / length;
   const int32_t warp = static_cast<int32_t>(threadIdx.x) / 32;
   const Run run = {min(warp * length, total), min((warp + 1) * length, total)};

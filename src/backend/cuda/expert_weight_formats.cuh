@@ -11,7 +11,7 @@
 
 #include <cstdint>
 
-#include "backend/cuda/device/bulk_copy.cuh"
+#include "backend/cuda/device/bulk_load.cuh"
 #include "tensor/weight.h"
 
 namespace nanocp::cuda {

@@ -1,4 +1,4 @@
-// Launches of small kernels that overlap the end of the kernel before them: each begins with
+// Launches of kernels that overlap the end of the kernel before them: each begins with
 // cudaGridDependencySynchronize in every thread and reads only constants ahead of it.
 #pragma once
 
@@ -12,13 +12,14 @@ namespace nanocp::cuda {
 
 template <typename Args>
 Status launch_overlapped(void (*kernel)(Args), dim3 grid, int32_t threads, const Args& args,
-                         cudaStream_t stream, const char* what) {
+                         cudaStream_t stream, const char* what, size_t shared_bytes = 0) {
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
   config.attrs = &attribute;
   config.numAttrs = 1;

@@ -6,15 +6,17 @@
 #include <string>
 
 #include "backend/cuda/cuda_status.h"
+#include "backend/cuda/launch_overlapped.h"
 #include "backend/cuda/mla_decode_kernels.cuh"
 
 namespace nanocp::cuda {
 namespace {
 
 constexpr int kScheduleThreads = 1024;
-constexpr int kMergeDims = kLatentDim / 4;  // threads that share the dims of a part
-constexpr int kMergeGroups = 4;             // parts at once
-constexpr int kMergeThreads = kMergeDims * kMergeGroups;
+constexpr int kMergeDims = kLatentDim / 4;  // threads that share the dims of a head
+constexpr int kMergeHeads = 4;              // of a block
+constexpr int kMergeThreads = kMergeDims * kMergeHeads;
+constexpr int kFewParts = 16;
 
 // First block whose place in the sequence is >= place.
 __device__ int32_t find_block(const int32_t* block_idx, int32_t count, int32_t place) {
@@ -146,7 +148,7 @@ __device__ int32_t partial_slot(int32_t part) {
 // Weights of a segment's partial results relative to their common maximum; one warp.
 __device__ void weigh_partials(const Params& params, int32_t num_parts, int head, float* scales,
                                float* log_sum) {
-  const int lane = static_cast<int>(threadIdx.x);
+  const int lane = static_cast<int>(threadIdx.x) % 32;
   const auto at = [&](int32_t part) { return partial_slot(part) * kHeads + head; };
   float largest = kNothingSeen;
   for (int32_t part = lane; part < num_parts; part += 32) {
@@ -177,7 +179,8 @@ __device__ void write_neutral_rows(const Params& params) {
   for (int32_t index = static_cast<int32_t>(blockIdx.x); index < num_rows;
        index += static_cast<int32_t>(gridDim.x)) {
     if (params.workspace.spans[index].num_tiles > 0) continue;
-    for (int32_t head = static_cast<int32_t>(blockIdx.y); head < num_heads; head += kHeads) {
+    for (int32_t head = static_cast<int32_t>(blockIdx.y); head < num_heads;
+         head += static_cast<int32_t>(gridDim.y)) {
       const int64_t at = static_cast<int64_t>(params.args.rows[index].row) * num_heads + head;
       for (int32_t dim = static_cast<int32_t>(threadIdx.x); dim < kLatentDim;
            dim += kMergeThreads) {
@@ -188,49 +191,78 @@ __device__ void write_neutral_rows(const Params& params) {
   }
 }
 
-// One block per block of the attend grid and head of a group: joins the partial results of the
-// segment that was left unfinished there. A thread has four dims.
+struct MergeShared {
+  float scales[kMergeHeads][kGridMax];
+  float log_sums[kMergeHeads];
+  float4 sums[kMergeHeads][kMergeDims];
+};
+
+__device__ void add_scaled(float4& sum, const float4& value, float scale) {
+  sum.x += value.x * scale;
+  sum.y += value.y * scale;
+  sum.z += value.z * scale;
+  sum.w += value.w * scale;
+}
+
+// The sum of parts first, first + step, ... of one head for this thread's four dims.
+__device__ float4 add_parts(const Params& params, int head, int32_t num_parts, int32_t first,
+                            int32_t step, const float* scales) {
+  const auto dim = static_cast<int32_t>(threadIdx.x) % kMergeDims;
+  float4 sum = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
+#pragma unroll 8
+  for (int32_t part = first; part < num_parts; part += step) {
+    const int64_t at = static_cast<int64_t>(partial_slot(part)) * kHeads + head;
+    const float* from = params.workspace.partial_out + at * kLatentDim;
+    add_scaled(sum, reinterpret_cast<const float4*>(from)[dim], scales[part]);
+  }
+  return sum;
+}
+
+__device__ void store_merged(const Params& params, const SplitSegment& split, int head,
+                             const float4& value, float log_sum) {
+  const auto dim = static_cast<int32_t>(threadIdx.x) % kMergeDims;
+  const int32_t in_row = split.group * kHeads + head;
+  if (in_row >= params.args.config.num_heads) return;
+  const int64_t at =
+      static_cast<int64_t>(params.args.rows[split.row].row) * params.args.config.num_heads + in_row;
+  reinterpret_cast<float4*>(params.args.out + at * kLatentDim)[dim] = value;
+  if (dim == 0) params.args.lse[at] = log_sum;
+}
+
+// One block per block of the attend grid and four heads of a group: joins the partial results of
+// the segment that was left unfinished there. Its four teams of threads take a head each, or, where
+// there are many parts, a quarter of the parts of one head after another.
 __global__ void __launch_bounds__(kMergeThreads)
     merge_kernel(const __grid_constant__ Params params) {
-  __shared__ float scales[kGridMax];
-  __shared__ float4 sums[kMergeThreads];
-  __shared__ float log_sum;
+  __shared__ MergeShared shared;
   cudaGridDependencySynchronize();
-  const auto head = static_cast<int>(blockIdx.y);
   write_neutral_rows(params);
   const SplitSegment split = params.workspace.splits[blockIdx.x];
   const int32_t num_parts = split.count;
-  if (num_parts == 0 || split.group * kHeads + head >= params.args.config.num_heads) return;
-  if (threadIdx.x < 32) weigh_partials(params, num_parts, head, scales, &log_sum);
-  __syncthreads();
-  const auto group = static_cast<int32_t>(threadIdx.x) / kMergeDims;
-  const auto dim = static_cast<int32_t>(threadIdx.x) % kMergeDims;
-  float4 value = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
-#pragma unroll 8
-  for (int32_t part = group; part < num_parts; part += kMergeGroups) {
-    const int64_t from = static_cast<int64_t>(partial_slot(part)) * kHeads + head;
-    const float4 other =
-        reinterpret_cast<const float4*>(params.workspace.partial_out + from * kLatentDim)[dim];
-    value.x += other.x * scales[part];
-    value.y += other.y * scales[part];
-    value.z += other.z * scales[part];
-    value.w += other.w * scales[part];
+  if (num_parts == 0) return;
+  const int first = static_cast<int>(blockIdx.y) * kMergeHeads;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  if (warp < kMergeHeads) {
+    weigh_partials(params, num_parts, first + warp, shared.scales[warp], &shared.log_sums[warp]);
   }
-  sums[threadIdx.x] = value;
   __syncthreads();
-  if (group > 0) return;
-  for (int32_t other = 1; other < kMergeGroups; ++other) {
-    const float4 part = sums[other * kMergeDims + dim];
-    value.x += part.x;
-    value.y += part.y;
-    value.z += part.z;
-    value.w += part.w;
+  const int team = static_cast<int>(threadIdx.x) / kMergeDims;
+  if (num_parts <= kFewParts) {
+    const float4 value = add_parts(params, first + team, num_parts, 0, 1, shared.scales[team]);
+    store_merged(params, split, first + team, value, shared.log_sums[team]);
+    return;
   }
-  const int64_t at =
-      static_cast<int64_t>(params.args.rows[split.row].row) * params.args.config.num_heads +
-      split.group * kHeads + head;
-  reinterpret_cast<float4*>(params.args.out + at * kLatentDim)[dim] = value;
-  if (threadIdx.x == 0) params.args.lse[at] = log_sum;
+  for (int i = 0; i < kMergeHeads; ++i) {
+    shared.sums[team][threadIdx.x % kMergeDims] =
+        add_parts(params, first + i, num_parts, team, kMergeHeads, shared.scales[i]);
+    __syncthreads();
+    if (team == i) {
+      float4 value = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
+      for (const auto& part : shared.sums) add_scaled(value, part[threadIdx.x % kMergeDims], 1.0F);
+      store_merged(params, split, first + i, value, shared.log_sums[i]);
+    }
+    __syncthreads();
+  }
 }
 
 Result<int> attend_grid() {
@@ -241,23 +273,6 @@ Result<int> attend_grid() {
       cuda_status(cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount, device),
                   "cudaDeviceGetAttribute"));
   return std::min(kGridMax, kBlocksPerSm * num_sms);
-}
-
-// Lets a kernel start while the one before it ends; it waits for that one's results itself.
-template <typename Kernel>
-Status launch_overlapped(Kernel kernel, dim3 grid, unsigned threads, size_t shared_bytes,
-                         const Params& params, cudaStream_t stream) {
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = grid;
-  config.blockDim = dim3(threads);
-  config.dynamicSmemBytes = shared_bytes;
-  config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  return cuda_status(cudaLaunchKernelEx(&config, kernel, params), "launch of latent attention");
 }
 
 Status check_config(const MlaDecodeConfig& config) {
@@ -304,9 +319,10 @@ Status launch_mla_decode(const MlaDecodeArgs& args, cudaStream_t stream) {
                                        sizeof(Shared)),
                   "shared memory of latent attention"));
   const auto grid = static_cast<unsigned>(params.grid);
-  NANOCP_RETURN_IF_ERROR(
-      launch_overlapped(attend_kernel, dim3(grid), kThreads, sizeof(Shared), params, stream));
-  return launch_overlapped(merge_kernel, dim3(grid, kHeads), kMergeThreads, 0, params, stream);
+  NANOCP_RETURN_IF_ERROR(launch_overlapped(attend_kernel, dim3(grid), kThreads, params, stream,
+                                           "latent attention", sizeof(Shared)));
+  return launch_overlapped(merge_kernel, dim3(grid, kHeads / kMergeHeads), kMergeThreads, params,
+                           stream, "the merge of latent attention");
 }
 
 }  // namespace nanocp::cuda

@@ -1,6 +1,6 @@
 // Device code of mla_decode.cu: the attend kernel. A block of 8 warps takes tiles of 32 tokens for
-// 16 heads. For the scores each warp has half of the tokens and a quarter of the 576 dims, with its
-// part of the queries in registers; for the softmax two of the heads, a token a lane; for the sums
+// 16 heads. For the scores each warp has half of the tokens and a quarter of the 576 dims; for the
+// softmax two of the heads, a token a lane; for the sums
 // 64 of the 512 values. Two blocks share a multiprocessor, so that one computes while the other
 // waits; tiles arrive through asynchronous copies that run on across segments.
 #pragma once
@@ -30,8 +30,9 @@ constexpr int kWarpTokens = kTileTokens / kWarps;  // fetched
 constexpr int kChunks = kLatentKeyDim / 8;         // 16-byte pieces of a token
 constexpr int kRowBytes = kLatentKeyDim * 2;
 constexpr int kStageBytes = kTileTokens * kRowBytes;
-constexpr int kScoreStride = kTileTokens + 4;   // floats, against bank conflicts
-constexpr int kWeightStride = kTileTokens + 8;  // bf16, likewise
+constexpr int kScoreStride = kTileTokens + 4;    // floats, against bank conflicts
+constexpr int kWeightStride = kTileTokens + 8;   // bf16, likewise
+constexpr int kQueryStride = kLatentKeyDim + 8;  // bf16, likewise
 constexpr int kGridMax = 512;
 constexpr int kMinStretchTiles = 2;  // less is not worth a partial result
 constexpr float kNothingSeen = -INFINITY;
@@ -79,6 +80,7 @@ struct Params {
 
 struct Shared {
   alignas(128) uint8_t stages[kStages][kStageBytes];
+  alignas(16) __nv_bfloat16 q[kHeads * kQueryStride];
   alignas(16) float scores[kQuarters][kHeads][kScoreStride];  // each of its quarter of the dims
   alignas(16) __nv_bfloat16 weights[kHeads * kWeightStride];
   float rescale[kHeads];  // of what has been added up so far
@@ -185,31 +187,25 @@ struct Fetcher {
 
 // The running softmax of 16 heads. Of the sums a thread holds rows lane / 4 and lane / 4 + 8.
 struct State {
-  uint32_t q[kSteps][4];
   float acc[kWarpDims / 8][4];
   float row_max[kWarpHeads];  // base 2, of this warp's heads
   float row_sum[kWarpHeads];  // of this lane's tokens
 
-  __device__ void start(const Params& params, const TileCursor& cursor) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int quarter = static_cast<int>(threadIdx.x) / 32 % kQuarters;
+  // Brings the segment's queries to shared memory. All threads; a barrier follows before score().
+  __device__ void start(const Params& params, const TileCursor& cursor, Shared& shared) {
     const int32_t num_heads = params.args.config.num_heads;
     const int32_t first = cursor.group * kHeads;
-    const auto* q_row =
-        static_cast<const __nv_bfloat16*>(params.args.q) +
-        (static_cast<int64_t>(params.args.rows[cursor.row].row) * num_heads + first) *
-            kLatentKeyDim +
-        quarter * kSteps * 16;
-#pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-#pragma unroll
-      for (int part = 0; part < 4; ++part) {
-        const int head = lane / 4 + (part % 2) * 8;
-        const int col = step * 16 + (part / 2) * 8 + (lane % 4) * 2;
-        q[step][part] = first + head < num_heads
-                            ? *reinterpret_cast<const uint32_t*>(q_row + head * kLatentKeyDim + col)
-                            : 0U;
+    const auto* q = static_cast<const __nv_bfloat16*>(params.args.q) +
+                    (static_cast<int64_t>(params.args.rows[cursor.row].row) * num_heads + first) *
+                        kLatentKeyDim;
+    for (int i = static_cast<int>(threadIdx.x); i < kHeads * kChunks; i += kThreads) {
+      const int head = i / kChunks;
+      const int chunk = i % kChunks;
+      uint4 value = make_uint4(0, 0, 0, 0);
+      if (first + head < num_heads) {
+        value = reinterpret_cast<const uint4*>(q + head * kLatentKeyDim)[chunk];
       }
+      reinterpret_cast<uint4*>(shared.q + head * kQueryStride)[chunk] = value;
     }
 #pragma unroll
     for (int i = 0; i < kWarpDims / 8; ++i) {
@@ -227,14 +223,18 @@ struct State {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     const int quarter = static_cast<int>(threadIdx.x) / 32 % kQuarters;
     const int first = static_cast<int>(threadIdx.x) / 32 / kQuarters * kPieces * 8;
+    const uint32_t q =
+        shared_address(shared.q + lane % 16 * kQueryStride + lane / 16 * 8 + quarter * kSteps * 16);
     float sums[kPieces][4] = {};
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
+      uint32_t a[4];
+      load_matrices(a, q + static_cast<uint32_t>(step * 32));
       uint32_t k[4];  // both halves of the 16 dims, for two groups of 8 tokens
       const int token = first + lane / 16 * 8 + lane % 8;
       load_matrices(k, stage + chunk_offset(token, (quarter * kSteps + step) * 2 + lane / 8 % 2));
-      multiply_add(sums[0], q[step], k[0], k[1]);
-      multiply_add(sums[1], q[step], k[2], k[3]);
+      multiply_add(sums[0], a, k[0], k[1]);
+      multiply_add(sums[1], a, k[2], k[3]);
     }
 #pragma unroll
     for (int piece = 0; piece < kPieces; ++piece) {
@@ -381,7 +381,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   for (int stage = 0; stage < kStages; ++stage) fetcher.fetch(params, stages + stage * kStageBytes);
   State state;
   bool starts_here = reader.tile == 0;
-  state.start(params, reader);
+  state.start(params, reader, shared);
   for (int stage = 0; reader.left > 0; stage = (stage + 1) % kStages) {
     const uint32_t tile = stages + stage * kStageBytes;
     wait_copies<kStages - 1>();
@@ -398,7 +398,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
       const int32_t slot = static_cast<int32_t>(blockIdx.x) * 2 + (starts_here ? 1 : 0);
       finish_segment(params, reader, {starts_here && ends_here, slot}, state, shared);
       reader.next(params);
-      if (reader.left > 0) state.start(params, reader);
+      if (reader.left > 0) state.start(params, reader, shared);
       starts_here = true;
     } else {
       reader.next(params);

@@ -128,9 +128,10 @@ Status CudaInstance::run_largest_step() {
   scheduler::StepPlan plan;
   plan.instances.resize(static_cast<size_t>(options_.num_instances));
   for (auto& instance : plan.instances) instance.reset(options_.num_instances);
-  image_->fill(++step_, plan);
+  image_->fill(++step_, plan, 0);
   NANOCP_RETURN_IF_ERROR(image_->upload(stream_));
-  NANOCP_RETURN_IF_ERROR(enqueue(options_.max_rows, options_.max_rows, stream_));
+  NANOCP_RETURN_IF_ERROR(
+      enqueue({.rows = options_.max_rows, .samples = options_.max_rows}, stream_));
   return wait_stream(options_.step_timeout_us);
 }
 
@@ -158,7 +159,7 @@ Status CudaInstance::capture() {
   const int64_t free_before = memory().free_bytes;
   for (const int64_t rows : graph_buckets(options_.max_rows, options_.max_graph_rows)) {
     NANOCP_ASSIGN_OR_RETURN(graphs_[rows], graph::StepGraph::capture([&](cudaStream_t stream) {
-                              return enqueue(rows, rows, stream);
+                              return enqueue({.rows = rows, .samples = rows}, stream);
                             }));
     exchange_orders_[rows] = forward_->exchanges();
     capture_nodes_ = std::max(capture_nodes_, graphs_[rows]->num_nodes());
@@ -178,10 +179,10 @@ std::string CudaInstance::describe_capture() const {
   return text;
 }
 
-Status CudaInstance::enqueue(int64_t rows, int64_t samples, cudaStream_t stream) {
-  NANOCP_RETURN_IF_ERROR(forward_->enqueue({.rows = rows, .samples = samples}, stream));
+Status CudaInstance::enqueue(const StepShape& shape, cudaStream_t stream) {
+  NANOCP_RETURN_IF_ERROR(forward_->enqueue(shape, stream));
   return cuda_status(cudaMemcpyAsync(host_tokens_, forward_->tokens(),
-                                     static_cast<size_t>(samples) * sizeof(int32_t),
+                                     static_cast<size_t>(shape.samples) * sizeof(int32_t),
                                      cudaMemcpyDeviceToHost, stream),
                      "copy of sampled tokens");
 }
@@ -190,19 +191,28 @@ bool CudaInstance::is_graph_step() const {
   return !graphs_.empty() && image_->num_rows() <= graphs_.rbegin()->first;
 }
 
+// Steps of few rows attend row by row, whether they run as graphs or not.
+void CudaInstance::fill_image(const scheduler::StepPlan& plan) {
+  const int32_t rows = plan.instances[static_cast<size_t>(id_)].num_rows();
+  const bool is_small = rows <= std::min(options_.max_rows, options_.max_graph_rows);
+  image_->fill(++step_, plan, is_small ? 0 : InstanceForward::prefill_rows_min(spec_));
+}
+
 Status CudaInstance::run_step(const scheduler::StepPlan& plan) {
   const SteadyClock clock;
   const int64_t start_us = clock.now_us();
   tokens_.clear();
-  image_->fill(++step_, plan);
+  fill_image(plan);
   plan_samples(plan);
   NANOCP_RETURN_IF_ERROR(image_->upload(stream_));
   if (is_graph_step()) {
     const auto graph = graphs_.lower_bound(std::max(1, image_->num_rows()));
     NANOCP_RETURN_IF_ERROR(graph->second->launch(stream_));
   } else {
-    NANOCP_RETURN_IF_ERROR(enqueue(row_bucket(image_->num_rows(), options_.max_rows),
-                                   row_bucket(image_->num_samples(), options_.max_rows), stream_));
+    NANOCP_RETURN_IF_ERROR(enqueue({.rows = row_bucket(image_->num_rows(), options_.max_rows),
+                                    .samples = row_bucket(image_->num_samples(), options_.max_rows),
+                                    .has_prefill = image_->has_prefill()},
+                                   stream_));
   }
   NANOCP_RETURN_IF_ERROR(wait_stream(options_.step_timeout_us));
   NANOCP_RETURN_IF_ERROR(finish_samples(plan));

@@ -71,7 +71,8 @@ class CudaInstance {
 
  private:
   Status fill_kv_cache(int64_t num_blocks);
-  Status enqueue(int64_t rows, int64_t samples, cudaStream_t stream);
+  Status enqueue(const StepShape& shape, cudaStream_t stream);
+  void fill_image(const scheduler::StepPlan& plan);
   Status wait_stream(int64_t timeout_us);
   void plan_samples(const scheduler::StepPlan& plan);
   Status finish_samples(const scheduler::StepPlan& plan);

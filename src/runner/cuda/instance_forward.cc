@@ -4,6 +4,7 @@
 
 #include "backend/cuda/cuda_status.h"
 #include "backend/cuda/phase_stamp.h"
+#include "backend/cuda/router.h"
 #include "backend/cuda/row_ops.h"
 #include "backend/cuda/sampling.h"
 #include "model/expert_placement.h"
@@ -13,25 +14,19 @@ namespace nanocp::runner {
 
 using cuda::cuda_status;
 using engine::Phase;
-using model::AttentionKind;
 
 namespace {
 
 constexpr int64_t kBf16Bytes = 2;
 constexpr int64_t kMarksPerLayer = 10;
 
-enum Counter : int { kPrepareCounter, kReturnCounter, kDispatchCounter, kCombineCounter };
 constexpr int64_t kNumCounters = 4096;  // kernels that count per source take a run of them
-
-bool is_mla(const model::ModelSpec& spec) {
-  return spec.attention.kind == AttentionKind::kMla;
-}
 
 }  // namespace
 
 Status InstanceForward::check_model(const model::ModelSpec& spec) {
   const model::AttentionSpec& a = spec.attention;
-  if (is_mla(spec)) {
+  if (spec.attention.is_mla()) {
     if (a.kv_lora_rank == 512 && a.qk_rope_head_dim == 64) return ok_status();
     return unsupported(
         "the GPU kernels of latent attention cover a latent of 512 + 64 values, not " +
@@ -47,6 +42,11 @@ Status InstanceForward::check_model(const model::ModelSpec& spec) {
                        std::to_string(a.num_heads / a.num_kv_heads) + ": use --device cpu");
   }
   return ok_status();
+}
+
+int32_t InstanceForward::prefill_rows_min(const model::ModelSpec& spec) {
+  constexpr int32_t kRowsMin = 8;
+  return spec.attention.is_mla() ? 0 : kRowsMin;
 }
 
 InstanceForward::InstanceForward(const model::ModelSpec& spec, const DeviceWeights& weights,
@@ -114,7 +114,7 @@ Status InstanceForward::allocate_attention() {
   const int64_t partial = int64_t{a.num_heads} * a.cache_v_dim();
   NANOCP_ASSIGN_OR_RETURN(buffers_.residual, arena_.take<float>(rows * spec_.hidden_size));
   NANOCP_ASSIGN_OR_RETURN(buffers_.qkv, arena_.take<uint16_t>(rows * weights_.layers[0].qkv.rows));
-  if (is_mla(spec_)) {
+  if (spec_.attention.is_mla()) {
     const int64_t q_width = int64_t{a.num_heads} * (a.qk_nope_head_dim + a.qk_rope_head_dim);
     NANOCP_ASSIGN_OR_RETURN(buffers_.q_latent, arena_.take<uint16_t>(rows * a.q_lora_rank));
     NANOCP_ASSIGN_OR_RETURN(buffers_.q_full, arena_.take<uint16_t>(rows * q_width));
@@ -133,7 +133,7 @@ Status InstanceForward::allocate_attention() {
     if (known == windows_.end()) {
       size_t bytes = 0;
       const auto layer = static_cast<int32_t>(i);
-      if (is_mla(spec_)) {
+      if (spec_.attention.is_mla()) {
         NANOCP_ASSIGN_OR_RETURN(bytes, cuda::mla_decode_workspace_bytes(mla_args(layer).config));
       } else {
         NANOCP_ASSIGN_OR_RETURN(bytes,
@@ -251,7 +251,7 @@ Status InstanceForward::schedule_attention(cudaStream_t stream) {
     size_t layer = 0;
     while (spec_.layers[layer].sliding_window != windows_[i]) ++layer;
     const auto at = static_cast<int32_t>(layer);
-    NANOCP_RETURN_IF_ERROR(is_mla(spec_)
+    NANOCP_RETURN_IF_ERROR(spec_.attention.is_mla()
                                ? cuda::launch_mla_schedule(mla_args(at), stream)
                                : cuda::launch_attention_schedule(decode_args(at), stream));
   }
@@ -264,8 +264,8 @@ Status InstanceForward::run_layer(int32_t layer, const StepShape& shape, cudaStr
   NANOCP_RETURN_IF_ERROR(product(w.qkv, x_, buffers_.qkv, shape.rows, false, stream));
   NANOCP_RETURN_IF_ERROR(mark(Phase::kRoute, layer, stream));
   begin_exchange(ExchangeMark::Kind::kShard, layer);
-  NANOCP_RETURN_IF_ERROR(is_mla(spec_) ? prepare_mla(layer, shape, stream)
-                                       : prepare_gqa(layer, shape, stream));
+  NANOCP_RETURN_IF_ERROR(spec_.attention.is_mla() ? prepare_mla(layer, shape, stream)
+                                                  : prepare_gqa(layer, shape, stream));
   NANOCP_RETURN_IF_ERROR(mark(Phase::kAttention, layer, stream));
   NANOCP_RETURN_IF_ERROR(attend(layer, shape, stream));
   NANOCP_RETURN_IF_ERROR(mark(Phase::kMerge, layer, stream));
@@ -284,273 +284,6 @@ Status InstanceForward::run_layer(int32_t layer, const StepShape& shape, cudaStr
                                                stream));
   if (spec_.layers[static_cast<size_t>(layer)].is_moe) return run_moe(layer, shape, stream);
   return run_dense_mlp(layer, shape, stream);
-}
-
-cuda::CacheLayout InstanceForward::cache_layout(int32_t layer) const {
-  const model::AttentionSpec& a = spec_.attention;
-  cuda::CacheLayout cache;
-  cache.block_size = options_.block_size;
-  cache.head_stride = int64_t{options_.block_size} * a.cache_k_dim();
-  cache.block_stride = cache.head_stride * a.cache_num_kv_heads();
-  const int64_t part_bytes = options_.num_blocks * cache.block_stride * kBf16Bytes;
-  const int64_t parts = is_mla(spec_) ? 1 : 2;
-  cache.k_offset = exchange_.offsets.kv_cache + layer * parts * part_bytes;
-  cache.v_offset = cache.k_offset + (parts - 1) * part_bytes;
-  return cache;
-}
-
-Status InstanceForward::prepare_gqa(int32_t layer, const StepShape& shape, cudaStream_t stream) {
-  const model::AttentionSpec& a = spec_.attention;
-  const DeviceLayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
-  return cuda::launch_prepare_gqa({.step = image_.device(),
-                                   .exchange = exchange_,
-                                   .epoch = shard_epoch(layer),
-                                   .rows = static_cast<int32_t>(shape.rows),
-                                   .num_heads = a.num_heads,
-                                   .num_kv_heads = a.num_kv_heads,
-                                   .head_dim = a.head_dim,
-                                   .qkv = buffers_.qkv,
-                                   .qkv_stride = w.qkv.rows,
-                                   .bias = w.qkv.bias,
-                                   .q_norm = w.q_norm,
-                                   .k_norm = w.k_norm,
-                                   .norm_eps = spec_.rms_norm_eps,
-                                   .rotary = rotary_view(),
-                                   .cache = cache_layout(layer),
-                                   .counter = buffers_.counters + kPrepareCounter},
-                                  stream);
-}
-
-cuda::RotaryView InstanceForward::rotary_view() const {
-  return {.frequencies = frequencies_,
-          .rotary_dim = spec_.rotary.rotary_dim,
-          .interleaved = spec_.rotary.interleaved,
-          .cos_sin_scale = static_cast<float>(spec_.rotary.cos_sin_scale)};
-}
-
-Status InstanceForward::prepare_mla(int32_t layer, const StepShape& shape, cudaStream_t stream) {
-  const model::AttentionSpec& a = spec_.attention;
-  const DeviceLayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
-  const auto rows = static_cast<int32_t>(shape.rows);
-  const bool has_latent = a.q_lora_rank > 0;
-  const int32_t kv_column = static_cast<int32_t>(w.qkv.rows) - a.kv_lora_rank - a.qk_rope_head_dim;
-  NANOCP_RETURN_IF_ERROR(cuda::launch_prepare_mla_latent({.step = image_.device(),
-                                                          .exchange = exchange_,
-                                                          .rows = rows,
-                                                          .latents = buffers_.qkv,
-                                                          .row_stride = w.qkv.rows,
-                                                          .kv_column = kv_column,
-                                                          .q_column = 0,
-                                                          .kv_rank = a.kv_lora_rank,
-                                                          .rope_dim = a.qk_rope_head_dim,
-                                                          .q_rank = a.q_lora_rank,
-                                                          .kv_norm = w.k_norm,
-                                                          .q_norm = w.q_norm,
-                                                          .norm_eps = spec_.rms_norm_eps,
-                                                          .rotary = rotary_view(),
-                                                          .cache = cache_layout(layer),
-                                                          .q_latent = buffers_.q_latent},
-                                                         stream));
-  const uint16_t* q = buffers_.qkv;
-  int64_t q_stride = w.qkv.rows;
-  if (has_latent) {
-    NANOCP_RETURN_IF_ERROR(
-        product(w.q_b, buffers_.q_latent, buffers_.q_full, shape.rows, false, stream));
-    q = buffers_.q_full;
-    q_stride = w.q_b.rows;
-  }
-  NANOCP_RETURN_IF_ERROR(absorb_queries(w, q, q_stride, shape, stream));
-  NANOCP_RETURN_IF_ERROR(cuda::launch_prepare_mla_query({.step = image_.device(),
-                                                         .exchange = exchange_,
-                                                         .rows = rows,
-                                                         .num_heads = a.num_heads,
-                                                         .nope_dim = a.qk_nope_head_dim,
-                                                         .rope_dim = a.qk_rope_head_dim,
-                                                         .kv_rank = a.kv_lora_rank,
-                                                         .q = q,
-                                                         .q_stride = q_stride,
-                                                         .rotary = rotary_view()},
-                                                        stream));
-  if (options_.num_instances == 1) return ok_status();
-  return cuda::launch_send_queries({.step = image_.device(),
-                                    .exchange = exchange_,
-                                    .epoch = shard_epoch(layer),
-                                    .rows = rows,
-                                    .counter = buffers_.counters + kPrepareCounter},
-                                   stream);
-}
-
-// Moves the key up-projection to the query side, into the query region of the exchange.
-Status InstanceForward::absorb_queries(const DeviceLayerWeights& w, const uint16_t* q,
-                                       int64_t q_stride, const StepShape& shape,
-                                       cudaStream_t stream) {
-  const model::AttentionSpec& a = spec_.attention;
-  return products_->launch({.x = q,
-                            .w = w.k_up,
-                            .out = heap_ + exchange_.offsets.query,
-                            .rows = shape.rows,
-                            .cols = a.kv_lora_rank,
-                            .depth = a.qk_nope_head_dim,
-                            .x_stride = q_stride,
-                            .out_stride = exchange_.query_values,
-                            .num_batches = a.num_heads,
-                            .x_batch_stride = a.qk_nope_head_dim + a.qk_rope_head_dim,
-                            .w_batch_stride = int64_t{a.kv_lora_rank} * a.qk_nope_head_dim,
-                            .out_batch_stride = a.kv_lora_rank + a.qk_rope_head_dim},
-                           stream);
-}
-
-cuda::AttentionDecodeArgs InstanceForward::decode_args(int32_t layer) const {
-  const model::AttentionSpec& a = spec_.attention;
-  const cuda::CacheLayout cache = cache_layout(layer);
-  cuda::AttentionDecodeArgs args = {};
-  args.config = {.num_heads = a.num_heads,
-                 .num_kv_heads = a.num_kv_heads,
-                 .head_dim = a.head_dim,
-                 .block_size = options_.block_size,
-                 .sliding_window = spec_.layers[static_cast<size_t>(layer)].sliding_window,
-                 .softmax_scale = a.softmax_scale,
-                 .max_rows = options_.max_rows * options_.num_instances};
-  args.rows = image_.device().attention_rows;
-  args.num_rows = image_.device().num_attention_rows;
-  args.blocks = image_.device().blocks;
-  args.block_idx = image_.device().block_idx;
-  args.q = heap_ + exchange_.offsets.query;
-  args.k = heap_ + cache.k_offset;
-  args.v = heap_ + cache.v_offset;
-  args.block_stride = cache.block_stride;
-  args.head_stride = cache.head_stride;
-  args.out = buffers_.attention_out;
-  args.lse = buffers_.attention_lse;
-  args.workspace = attention_workspaces_[static_cast<size_t>(layer)];
-  return args;
-}
-
-Status InstanceForward::attend(int32_t layer, const StepShape& /*shape*/, cudaStream_t stream) {
-  if (options_.num_instances > 1) {
-    NANOCP_RETURN_IF_ERROR(cuda::launch_wait_queries(
-        {.step = image_.device(), .exchange = exchange_, .epoch = shard_epoch(layer)}, stream));
-  }
-  if (is_mla(spec_)) return cuda::launch_mla_decode(mla_args(layer), stream);
-  return cuda::launch_attention_decode(decode_args(layer), stream);
-}
-
-cuda::MlaDecodeArgs InstanceForward::mla_args(int32_t layer) const {
-  const cuda::CacheLayout cache = cache_layout(layer);
-  cuda::MlaDecodeArgs args = {};
-  args.config = {.num_heads = spec_.attention.num_heads,
-                 .block_size = options_.block_size,
-                 .softmax_scale = spec_.attention.softmax_scale,
-                 .max_rows = options_.max_rows * options_.num_instances};
-  args.rows = image_.device().attention_rows;
-  args.num_rows = image_.device().num_attention_rows;
-  args.blocks = image_.device().blocks;
-  args.block_idx = image_.device().block_idx;
-  args.q = heap_ + exchange_.offsets.query;
-  args.cache = heap_ + cache.k_offset;
-  args.block_stride = cache.block_stride;
-  args.out = buffers_.attention_out;
-  args.lse = buffers_.attention_lse;
-  args.workspace = attention_workspaces_[static_cast<size_t>(layer)];
-  return args;
-}
-
-// attention_sum := the output projection of the merged parts.
-Status InstanceForward::finish_attention(int32_t layer, const StepShape& shape,
-                                         cudaStream_t stream) {
-  const model::AttentionSpec& a = spec_.attention;
-  const DeviceLayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
-  NANOCP_RETURN_IF_ERROR(
-      cuda::launch_finish_attention({.step = image_.device(),
-                                     .exchange = exchange_,
-                                     .epoch = shard_epoch(layer),
-                                     .rows = static_cast<int32_t>(shape.rows),
-                                     .out = buffers_.attention_out,
-                                     .lse = buffers_.attention_lse,
-                                     .sinks = w.sinks,
-                                     .merged = buffers_.merged,
-                                     .counter = buffers_.counters + kReturnCounter},
-                                    stream));
-  NANOCP_RETURN_IF_ERROR(mark(Phase::kDense, layer, stream));
-  const uint16_t* values = buffers_.merged;
-  if (is_mla(spec_)) {
-    NANOCP_RETURN_IF_ERROR(
-        products_->launch({.x = buffers_.merged,
-                           .w = w.v_up,
-                           .out = buffers_.values,
-                           .rows = shape.rows,
-                           .cols = a.v_head_dim,
-                           .depth = a.kv_lora_rank,
-                           .x_stride = exchange_.partial_values,
-                           .out_stride = int64_t{a.num_heads} * a.v_head_dim,
-                           .num_batches = a.num_heads,
-                           .x_batch_stride = a.kv_lora_rank,
-                           .w_batch_stride = int64_t{a.kv_lora_rank} * a.v_head_dim,
-                           .out_batch_stride = a.v_head_dim},
-                          stream));
-    values = buffers_.values;
-  }
-  return product(w.o, values, buffers_.attention_sum, shape.rows, false, stream);
-}
-
-int32_t InstanceForward::tile_rows() const {
-  return cuda::expert_tile_rows(
-      {.hidden = spec_.hidden_size, .intermediate = spec_.moe.expert_intermediate_size});
-}
-
-Status InstanceForward::run_moe(int32_t layer, const StepShape& shape, cudaStream_t stream) {
-  const DeviceLayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
-  const bool has_shared = w.shared.down.weight != nullptr;
-  NANOCP_RETURN_IF_ERROR(product(w.router, x_, buffers_.router_logits, shape.rows, true, stream));
-  NANOCP_RETURN_IF_ERROR(mark(Phase::kDispatch, layer, stream));
-  begin_exchange(ExchangeMark::Kind::kExpert, moe_index_[static_cast<size_t>(layer)]);
-  NANOCP_RETURN_IF_ERROR(
-      cuda::launch_gate_dispatch({.step = image_.device(),
-                                  .exchange = exchange_,
-                                  .epoch = expert_epoch(layer),
-                                  .rows = static_cast<int32_t>(shape.rows),
-                                  .router = spec_.moe.router,
-                                  .num_experts = spec_.moe.num_experts,
-                                  .logits = buffers_.router_logits,
-                                  .router_bias = w.router.bias,
-                                  .correction_bias = w.correction_bias,
-                                  .counter = buffers_.counters + kDispatchCounter},
-                                 stream));
-  if (has_shared) NANOCP_RETURN_IF_ERROR(fork_shared(w.shared, shape, stream));
-  NANOCP_RETURN_IF_ERROR(mark(Phase::kIdleWait, layer, stream));
-  NANOCP_RETURN_IF_ERROR(cuda::launch_expert_plan({.exchange = exchange_,
-                                                   .epoch = expert_epoch(layer),
-                                                   .expert_begin = expert_begin_,
-                                                   .num_experts = num_local_experts_,
-                                                   .tile_rows = tile_rows(),
-                                                   .lists = lists_},
-                                                  stream));
-  NANOCP_RETURN_IF_ERROR(mark(Phase::kExperts, layer, stream));
-  NANOCP_RETURN_IF_ERROR(cuda::launch_expert_mlp({.weights = w.experts,
-                                                  .activation = spec_.moe.activation,
-                                                  .lists = lists_,
-                                                  .x = heap_ + exchange_.offsets.dispatch_x,
-                                                  .h = buffers_.expert_hidden,
-                                                  .y = buffers_.expert_out},
-                                                 stream));
-  if (has_shared) {
-    NANOCP_RETURN_IF_ERROR(
-        cuda_status(cudaStreamWaitEvent(stream, join_, 0), "join of the shared experts"));
-  }
-  NANOCP_RETURN_IF_ERROR(mark(Phase::kCombine, layer, stream));
-  return cuda::launch_combine({.step = image_.device(),
-                               .exchange = exchange_,
-                               .epoch = expert_epoch(layer),
-                               .num_experts = spec_.moe.num_experts,
-                               .y = buffers_.expert_out,
-                               .assignment_of = lists_.assignment_of,
-                               .shared = has_shared ? buffers_.mlp_sum : nullptr,
-                               .norm_weight = next_norm(layer),
-                               .eps = spec_.rms_norm_eps,
-                               .residual = buffers_.residual,
-                               .x = x_,
-                               .counter = buffers_.counters + kCombineCounter},
-                              stream);
 }
 
 }  // namespace nanocp::runner

@@ -41,6 +41,7 @@ struct ForwardOptions {
 struct StepShape {
   int64_t rows;
   int64_t samples;
+  bool has_prefill = false;  // there are prefill items; captured graphs serve none
 };
 
 // One exchange of a step; see comm/CONTRACT.md, comm.epochs.
@@ -55,6 +56,8 @@ struct ExchangeMark {
 class InstanceForward {
  public:
   static Status check_model(const model::ModelSpec& spec);
+  // Items of so many rows are worth the prefill kernel; 0 where the model's attention has none.
+  static int32_t prefill_rows_min(const model::ModelSpec& spec);
   // All references outlive the object.
   static Result<std::unique_ptr<InstanceForward>> create(const model::ModelSpec& spec,
                                                          const DeviceWeights& weights,
@@ -101,6 +104,9 @@ class InstanceForward {
     uint32_t* counters;  // zeroed words that kernels count blocks in
   };
 
+  // Words of Buffers::counters.
+  enum Counter : int { kPrepareCounter, kReturnCounter, kDispatchCounter, kCombineCounter };
+
   InstanceForward(const model::ModelSpec& spec, const DeviceWeights& weights,
                   const StepImage& image, const cuda::ExchangeView& exchange,
                   const ForwardOptions& options);
@@ -120,6 +126,9 @@ class InstanceForward {
   Status finish_attention(int32_t layer, const StepShape& shape, cudaStream_t stream);
   Status run_dense_mlp(int32_t layer, const StepShape& shape, cudaStream_t stream);
   Status run_moe(int32_t layer, const StepShape& shape, cudaStream_t stream);
+  Status dispatch(int32_t layer, const StepShape& shape, cudaStream_t stream);
+  Status run_experts(int32_t layer, cudaStream_t stream);
+  Status combine(int32_t layer, cudaStream_t stream);
   Status fork_shared(const DeviceMlp& mlp, const StepShape& shape, cudaStream_t stream);
   Status gated_mlp(const DeviceMlp& mlp, const StepShape& shape, cuda::DenseProducts& products,
                    cudaStream_t stream);
@@ -128,6 +137,7 @@ class InstanceForward {
                  cudaStream_t stream);
 
   cuda::AttentionDecodeArgs decode_args(int32_t layer) const;
+  cuda::AttentionPrefillArgs prefill_args(int32_t layer) const;
   cuda::MlaDecodeArgs mla_args(int32_t layer) const;
   cuda::RotaryView rotary_view() const;
   cuda::CacheLayout cache_layout(int32_t layer) const;

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "backend/cuda/cuda_status.h"
+#include "backend/cuda/router.h"
 #include "backend/cuda/row_ops.h"
 #include "backend/cuda/sampling.h"
 #include "runner/cuda/instance_forward.h"
@@ -84,6 +85,91 @@ Status InstanceForward::fork_shared(const DeviceMlp& mlp, const StepShape& shape
       cuda_status(cudaStreamWaitEvent(side_stream_, fork_, 0), "fork of the shared experts"));
   NANOCP_RETURN_IF_ERROR(gated_mlp(mlp, shape, *side_products_, side_stream_));
   return cuda_status(cudaEventRecord(join_, side_stream_), "join of the shared experts");
+}
+
+int32_t InstanceForward::tile_rows() const {
+  return cuda::expert_tile_rows(
+      {.hidden = spec_.hidden_size, .intermediate = spec_.moe.expert_intermediate_size});
+}
+
+Status InstanceForward::run_moe(int32_t layer, const StepShape& shape, cudaStream_t stream) {
+  const DeviceMlp& shared = weights_.layers[static_cast<size_t>(layer)].shared;
+  const bool has_shared = shared.down.weight != nullptr;
+  NANOCP_RETURN_IF_ERROR(dispatch(layer, shape, stream));
+  if (has_shared) NANOCP_RETURN_IF_ERROR(fork_shared(shared, shape, stream));
+  NANOCP_RETURN_IF_ERROR(run_experts(layer, stream));
+  if (has_shared) {
+    NANOCP_RETURN_IF_ERROR(
+        cuda_status(cudaStreamWaitEvent(stream, join_, 0), "join of the shared experts"));
+  }
+  return combine(layer, stream);
+}
+
+// Router, choice of the experts, and rows out.
+Status InstanceForward::dispatch(int32_t layer, const StepShape& shape, cudaStream_t stream) {
+  const DeviceLayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
+  NANOCP_RETURN_IF_ERROR(cuda::launch_router({.header = header(),
+                                              .rows = static_cast<int32_t>(shape.rows),
+                                              .hidden = spec_.hidden_size,
+                                              .num_experts = spec_.moe.num_experts,
+                                              .residual = buffers_.residual,
+                                              .norm_weight = w.post_attention_norm,
+                                              .eps = spec_.rms_norm_eps,
+                                              .weight = w.router.weight,
+                                              .logits = buffers_.router_logits},
+                                             stream));
+  NANOCP_RETURN_IF_ERROR(mark(engine::Phase::kDispatch, layer, stream));
+  begin_exchange(ExchangeMark::Kind::kExpert, moe_index_[static_cast<size_t>(layer)]);
+  return cuda::launch_gate_dispatch({.step = image_.device(),
+                                     .exchange = exchange_,
+                                     .epoch = expert_epoch(layer),
+                                     .rows = static_cast<int32_t>(shape.rows),
+                                     .router = spec_.moe.router,
+                                     .num_experts = spec_.moe.num_experts,
+                                     .logits = buffers_.router_logits,
+                                     .router_bias = w.router.bias,
+                                     .correction_bias = w.correction_bias,
+                                     .counter = buffers_.counters + kDispatchCounter},
+                                    stream);
+}
+
+// The experts here, over the rows of all instances.
+Status InstanceForward::run_experts(int32_t layer, cudaStream_t stream) {
+  NANOCP_RETURN_IF_ERROR(mark(engine::Phase::kIdleWait, layer, stream));
+  NANOCP_RETURN_IF_ERROR(cuda::launch_expert_plan({.exchange = exchange_,
+                                                   .epoch = expert_epoch(layer),
+                                                   .expert_begin = expert_begin_,
+                                                   .num_experts = num_local_experts_,
+                                                   .tile_rows = tile_rows(),
+                                                   .lists = lists_},
+                                                  stream));
+  NANOCP_RETURN_IF_ERROR(mark(engine::Phase::kExperts, layer, stream));
+  return cuda::launch_expert_mlp({.weights = weights_.layers[static_cast<size_t>(layer)].experts,
+                                  .activation = spec_.moe.activation,
+                                  .lists = lists_,
+                                  .x = heap_ + exchange_.offsets.dispatch_x,
+                                  .h = buffers_.expert_hidden,
+                                  .y = buffers_.expert_out},
+                                 stream);
+}
+
+// Sums back and together, with the residual and the norm of the next layer.
+Status InstanceForward::combine(int32_t layer, cudaStream_t stream) {
+  const bool has_shared = weights_.layers[static_cast<size_t>(layer)].shared.down.weight != nullptr;
+  NANOCP_RETURN_IF_ERROR(mark(engine::Phase::kCombine, layer, stream));
+  return cuda::launch_combine({.step = image_.device(),
+                               .exchange = exchange_,
+                               .epoch = expert_epoch(layer),
+                               .num_experts = spec_.moe.num_experts,
+                               .y = buffers_.expert_out,
+                               .assignment_of = lists_.assignment_of,
+                               .shared = has_shared ? buffers_.mlp_sum : nullptr,
+                               .norm_weight = next_norm(layer),
+                               .eps = spec_.rms_norm_eps,
+                               .residual = buffers_.residual,
+                               .x = x_,
+                               .counter = buffers_.counters + kCombineCounter},
+                              stream);
 }
 
 Status InstanceForward::run_head(const StepShape& shape, cudaStream_t stream) {

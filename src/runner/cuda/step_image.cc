@@ -40,6 +40,7 @@ size_t StepImage::lay_out(uint8_t* base, Tables& t) const {
   const auto instances = static_cast<size_t>(capacity_.num_instances);
   take(t.header, 1);
   take(t.num_attention_rows, 1);
+  take(t.num_prefill, 1);
   take(t.token_ids, rows);
   take(t.positions, rows);
   take(t.kv_targets, rows);
@@ -51,6 +52,7 @@ size_t StepImage::lay_out(uint8_t* base, Tables& t) const {
   take(t.sends, rows * (instances - 1));
   take(t.merges, rows * (instances - 1));
   take(t.attention_rows, rows * instances);
+  take(t.prefill, rows * instances);
   t.blocks = base == nullptr ? nullptr : reinterpret_cast<int32_t*>(base + offset);
   t.block_idx = t.blocks == nullptr ? nullptr : t.blocks + capacity_.num_blocks;
   t.step = {.header = t.header,
@@ -70,7 +72,8 @@ size_t StepImage::lay_out(uint8_t* base, Tables& t) const {
   return offset;
 }
 
-void StepImage::fill(uint64_t step, const scheduler::StepPlan& plan) {
+void StepImage::fill(uint64_t step, const scheduler::StepPlan& plan, int32_t prefill_rows_min) {
+  prefill_rows_min_ = prefill_rows_min;
   const InstancePlan& own = plan.instances[static_cast<size_t>(capacity_.self)];
   NANOCP_CHECK(own.num_rows() <= capacity_.max_rows);
   host_.header->step = step;
@@ -130,6 +133,7 @@ void StepImage::fill_sends(const InstancePlan& own) {
 void StepImage::fill_attention(const InstancePlan& own) {
   num_blocks_used_ = 0;
   *host_.num_attention_rows = 0;
+  *host_.num_prefill = 0;
   has_item_.assign(static_cast<size_t>(own.num_rows()), false);
   for (const AttentionItem& item : own.items) {
     if (item.source != capacity_.self) continue;
@@ -159,6 +163,11 @@ void StepImage::add_item(const AttentionItem& item) {
   num_blocks_used_ += num_blocks;
   const int32_t row_begin =
       item.row_begin + (item.source == capacity_.self ? 0 : (1 + item.source) * capacity_.max_rows);
+  if (prefill_rows_min_ > 0 && item.num_rows >= prefill_rows_min_) {
+    host_.prefill[(*host_.num_prefill)++] = {row_begin,   item.num_rows, item.first_position,
+                                             block_begin, num_blocks,    item.source};
+    return;
+  }
   for (int32_t i = 0; i < item.num_rows; ++i) {
     host_.attention_rows[(*host_.num_attention_rows)++] = {row_begin + i, item.first_position + i,
                                                            block_begin, num_blocks, item.source};

@@ -10,6 +10,7 @@
 #include <memory>
 #include <vector>
 
+#include "backend/cuda/attention_prefill.h"
 #include "backend/cuda/device_step.h"
 #include "backend/cuda/sampling.h"
 #include "base/result.h"
@@ -31,14 +32,18 @@ class StepImage {
   StepImage(const StepImage&) = delete;
   StepImage& operator=(const StepImage&) = delete;
 
-  // Rewrites the host copy for step number `step` (from 1) of `plan`.
-  void fill(uint64_t step, const scheduler::StepPlan& plan);
+  // Rewrites the host copy for step number `step` (from 1) of `plan`. Items of at least
+  // `prefill_rows_min` rows become prefill items, all others are attended row by row; 0: all are.
+  void fill(uint64_t step, const scheduler::StepPlan& plan, int32_t prefill_rows_min = 0);
   // How the rows in sample order are sampled on the GPU, [num_samples]; filled by the caller.
   cuda::SampleSpec* samples() const { return host_.samples; }
   Status upload(cudaStream_t stream);
 
   const cuda::DeviceStep& device() const { return device_.step; }
   const cuda::SampleSpec* device_samples() const { return device_.samples; }
+  const cuda::PrefillItem* prefill_items() const { return device_.prefill; }
+  const int32_t* num_prefill_items() const { return device_.num_prefill; }
+  bool has_prefill() const { return *host_.num_prefill > 0; }
   int32_t num_rows() const { return host_.header->num_rows; }
   int32_t num_samples() const { return host_.header->num_samples; }
   int64_t device_bytes() const { return static_cast<int64_t>(table_bytes_ + 2 * block_bytes()); }
@@ -48,6 +53,7 @@ class StepImage {
   struct Tables {
     cuda::StepHeader* header;
     int32_t* num_attention_rows;
+    int32_t* num_prefill;
     int32_t* token_ids;
     int32_t* positions;
     cuda::KvTarget* kv_targets;
@@ -59,6 +65,7 @@ class StepImage {
     int32_t* merge_begin;
     cuda::MergeEntry* merges;
     cuda::AttentionRow* attention_rows;
+    cuda::PrefillItem* prefill;
     int32_t* blocks;
     int32_t* block_idx;
     cuda::DeviceStep step;  // views of the above
@@ -80,6 +87,7 @@ class StepImage {
   Tables host_ = {};
   Tables device_ = {};
   int32_t num_blocks_used_ = 0;
+  int32_t prefill_rows_min_ = 0;
   std::vector<bool> has_item_;  // of own rows
 };
 

@@ -1,0 +1,401 @@
+// Latent decode attention (MLA) on one GPU: `--check` compares random shards with the plain
+// reference for several head counts and block sizes; `--time` measures few heads against the read
+// bandwidth of the same run, and many heads by their products. Times are of one layer (attend,
+// merge) inside a CUDA graph that goes round several copies of the cache, so that none of it is in
+// the second-level cache; the schedule, once per step, is timed apart.
+#include <cuda_bf16.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "backend/cuda/mla_decode.h"
+#include "base/random.h"
+#include "ops/attention.h"
+
+namespace nanocp {
+namespace {
+
+void check_cuda(cudaError_t code, int line) {
+  if (code == cudaSuccess) return;
+  std::fprintf(stderr, "error: line %d: %s\n", line, cudaGetErrorString(code));
+  std::exit(1);
+}
+#define CHECK_CUDA(call) check_cuda((call), __LINE__)
+
+template <typename T>
+class DeviceArray {
+ public:
+  explicit DeviceArray(size_t count) : count_(count) { CHECK_CUDA(cudaMalloc(&data_, bytes())); }
+  explicit DeviceArray(const std::vector<T>& values)
+      : DeviceArray(std::max<size_t>(1, values.size())) {
+    CHECK_CUDA(cudaMemcpy(data_, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice));
+  }
+  DeviceArray(const DeviceArray&) = delete;
+  DeviceArray& operator=(const DeviceArray&) = delete;
+  ~DeviceArray() { cudaFree(data_); }
+
+  T* data() const { return data_; }
+  size_t bytes() const { return count_ * sizeof(T); }
+  std::vector<T> to_host() const {
+    std::vector<T> values(count_);
+    CHECK_CUDA(cudaMemcpy(values.data(), data_, bytes(), cudaMemcpyDeviceToHost));
+    return values;
+  }
+
+ private:
+  size_t count_;
+  T* data_ = nullptr;
+};
+
+// The plan of one launch on the host: rows and their shards.
+struct Plan {
+  std::vector<cuda::AttentionRow> rows;
+  std::vector<int32_t> blocks;
+  std::vector<int32_t> block_idx;
+};
+
+struct Shape {
+  int heads, block_size;
+};
+
+// --- check
+// ----------------------------------------------------------------------------------------
+
+void shuffle_blocks(Plan& plan, Random& random) {
+  for (size_t i = plan.blocks.size(); i > 1; --i) {
+    std::swap(plan.blocks[i - 1], plan.blocks[random.below(i)]);
+  }
+}
+
+// Rows that hold random parts of random sequences; blocks of different rows are disjoint.
+Plan random_plan(const Shape& shape, int num_rows, int max_tokens, Random& random) {
+  Plan plan;
+  for (int r = 0; r < num_rows; ++r) {
+    const auto position = static_cast<int32_t>(random.between(0, max_tokens));
+    const auto begin = static_cast<int32_t>(plan.blocks.size());
+    const uint64_t keep = random.below(5);  // 0: an empty shard, 4: everything
+    for (int32_t i = 0; i <= position / shape.block_size; ++i) {
+      if (random.below(4) >= keep) continue;
+      plan.block_idx.push_back(i);
+      plan.blocks.push_back(static_cast<int32_t>(plan.blocks.size()));
+    }
+    plan.rows.push_back({r, position, begin, static_cast<int32_t>(plan.blocks.size()) - begin, -1});
+  }
+  shuffle_blocks(plan, random);
+  return plan;
+}
+
+// Random bf16 values as bf16 and as floats.
+void fill_random(std::vector<__nv_bfloat16>& values, std::vector<float>& as_float, Random& random) {
+  as_float.resize(values.size());
+  for (size_t i = 0; i < values.size(); ++i) {
+    values[i] = __float2bfloat16(static_cast<float>(random.uniform() * 4 - 2));
+    as_float[i] = __bfloat162float(values[i]);
+  }
+}
+
+struct Difference {
+  double out = 0.0;
+  double lse = 0.0;
+  int64_t out_at = 0;  // where it is largest
+  bool neutral_rows_agree = true;
+};
+
+Difference compare(const std::vector<float>& out, const std::vector<float>& lse,
+                   const tensor::Matrix& want_out, const tensor::Matrix& want_lse) {
+  Difference difference;
+  for (int64_t i = 0; i < want_out.rows * want_out.cols; ++i) {
+    double error = std::abs(out[static_cast<size_t>(i)] - want_out.data[i]);
+    if (std::isnan(error)) error = INFINITY;
+    if (error <= difference.out) continue;
+    difference.out = error;
+    difference.out_at = i;
+  }
+  for (int64_t i = 0; i < want_lse.rows * want_lse.cols; ++i) {
+    const float got = lse[static_cast<size_t>(i)];
+    const float want = want_lse.data[i];
+    if (std::isinf(want) || std::isinf(got)) {
+      difference.neutral_rows_agree = difference.neutral_rows_agree && got == want;
+    } else {
+      difference.lse = std::max<double>(difference.lse, std::abs(got - want));
+    }
+  }
+  return difference;
+}
+
+cuda::MlaDecodeArgs make_args(const Shape& shape, int max_rows) {
+  cuda::MlaDecodeArgs args = {};
+  args.config = {.num_heads = shape.heads,
+                 .block_size = shape.block_size,
+                 .softmax_scale = 1.0F / 24.0F,
+                 .max_rows = max_rows};
+  args.block_stride = int64_t{shape.block_size} * cuda::kLatentKeyDim;
+  return args;
+}
+
+size_t workspace_bytes(const cuda::MlaDecodeConfig& config) {
+  const auto bytes = cuda::mla_decode_workspace_bytes(config);
+  if (!bytes.ok()) {
+    std::fprintf(stderr, "error: %s\n", bytes.error().message.c_str());
+    std::exit(1);
+  }
+  return *bytes;
+}
+
+void expect_ok(const Status& status) {
+  if (status.ok()) return;
+  std::fprintf(stderr, "error: %s\n", status.error().message.c_str());
+  std::exit(1);
+}
+
+void run_reference(const Shape& shape, const Plan& plan, const cuda::MlaDecodeArgs& args,
+                   std::vector<float>& cache, std::vector<float>& q, tensor::Matrix out,
+                   tensor::Matrix lse) {
+  std::vector<AttentionItem> items;
+  for (const cuda::AttentionRow& row : plan.rows) {
+    const auto begin = static_cast<size_t>(row.block_begin);
+    const auto count = static_cast<size_t>(row.num_blocks);
+    items.push_back({0, row.row, 1, row.position, 1,
+                     std::span<const int32_t>(plan.blocks).subspan(begin, count),
+                     std::span<const int32_t>(plan.block_idx).subspan(begin, count)});
+  }
+  const int64_t width = int64_t{shape.heads} * cuda::kLatentKeyDim;
+  ops::paged_attention_reference(
+      {.desc = {.num_heads = shape.heads,
+                .num_kv_heads = 1,
+                .k_dim = cuda::kLatentKeyDim,
+                .v_dim = cuda::kLatentDim,
+                .block_size = shape.block_size,
+                .sliding_window = 0,
+                .softmax_scale = args.config.softmax_scale},
+       .cache = {.k = cache.data(),
+                 .v = cache.data(),
+                 .block_stride = args.block_stride,
+                 .head_stride = args.block_stride,
+                 .token_stride = cuda::kLatentKeyDim,
+                 .num_blocks = static_cast<int64_t>(std::max<size_t>(1, plan.blocks.size()))},
+       .items = items,
+       .q = {q.data(), static_cast<int64_t>(plan.rows.size()), width, width},
+       .out = out,
+       .lse = lse});
+}
+
+bool check_shape(const Shape& shape, int num_rows, int tokens, Random& random) {
+  const Plan plan = random_plan(shape, num_rows, tokens, random);
+  cuda::MlaDecodeArgs args = make_args(shape, num_rows + 3);
+  const size_t all =
+      std::max<size_t>(1, plan.blocks.size()) * static_cast<size_t>(args.block_stride);
+  const auto rows_heads = static_cast<size_t>(num_rows * shape.heads);
+  std::vector<__nv_bfloat16> cache(all), q(rows_heads * cuda::kLatentKeyDim);
+  std::vector<float> cache_float, q_float;
+  fill_random(cache, cache_float, random);
+  fill_random(q, q_float, random);
+  const DeviceArray<__nv_bfloat16> device_cache(cache), device_q(q);
+  const DeviceArray<cuda::AttentionRow> rows(plan.rows);
+  const DeviceArray<int32_t> blocks(plan.blocks), block_idx(plan.block_idx);
+  const DeviceArray<int32_t> count(std::vector<int32_t>{num_rows});
+  const DeviceArray<float> out(rows_heads * cuda::kLatentDim), lse(rows_heads);
+  const DeviceArray<uint8_t> workspace(workspace_bytes(args.config));
+  CHECK_CUDA(cudaMemset(out.data(), 0xff, out.bytes()));  // NaN: every value must be written
+  CHECK_CUDA(cudaMemset(lse.data(), 0xff, lse.bytes()));
+  CHECK_CUDA(cudaMemset(workspace.data(), 0xff, workspace.bytes()));
+  args.rows = rows.data();
+  args.num_rows = count.data();
+  args.blocks = blocks.data();
+  args.block_idx = block_idx.data();
+  args.q = device_q.data();
+  args.cache = device_cache.data();
+  args.out = out.data();
+  args.lse = lse.data();
+  args.workspace = workspace.data();
+  expect_ok(cuda::launch_mla_schedule(args, nullptr));
+  expect_ok(cuda::launch_mla_decode(args, nullptr));
+  CHECK_CUDA(cudaDeviceSynchronize());
+  tensor::MatrixBuffer want_out, want_lse;
+  const tensor::Matrix want = want_out.resize(num_rows, int64_t{shape.heads} * cuda::kLatentDim);
+  const tensor::Matrix want_logs = want_lse.resize(num_rows, shape.heads);
+  run_reference(shape, plan, args, cache_float, q_float, want, want_logs);
+  const Difference difference = compare(out.to_host(), lse.to_host(), want, want_logs);
+  // Values are within [-2, 2]; weights are rounded to bf16 (2^-9) before they meet the values.
+  const bool passed =
+      difference.out < 8e-3 && difference.lse < 1e-3 && difference.neutral_rows_agree;
+  std::printf("check %3d heads, block %3d, %3d rows: out %.1e (row %lld, value %lld) lse %.1e %s\n",
+              shape.heads, shape.block_size, num_rows, difference.out,
+              static_cast<long long>(difference.out_at / want.cols),
+              static_cast<long long>(difference.out_at % want.cols), difference.lse,
+              passed ? "ok" : "FAILED");
+  return passed;
+}
+
+int run_checks() {
+  Random random(1);
+  int num_failed = 0;
+  for (const Shape& shape : {Shape{16, 64}, Shape{16, 16}, Shape{32, 32}, Shape{64, 128},
+                             Shape{128, 64}, Shape{12, 64}, Shape{40, 48}}) {
+    for (const auto& [rows, tokens] :
+         {std::pair{1, 20}, {1, 3000}, {3, 700}, {20, 300}, {128, 64}}) {
+      if (!check_shape(shape, rows, tokens, random)) ++num_failed;
+    }
+  }
+  std::printf("%s\n", num_failed == 0 ? "all checks passed" : "CHECKS FAILED");
+  return num_failed == 0 ? 0 : 1;
+}
+
+// --- time
+// -----------------------------------------------------------------------------------------
+
+__global__ void read_kernel(const uint4* data, size_t count, uint32_t* sink) {
+  const size_t stride = static_cast<size_t>(gridDim.x) * blockDim.x;
+  uint32_t sum = 0;
+  for (size_t i = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
+       i += 4 * stride) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      if (i + j * stride < count) {
+        const uint4 value = data[i + j * stride];
+        sum ^= value.x ^ value.y ^ value.z ^ value.w;
+      }
+    }
+  }
+  if (sum == 0x12345678U) *sink = sum;
+}
+
+__global__ void fill_kernel(uint32_t* data, size_t count) {
+  const size_t stride = static_cast<size_t>(gridDim.x) * blockDim.x;
+  for (size_t i = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
+       i += stride) {
+    const uint32_t noise = static_cast<uint32_t>(i) * 2654435761U;
+    data[i] = (noise & 0x80ff80ffU) | 0x3f003f00U;  // bf16 pairs of size 0.5 to 2
+  }
+}
+
+// Median time in microseconds of one of `count` equal launches captured into a graph.
+template <typename Launch>
+double time_in_graph(int count, Launch launch_one) {
+  cudaStream_t stream;
+  cudaGraph_t graph;
+  cudaGraphExec_t executable;
+  cudaEvent_t begin, end;
+  CHECK_CUDA(cudaStreamCreate(&stream));
+  CHECK_CUDA(cudaEventCreate(&begin));
+  CHECK_CUDA(cudaEventCreate(&end));
+  CHECK_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  for (int i = 0; i < count; ++i) launch_one(i, stream);
+  CHECK_CUDA(cudaStreamEndCapture(stream, &graph));
+  CHECK_CUDA(cudaGraphInstantiate(&executable, graph, 0));
+  std::vector<float> times;
+  for (int repetition = 0; repetition < 12; ++repetition) {
+    CHECK_CUDA(cudaEventRecord(begin, stream));
+    CHECK_CUDA(cudaGraphLaunch(executable, stream));
+    CHECK_CUDA(cudaEventRecord(end, stream));
+    CHECK_CUDA(cudaEventSynchronize(end));
+    float milliseconds = 0.0F;
+    CHECK_CUDA(cudaEventElapsedTime(&milliseconds, begin, end));
+    if (repetition >= 2) times.push_back(milliseconds * 1000.0F / static_cast<float>(count));
+  }
+  CHECK_CUDA(cudaGraphExecDestroy(executable));
+  CHECK_CUDA(cudaGraphDestroy(graph));
+  CHECK_CUDA(cudaStreamDestroy(stream));
+  std::sort(times.begin(), times.end());
+  return times[times.size() / 2];
+}
+
+struct TimedCase {
+  int heads;
+  std::vector<std::pair<int, int>> rows;  // how many, tokens each
+};
+
+// Rows of whole sequences, with the blocks anywhere; returns the number of tokens.
+int64_t fill_plan(const TimedCase& c, const Shape& shape, Plan& plan) {
+  int64_t tokens = 0;
+  for (const auto& [count, length] : c.rows) {
+    for (int i = 0; i < count; ++i) {
+      const auto begin = static_cast<int32_t>(plan.blocks.size());
+      for (int32_t b = 0; b * shape.block_size < length; ++b) {
+        plan.block_idx.push_back(b);
+        plan.blocks.push_back(static_cast<int32_t>(plan.blocks.size()));
+      }
+      plan.rows.push_back({static_cast<int32_t>(plan.rows.size()), length - 1, begin,
+                           static_cast<int32_t>(plan.blocks.size()) - begin, -1});
+      tokens += length;
+    }
+  }
+  Random random(3);
+  shuffle_blocks(plan, random);
+  return tokens;
+}
+
+void time_case(const TimedCase& c, const DeviceArray<uint32_t>& memory, double read_gb_per_s) {
+  const Shape shape = {c.heads, 64};
+  Plan plan;
+  const auto tokens = static_cast<double>(fill_plan(c, shape, plan));
+  const auto num_rows = static_cast<int32_t>(plan.rows.size());
+  cuda::MlaDecodeArgs args = make_args(shape, num_rows);
+  const DeviceArray<cuda::AttentionRow> rows(plan.rows);
+  const DeviceArray<int32_t> blocks(plan.blocks), block_idx(plan.block_idx);
+  const DeviceArray<int32_t> count(std::vector<int32_t>{num_rows});
+  const auto rows_heads = static_cast<size_t>(num_rows * shape.heads);
+  const DeviceArray<float> out(rows_heads * cuda::kLatentDim), lse(rows_heads);
+  const DeviceArray<uint8_t> workspace(workspace_bytes(args.config));
+  const size_t all = plan.blocks.size() * static_cast<size_t>(args.block_stride);  // elements
+  const size_t copies = std::max<size_t>(1, memory.bytes() / 2 / all);
+  args.rows = rows.data();
+  args.num_rows = count.data();
+  args.blocks = blocks.data();
+  args.block_idx = block_idx.data();
+  args.q = memory.data();
+  args.out = out.data();
+  args.lse = lse.data();
+  args.workspace = workspace.data();
+  const auto* base = reinterpret_cast<const __nv_bfloat16*>(memory.data());
+  const double schedule_us = time_in_graph(
+      24, [&](int, cudaStream_t stream) { expect_ok(cuda::launch_mla_schedule(args, stream)); });
+  const double us = time_in_graph(c.heads > 16 ? 6 : 24, [&](int i, cudaStream_t stream) {
+    args.cache = base + static_cast<size_t>(i) % copies * all;
+    expect_ok(cuda::launch_mla_decode(args, stream));
+  });
+  const double gb_per_s = tokens * cuda::kLatentKeyDim * 2 / us / 1e3;
+  const double tflops = 2 * c.heads * tokens * (cuda::kLatentKeyDim + cuda::kLatentDim) / us / 1e6;
+  std::printf("time  %3d heads:", c.heads);
+  for (const auto& [n, length] : c.rows) std::printf(" %d x %d", n, length);
+  std::printf(": %.1f us, %.0f GB/s (%.1f %% of read), %.0f TFLOP/s, schedule %.1f us\n", us,
+              gb_per_s, 100 * gb_per_s / read_gb_per_s, tflops, schedule_us);
+}
+
+int run_times() {
+  const DeviceArray<uint32_t> memory(size_t{1} << 30);  // 4 GiB
+  fill_kernel<<<2048, 256>>>(memory.data(), memory.bytes() / 4);
+  CHECK_CUDA(cudaDeviceSynchronize());
+  const DeviceArray<uint32_t> sink(1);
+  const size_t part = memory.bytes() / 8;
+  const double read_us = time_in_graph(8, [&](int i, cudaStream_t stream) {
+    const auto* data =
+        reinterpret_cast<const uint4*>(memory.data()) + static_cast<size_t>(i) * part / 16;
+    read_kernel<<<132 * 16, 512, 0, stream>>>(data, part / 16, sink.data());
+  });
+  const double read = static_cast<double>(part) / read_us / 1e3;
+  std::printf("read bandwidth %.0f GB/s\n", read);
+  for (const TimedCase& c :
+       {TimedCase{16, {{64, 4096}}}, TimedCase{16, {{1, 131072}}}, TimedCase{16, {{128, 1024}}},
+        TimedCase{16, {{63, 2048}, {1, 262144}}}, TimedCase{32, {{64, 4096}}},
+        TimedCase{64, {{64, 4096}}}, TimedCase{128, {{64, 4096}}}, TimedCase{128, {{128, 8192}}}}) {
+    time_case(c, memory, read);
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace nanocp
+
+int main(int argc, char** argv) {
+  if (argc == 2 && std::strcmp(argv[1], "--check") == 0) return nanocp::run_checks();
+  if (argc == 2 && std::strcmp(argv[1], "--time") == 0) return nanocp::run_times();
+  std::fprintf(stderr, "usage: %s --check | --time\n", argv[0]);
+  return 1;
+}
