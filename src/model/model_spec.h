@@ -39,6 +39,7 @@ struct AttentionSpec {
   int32_t v_head_dim = 0;
   float softmax_scale = 0.0F;  // of q.k, YaRN's factor included
 
+  bool is_mla() const { return kind == AttentionKind::kMla; }
   // Widths as the KV cache and the exchange see them (latent space for MLA).
   int32_t cache_k_dim() const {
     return kind == AttentionKind::kMla ? kv_lora_rank + qk_rope_head_dim : head_dim;
