@@ -98,7 +98,7 @@ Result<engine::EngineOptions> engine_options(const EngineOptions& options,
 }
 
 runner::CpuRunnerOptions runner_options(const EngineOptions& options, int64_t num_blocks,
-                                        bool keep_logits) {
+                                        const SessionNeeds& needs) {
   runner::CpuRunnerOptions result;
   result.num_instances = options.num_instances;
   result.block_size = block_size(options);
@@ -106,7 +106,8 @@ runner::CpuRunnerOptions runner_options(const EngineOptions& options, int64_t nu
   result.max_rows = options.max_num_batched_tokens;
   result.num_threads = num_threads(options);
   result.wait_timeout_us = std::llround(options.wait_timeout_s * 1e6);
-  result.keep_logits = keep_logits;
+  result.keep_logits = needs.keep_logits;
+  result.profile = needs.profile;
   return result;
 }
 
@@ -205,7 +206,7 @@ Status EngineSession::make_cpu_runner(const EngineOptions& options,
   NANOCP_ASSIGN_OR_RETURN(std::shared_ptr<const model::ModelWeights> weights, load(options, *spec));
   NANOCP_ASSIGN_OR_RETURN(runner_, runner::CpuRunner::create(
                                        std::move(spec), std::move(weights),
-                                       runner_options(options, num_kv_blocks_, needs.keep_logits)));
+                                       runner_options(options, num_kv_blocks_, needs)));
   return ok_status();
 }
 

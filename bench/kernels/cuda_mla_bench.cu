@@ -64,8 +64,7 @@ struct Shape {
   int heads, block_size;
 };
 
-// --- check
-// ----------------------------------------------------------------------------------------
+// --- check ---
 
 void shuffle_blocks(Plan& plan, Random& random) {
   for (size_t i = plan.blocks.size(); i > 1; --i) {
@@ -247,8 +246,7 @@ int run_checks() {
   return num_failed == 0 ? 0 : 1;
 }
 
-// --- time
-// -----------------------------------------------------------------------------------------
+// --- time ---
 
 __global__ void read_kernel(const uint4* data, size_t count, uint32_t* sink) {
   const size_t stride = static_cast<size_t>(gridDim.x) * blockDim.x;

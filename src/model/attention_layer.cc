@@ -21,12 +21,14 @@ ops::AttentionDesc make_desc(const AttentionSpec& spec, int32_t block_size) {
 }  // namespace
 
 AttentionLayer::AttentionLayer(const ModelSpec& spec, int32_t block_size, InstanceId instance,
-                               ops::Context context, comm::ShardExchange& exchange)
+                               ops::Context context, comm::ShardExchange& exchange,
+                               PhaseClock& phases)
     : spec_(spec),
       attention_(spec.attention),
       instance_(instance),
       context_(context),
       exchange_(exchange),
+      phases_(phases),
       desc_(make_desc(spec.attention, block_size)),
       rotary_(spec.rotary) {}
 
@@ -51,18 +53,22 @@ Status AttentionLayer::run(const Layer& layer, tensor::ConstMatrix x, tensor::Ma
   ops::clear_partials(out_.view(), lse_.view());
   NANOCP_RETURN_IF_ERROR(attend_everywhere(layer));
   if (attention_.sinks) ops::apply_sinks(out_.view(), lse_.view(), layer.weights->gqa.sinks);
+  phases_.mark(StepPhase::kDense);
   project_output(*layer.weights, out);
   return ok_status();
 }
 
 Status AttentionLayer::attend_everywhere(const Layer& layer) {
+  phases_.mark(StepPhase::kRoute);
   NANOCP_RETURN_IF_ERROR(exchange_.send(*plan_, q_.view(), kv_.view()));
   append(instance_, layer, kv_.view());
+  phases_.mark(StepPhase::kAttention);
   attend(items_of_[static_cast<size_t>(instance_)], layer, q_.view(), {out_.view(), lse_.view()});
   const auto num_instances = static_cast<InstanceId>(items_of_.size());
   for (InstanceId i = 0; i < num_instances; ++i) {
     if (i != instance_) NANOCP_RETURN_IF_ERROR(answer(i, layer));
   }
+  phases_.mark(StepPhase::kMerge);
   for (InstanceId i = 0; i < num_instances; ++i) {
     if (i != instance_) NANOCP_RETURN_IF_ERROR(merge_returned(i));
   }

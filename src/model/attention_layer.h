@@ -9,6 +9,7 @@
 #include "comm/communicator.h"
 #include "model/model_spec.h"
 #include "model/model_weights.h"
+#include "model/phase_clock.h"
 #include "ops/attention.h"
 #include "ops/context.h"
 #include "ops/rotary.h"
@@ -18,7 +19,7 @@ namespace nanocp::model {
 class AttentionLayer {
  public:
   AttentionLayer(const ModelSpec& spec, int32_t block_size, InstanceId instance,
-                 ops::Context context, comm::ShardExchange& exchange);
+                 ops::Context context, comm::ShardExchange& exchange, PhaseClock& phases);
 
   // Once per step, before the first layer. `plan` stays valid until the last one.
   void begin_step(const InstancePlan& plan);
@@ -51,6 +52,7 @@ class AttentionLayer {
   const ops::Context context_;
   ThreadPool inline_pool_{1};  // for work that is parallel over heads already
   comm::ShardExchange& exchange_;
+  PhaseClock& phases_;
   ops::AttentionDesc desc_;
   ops::RotaryTable rotary_;
 

@@ -42,10 +42,13 @@ InstanceModel::InstanceModel(const ModelSpec& spec, const ModelWeights& weights,
       shard_exchange_(std::move(shard_exchange)),
       dispatcher_(std::move(dispatcher)),
       cache_(spec.attention, spec.num_layers, options.block_size, options.num_blocks),
-      attention_(spec, options.block_size, options.instance, context_, *shard_exchange_),
-      mlp_(spec, options.instance, placement_, context_, *dispatcher_) {}
+      phases_(options.profile),
+      attention_(spec, options.block_size, options.instance, context_, *shard_exchange_, phases_),
+      mlp_(spec, options.instance, placement_, context_, *dispatcher_, phases_) {}
 
 Result<tensor::Matrix> InstanceModel::forward(const InstancePlan& plan) {
+  phases_.start_step();
+  phases_.mark(StepPhase::kDense);
   const tensor::Matrix hidden = hidden_.resize(plan.num_rows(), spec_.hidden_size);
   normed_.resize(hidden.rows, hidden.cols);
   delta_.resize(hidden.rows, hidden.cols);
@@ -59,6 +62,8 @@ Result<tensor::Matrix> InstanceModel::forward(const InstancePlan& plan) {
 
 Status InstanceModel::run_layer(int32_t layer) {
   const LayerWeights& weights = weights_.layers[static_cast<size_t>(layer)];
+  phases_.set_layer(layer);
+  phases_.mark(StepPhase::kDense);
   const LayerSpec& layer_spec = spec_.layers[static_cast<size_t>(layer)];
   const tensor::Matrix hidden = hidden_.view();
   ops::rms_norm(hidden, weights.input_norm, spec_.rms_norm_eps, normed_.view());
@@ -72,6 +77,8 @@ Status InstanceModel::run_layer(int32_t layer) {
 }
 
 tensor::Matrix InstanceModel::compute_logits(const InstancePlan& plan) {
+  phases_.set_layer(-1);
+  phases_.mark(StepPhase::kHead);
   const auto count = static_cast<int64_t>(plan.sample_rows.size());
   const tensor::Matrix sampled = sampled_.resize(count, spec_.hidden_size);
   for (int64_t i = 0; i < count; ++i) {

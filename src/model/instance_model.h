@@ -13,6 +13,7 @@
 #include "model/mlp_layer.h"
 #include "model/model_spec.h"
 #include "model/model_weights.h"
+#include "model/phase_clock.h"
 #include "plan/instance_plan.h"
 
 namespace nanocp::model {
@@ -23,6 +24,7 @@ struct InstanceModelOptions {
   int32_t num_threads = 1;
   int32_t block_size = 16;
   int64_t num_blocks = 0;
+  bool profile = false;  // time the phases of every step
 };
 
 // Capacities of the exchanges that a model needs.
@@ -40,6 +42,9 @@ class InstanceModel {
   // Logits of plan.sample_rows, [sample_rows.size(), vocab]; valid until the next call.
   Result<tensor::Matrix> forward(const InstancePlan& plan);
 
+  // Started by forward(); whoever samples from the logits ends the step.
+  PhaseClock& phases() { return phases_; }
+
  private:
   Status run_layer(int32_t layer);
   tensor::Matrix compute_logits(const InstancePlan& plan);
@@ -52,6 +57,7 @@ class InstanceModel {
   std::unique_ptr<comm::ShardExchange> shard_exchange_;
   std::unique_ptr<comm::ExpertDispatcher> dispatcher_;
   KvCache cache_;
+  PhaseClock phases_;
   AttentionLayer attention_;
   MlpLayer mlp_;
   tensor::MatrixBuffer hidden_;  // [rows, hidden], the residual stream

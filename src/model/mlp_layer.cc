@@ -9,12 +9,13 @@
 namespace nanocp::model {
 
 MlpLayer::MlpLayer(const ModelSpec& spec, InstanceId instance, const ExpertPlacement& placement,
-                   ops::Context context, comm::ExpertDispatcher& dispatcher)
+                   ops::Context context, comm::ExpertDispatcher& dispatcher, PhaseClock& phases)
     : spec_(spec),
       instance_(instance),
       placement_(placement),
       context_(context),
       dispatcher_(dispatcher),
+      phases_(phases),
       expert_rows_(static_cast<size_t>(spec.moe.num_experts)) {}
 
 Status MlpLayer::run(const LayerSpec& layer, const LayerWeights& weights, tensor::ConstMatrix x,
@@ -25,15 +26,19 @@ Status MlpLayer::run(const LayerSpec& layer, const LayerWeights& weights, tensor
   }
   NANOCP_RETURN_IF_ERROR(dispatch(weights, x));
   // While rows travel.
+  phases_.mark(StepPhase::kDense);
   if (!weights.shared.gate.weight.empty()) {
     run_gated(weights.shared, x, out);
   } else {
     for (int64_t r = 0; r < out.rows; ++r) std::fill_n(out.row(r), out.cols, 0.0F);
   }
+  phases_.mark(StepPhase::kIdleWait);
   NANOCP_RETURN_IF_ERROR(receive());
+  phases_.mark(StepPhase::kExperts);
   for (size_t e = 0; e < expert_rows_.size(); ++e) {
     if (!expert_rows_[e].empty()) run_expert(weights.experts[e], expert_rows_[e]);
   }
+  phases_.mark(StepPhase::kCombine);
   for (size_t source = 0; source < received_.size(); ++source) {
     dispatcher_.post_combine(static_cast<InstanceId>(source));
   }
@@ -44,6 +49,7 @@ Status MlpLayer::dispatch(const LayerWeights& weights, tensor::ConstMatrix x) {
   const RouterSpec& router = spec_.moe.router;
   const tensor::Matrix logits = router_logits_.resize(x.rows, spec_.moe.num_experts);
   ops::linear(context_, x, weights.router.weight, weights.router.bias, logits);
+  phases_.mark(StepPhase::kDispatch);
   const auto count = static_cast<size_t>(x.rows) * static_cast<size_t>(router.topk);
   topk_idx_.resize(count);
   topk_weights_.resize(count);

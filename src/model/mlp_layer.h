@@ -9,6 +9,7 @@
 #include "model/expert_placement.h"
 #include "model/model_spec.h"
 #include "model/model_weights.h"
+#include "model/phase_clock.h"
 #include "ops/context.h"
 
 namespace nanocp::model {
@@ -16,7 +17,7 @@ namespace nanocp::model {
 class MlpLayer {
  public:
   MlpLayer(const ModelSpec& spec, InstanceId instance, const ExpertPlacement& placement,
-           ops::Context context, comm::ExpertDispatcher& dispatcher);
+           ops::Context context, comm::ExpertDispatcher& dispatcher, PhaseClock& phases);
 
   // out := MLP output of the normed rows x. x, out [num_rows, hidden].
   Status run(const LayerSpec& layer, const LayerWeights& weights, tensor::ConstMatrix x,
@@ -41,6 +42,7 @@ class MlpLayer {
   const ExpertPlacement& placement_;
   const ops::Context context_;
   comm::ExpertDispatcher& dispatcher_;
+  PhaseClock& phases_;
 
   std::vector<int32_t> topk_idx_;  // [rows * topk]
   std::vector<float> topk_weights_;

@@ -43,6 +43,23 @@ Status check_options(const model::ModelSpec& spec, const CpuRunnerOptions& optio
   return ok_status();
 }
 
+// Device code knows no engine, so it has a list of phases of its own.
+static_assert(model::kNumStepPhases == engine::kNumPhases);
+static_assert(static_cast<int>(model::StepPhase::kIdleWait) ==
+              static_cast<int>(engine::Phase::kIdleWait));
+static_assert(static_cast<int>(model::StepPhase::kHead) == static_cast<int>(engine::Phase::kHead));
+
+std::vector<engine::PhaseSpan> spans_of(const model::PhaseClock& phases) {
+  std::vector<engine::PhaseSpan> spans;
+  const auto& marks = phases.marks();
+  for (size_t i = 0; i < marks.size(); ++i) {
+    const double end_us = i + 1 < marks.size() ? marks[i + 1].at_us : phases.end_us();
+    spans.push_back({static_cast<engine::Phase>(marks[i].phase), marks[i].layer, marks[i].at_us,
+                     end_us - marks[i].at_us});
+  }
+  return spans;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<CpuRunner>> CpuRunner::create(
@@ -75,7 +92,8 @@ void CpuRunner::start_instance(InstanceId instance, int num_threads) {
                                                      .num_instances = options_.num_instances,
                                                      .num_threads = num_threads,
                                                      .block_size = options_.block_size,
-                                                     .num_blocks = options_.num_blocks};
+                                                     .num_blocks = options_.num_blocks,
+                                                     .profile = options_.profile};
   self.model = std::make_unique<model::InstanceModel>(*spec_, *weights_, model_options,
                                                       group_.make_shard_exchange(instance),
                                                       group_.make_expert_dispatcher(instance));
@@ -144,6 +162,11 @@ Result<engine::StepResult> CpuRunner::collect() {
   for (Instance& instance : instances_) {
     std::move(instance.tokens.begin(), instance.tokens.end(), std::back_inserter(result.tokens));
   }
+  if (options_.profile) {
+    for (Instance& instance : instances_) {
+      result.spans.push_back(spans_of(instance.model->phases()));
+    }
+  }
   result.duration_us = *std::max_element(duration_us_.begin(), duration_us_.end());
   return result;
 }
@@ -177,6 +200,7 @@ void CpuRunner::run_step(InstanceId instance, const scheduler::StepPlan& plan) {
                             self.model->forward(plan.instances[static_cast<size_t>(instance)]));
     return sample(instance, plan, logits);
   }();
+  self.model->phases().end_step();
   if (!self.status.ok()) {
     group_.abort("instance " + std::to_string(instance) + ": " + self.status.error().message);
   }

@@ -24,6 +24,7 @@ struct CpuRunnerOptions {
   int num_threads = 0;                    // in all; 0: one per core
   int64_t wait_timeout_us = 30'000'000;   // of one wait of an instance for another
   int64_t step_timeout_us = 600'000'000;  // of the engine for a whole step
+  bool profile = false;                   // time the phases of each step
   bool keep_logits = false;               // hand the raw logits of every sampled row back
 };
 

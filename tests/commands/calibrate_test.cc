@@ -67,6 +67,7 @@ TEST(CalibrateFit, SaysWhenPointsCannotTellTermsApart) {
   const std::vector<FitPoint> points = {{{1.0, 8.0}, 20.0}, {{1.0, 8.0}, 20.0}};
   const FitResult fit = fit_costs(points, FitWeight::kRelative);
   EXPECT_FALSE(fit.is_determined);
+  EXPECT_NEAR(fit.relative_error, 1.0, 1e-9);
 }
 
 std::vector<std::string> with(const std::vector<std::string>& more) {

@@ -175,17 +175,21 @@ __device__ void weigh_partials(const Params& params, int32_t num_parts, int head
   if (lane == 0) *log_sum = sum > 0.0F ? (largest + log2f(sum)) * kLn2 : kNothingSeen;
 }
 
-// Zero and minus infinity for the rows that see nothing, which no tile stands for.
+// Zero and minus infinity for the rows that see nothing, which no tile stands for. Those of other
+// instances are waited for too: nothing is returned ahead of its query (comm.flow_control).
 template <int kDim>
 __device__ void write_neutral_rows(const Params& params, int head) {
   const int32_t num_rows = *params.args.num_rows;
   for (int32_t index = static_cast<int32_t>(blockIdx.x); index < num_rows;
        index += static_cast<int32_t>(gridDim.x)) {
     if (params.workspace.spans[index].num_tiles > 0) continue;
+    const AttentionRow row = params.args.rows[index];
+    if (head == 0 && threadIdx.x == 0 && is_remote(params, row)) {
+      wait_for_source(params, row.source);
+    }
     for (int32_t kv_head = 0; kv_head < params.args.config.num_kv_heads; ++kv_head) {
-      const int64_t at =
-          static_cast<int64_t>(params.args.rows[index].row) * params.args.config.num_heads +
-          kv_head * params.group + head;
+      const int64_t at = static_cast<int64_t>(row.row) * params.args.config.num_heads +
+                         kv_head * params.group + head;
       if (threadIdx.x < kDim) params.args.out[at * kDim + threadIdx.x] = 0.0F;
       if (threadIdx.x == 0) params.args.lse[at] = kNothingSeen;
     }

@@ -52,8 +52,8 @@ struct AttentionDecodeArgs {
   float* lse;            // [*, num_heads], natural logarithm; -infinity where nothing is seen
   void* workspace;       // attention_decode_workspace_bytes(config)
   // With more than one instance: a row's query and KV are read once its source has raised kQuery
-  // for `epoch`. Rows of other instances stand last, by source. A row that sees nothing is not
-  // waited for. One instance (or none): nothing is waited for.
+  // for `epoch`, and the launch ends after all sources of its rows have. Rows of other instances
+  // stand last, by source. One instance (or none): nothing is waited for.
   ExchangeView exchange;
   ExchangeEpoch epoch;
 };

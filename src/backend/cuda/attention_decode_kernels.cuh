@@ -70,6 +70,20 @@ struct Params {
   float scale_log2;
 };
 
+// Whether the row's query and part of its KV come from another instance.
+__device__ inline bool is_remote(const Params& params, const AttentionRow& row) {
+  const ExchangeView& exchange = params.args.exchange;
+  return exchange.num_instances > 1 && row.source >= 0 && row.source != exchange.self;
+}
+
+// One thread: until another instance's queries and what came with them have arrived. After a wait
+// that failed the step computes on stale data and is thrown away by the host.
+__device__ inline void wait_for_source(const Params& params, int32_t source) {
+  const ExchangeView& exchange = params.args.exchange;
+  wait_for_flag(flag_of(exchange, exchange.self, FlagKind::kQuery, source),
+                number_of(params.args.epoch), exchange.wait, WaitPurpose::kQuery, source);
+}
+
 // A place on the line of tiles.
 struct TileCursor {
   int32_t row;  // index in rows and spans
@@ -97,11 +111,6 @@ struct TileCursor {
       span = params.workspace.spans[++row];
     } while (span.num_tiles == 0);
     info = params.args.rows[row];
-  }
-  // Whether the row's query and part of its KV come from another instance.
-  __device__ bool is_remote(const Params& params) const {
-    const ExchangeView& exchange = params.args.exchange;
-    return exchange.num_instances > 1 && info.source >= 0 && info.source != exchange.self;
   }
   // Local token where the tile starts.
   __device__ int32_t first_token() const {
@@ -371,8 +380,7 @@ struct Fetcher {
   int32_t open_source;  // the other instance whose rows may be read; -1: none
 
   __device__ void fetch(const Params& params, int stage) {
-    const bool may = !cursor.is_remote(params) || cursor.info.source == open_source;
-    if (cursor.left > 0 && may) {
+    if (cursor.left > 0 && !is_closed(params)) {
       fetch_tile<kDim>(params, cursor, pipeline + stage * SharedLayout<kDim>::kStageBytes);
       cursor.next(params);
     }
@@ -381,21 +389,14 @@ struct Fetcher {
   __device__ void fill(const Params& params, int first_stage) {
     for (int i = 0; i < kStages - 1; ++i) fetch(params, (first_stage + i) % kStages);
   }
-  // All threads of the block, with the same cursor, when nothing more is in flight: waits for the
-  // queries of the cursor's row and what came with them. After a wait that failed the step computes
-  // on stale data and is thrown away by the host.
+  // All threads of the block, with the same cursor, when nothing more is in flight.
   __device__ void open(const Params& params) {
-    const ExchangeView& exchange = params.args.exchange;
-    if (threadIdx.x == 0) {
-      wait_for_flag(flag_of(exchange, exchange.self, FlagKind::kQuery, cursor.info.source),
-                    number_of(params.args.epoch), exchange.wait, WaitPurpose::kQuery,
-                    cursor.info.source);
-    }
+    if (threadIdx.x == 0) wait_for_source(params, cursor.info.source);
     __syncthreads();
     open_source = cursor.info.source;
   }
   __device__ bool is_closed(const Params& params) const {
-    return cursor.is_remote(params) && cursor.info.source != open_source;
+    return is_remote(params, cursor.info) && cursor.info.source != open_source;
   }
 };
 
