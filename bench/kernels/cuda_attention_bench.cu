@@ -19,116 +19,11 @@
 #include "backend/cuda/attention_prefill.h"
 #include "backend/cuda/device/flag_wait.cuh"
 #include "base/random.h"
+#include "bench/kernels/cuda_attention_bench_data.h"
 #include "ops/attention.h"
 
 namespace nanocp {
 namespace {
-
-void check_cuda(cudaError_t code, int line) {
-  if (code == cudaSuccess) return;
-  std::fprintf(stderr, "error: line %d: %s\n", line, cudaGetErrorString(code));
-  std::exit(1);
-}
-#define CHECK_CUDA(call) check_cuda((call), __LINE__)
-
-template <typename T>
-class DeviceArray {
- public:
-  explicit DeviceArray(size_t count) : count_(count) { CHECK_CUDA(cudaMalloc(&data_, bytes())); }
-  explicit DeviceArray(const std::vector<T>& values)
-      : DeviceArray(std::max<size_t>(1, values.size())) {
-    CHECK_CUDA(cudaMemcpy(data_, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice));
-  }
-  DeviceArray(const DeviceArray&) = delete;
-  DeviceArray& operator=(const DeviceArray&) = delete;
-  ~DeviceArray() { cudaFree(data_); }
-
-  T* data() const { return data_; }
-  size_t bytes() const { return count_ * sizeof(T); }
-  std::vector<T> to_host() const {
-    std::vector<T> values(count_);
-    CHECK_CUDA(cudaMemcpy(values.data(), data_, bytes(), cudaMemcpyDeviceToHost));
-    return values;
-  }
-
- private:
-  size_t count_;
-  T* data_ = nullptr;
-};
-
-// The plan of one launch on the host: rows and their shards.
-struct Plan {
-  std::vector<cuda::AttentionRow> rows;
-  std::vector<int32_t> blocks;
-  std::vector<int32_t> block_idx;
-  std::vector<cuda::PrefillItem> items;  // prefill: the same rows as runs
-};
-
-struct Shape {
-  int heads, kv_heads, dim, block_size, window;
-};
-
-// --- check
-// ----------------------------------------------------------------------------------------
-
-void shuffle_blocks(Plan& plan, Random& random) {
-  for (size_t i = plan.blocks.size(); i > 1; --i) {
-    std::swap(plan.blocks[i - 1], plan.blocks[random.below(i)]);
-  }
-}
-
-// Rows that hold random parts of random sequences; blocks of different rows are disjoint.
-Plan random_plan(const Shape& shape, int num_rows, int max_tokens, Random& random) {
-  Plan plan;
-  for (int r = 0; r < num_rows; ++r) {
-    const auto position = static_cast<int32_t>(random.between(0, max_tokens));
-    const auto begin = static_cast<int32_t>(plan.blocks.size());
-    const uint64_t keep = random.below(5);  // 0: an empty shard, 4: everything
-    for (int32_t i = 0; i <= position / shape.block_size; ++i) {
-      if (random.below(4) >= keep) continue;
-      plan.block_idx.push_back(i);
-      plan.blocks.push_back(static_cast<int32_t>(plan.blocks.size()));
-    }
-    plan.rows.push_back({r, position, begin, static_cast<int32_t>(plan.blocks.size()) - begin, -1});
-  }
-  shuffle_blocks(plan, random);
-  return plan;
-}
-
-// Chunks of up to max_rows tokens, each against a random part of its sequence.
-Plan random_chunks(const Shape& shape, int num_chunks, int max_rows, int max_tokens,
-                   Random& random) {
-  Plan plan;
-  for (int c = 0; c < num_chunks; ++c) {
-    const auto count = static_cast<int32_t>(random.between(1, max_rows));
-    const auto first = static_cast<int32_t>(random.between(0, max_tokens));
-    const auto begin = static_cast<int32_t>(plan.blocks.size());
-    const uint64_t keep = random.below(5);
-    for (int32_t i = 0; i <= (first + count - 1) / shape.block_size; ++i) {
-      if (random.below(4) >= keep) continue;
-      plan.block_idx.push_back(i);
-      plan.blocks.push_back(static_cast<int32_t>(plan.blocks.size()));
-    }
-    const auto num_blocks = static_cast<int32_t>(plan.blocks.size()) - begin;
-    plan.items.push_back(
-        {static_cast<int32_t>(plan.rows.size()), count, first, begin, num_blocks, -1});
-    for (int32_t i = 0; i < count; ++i) {
-      const auto row = static_cast<int32_t>(plan.rows.size());
-      plan.rows.push_back({row, first + i, begin, num_blocks, -1});
-    }
-  }
-  shuffle_blocks(plan, random);
-  return plan;
-}
-
-// Random bf16 values as bf16 and as floats.
-void fill_random(std::vector<__nv_bfloat16>& values, std::vector<float>& as_float, Random& random) {
-  as_float.resize(values.size());
-  for (size_t i = 0; i < values.size(); ++i) {
-    values[i] = __float2bfloat16(static_cast<float>(random.uniform() * 4 - 2));
-    as_float[i] = __bfloat162float(values[i]);
-  }
-}
 
 struct Difference {
   double out = 0.0;

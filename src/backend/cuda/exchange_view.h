@@ -37,8 +37,8 @@ struct ExchangeOffsets {
   int64_t kv_cache;
 };
 
-enum class FlagKind : int32_t { kQuery, kPartial, kDispatch, kCombine, kBarrier };
-constexpr int32_t kNumFlagKinds = 5;
+enum class FlagKind : int32_t { kQuery, kPartial, kDispatch, kCombine };
+constexpr int32_t kNumFlagKinds = 4;
 
 // The number of an exchange: the index-th (from 0) of `per_step` exchanges of its kind in the step
 // whose number (from 1) is at `step` in device memory.

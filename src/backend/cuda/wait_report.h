@@ -7,7 +7,7 @@
 
 namespace nanocp::cuda {
 
-enum class WaitPurpose : int32_t { kQuery, kPartial, kDispatch, kCombine, kBarrier };
+enum class WaitPurpose : int32_t { kQuery, kPartial, kDispatch, kCombine };
 
 inline const char* to_string(WaitPurpose purpose) {
   switch (purpose) {
@@ -19,8 +19,6 @@ inline const char* to_string(WaitPurpose purpose) {
       return "dispatch";
     case WaitPurpose::kCombine:
       return "combine";
-    case WaitPurpose::kBarrier:
-      return "barrier";
   }
   return "unknown";
 }
