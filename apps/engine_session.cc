@@ -204,9 +204,9 @@ Status EngineSession::make_cpu_runner(const EngineOptions& options,
   device_name_ = "CPU";
   num_kv_blocks_ = choose_kv_blocks(options, *spec, needs);
   NANOCP_ASSIGN_OR_RETURN(std::shared_ptr<const model::ModelWeights> weights, load(options, *spec));
-  NANOCP_ASSIGN_OR_RETURN(runner_, runner::CpuRunner::create(
-                                       std::move(spec), std::move(weights),
-                                       runner_options(options, num_kv_blocks_, needs)));
+  NANOCP_ASSIGN_OR_RETURN(
+      runner_, runner::CpuRunner::create(std::move(spec), std::move(weights),
+                                         runner_options(options, num_kv_blocks_, needs)));
   return ok_status();
 }
 

@@ -35,7 +35,7 @@ __global__ void begin_step_kernel(Side side, cuda::StepHeader* header, __nv_bflo
   __shared__ bool go;
   if (threadIdx.x == 0) {
     go = cuda::device::wait_for_flag(side.acknowledged, side.step - 1, side.view.wait,
-                                     cuda::WaitPurpose::kBarrier, kPeer);
+                                     cuda::WaitPurpose::kQuery, kPeer);
     if (blockIdx.x == 0) header->step = side.step;
   }
   __syncthreads();
