@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(kPushThreads) push_kernel(const __grid_constan
   }
   if (!cuda::device::is_last_to_finish(args.counter, gridDim.x)) return;
   cuda::device::set_flag(
-      cuda::device::flag_of(exchange, peer, cuda::FlagKind::kBarrier, exchange.self),
+      cuda::device::flag_of(exchange, peer, cuda::FlagKind::kQuery, exchange.self),
       cuda::device::number_of(args.epoch));
 }
 
@@ -79,8 +79,8 @@ __global__ void wait_kernel(const __grid_constant__ PushArgs args) {
   const cuda::ExchangeView& exchange = args.exchange;
   const int32_t peer = 1 - exchange.self;
   cuda::device::wait_for_flag(
-      cuda::device::flag_of(exchange, exchange.self, cuda::FlagKind::kBarrier, peer),
-      cuda::device::number_of(args.epoch), exchange.wait, cuda::WaitPurpose::kBarrier, peer);
+      cuda::device::flag_of(exchange, exchange.self, cuda::FlagKind::kQuery, peer),
+      cuda::device::number_of(args.epoch), exchange.wait, cuda::WaitPurpose::kQuery, peer);
 }
 
 __global__ void next_step_kernel(uint64_t* step) {
