@@ -23,6 +23,7 @@ using nlohmann::json;
 struct BenchOptions {
   EngineOptions engine;
   std::string contexts = "4096x64";
+  std::string context_file;  // goes before `contexts`
   bool per_instance = false;
   int num_steps = 50;
   int num_warmup_steps = 5;
@@ -38,14 +39,13 @@ struct PolicyReport {
 };
 
 Result<std::vector<int64_t>> list_contexts(const BenchOptions& options) {
+  if (!options.context_file.empty()) return read_context_file(options.context_file);
   NANOCP_ASSIGN_OR_RETURN(const std::vector<ContextGroup> groups, parse_contexts(options.contexts));
   std::vector<int64_t> contexts;
   for (const ContextGroup& group : groups) {
     const int64_t count = group.count * (options.per_instance ? options.engine.num_instances : 1);
     contexts.insert(contexts.end(), static_cast<size_t>(count), group.num_tokens);
   }
-  // The longest first: they have the most to gain from an empty cache.
-  std::sort(contexts.begin(), contexts.end(), std::greater<>());
   return contexts;
 }
 
@@ -68,6 +68,7 @@ void print_report(const PolicyReport& result) {
     if (report.num_by_degree[degree] == 0) continue;
     std::printf(" %zu:%lld", degree, static_cast<long long>(report.num_by_degree[degree]));
   }
+  if (report.straggler_ratio > 0.0) std::printf("; straggler ratio %.3f", report.straggler_ratio);
   std::printf("\n");
   for (size_t i = 0; i < report.instances.size(); ++i) {
     const InstanceReport& instance = report.instances[i];
@@ -106,6 +107,7 @@ json report_json(const PolicyReport& result) {
             {"min", report.tpot.min_us},
             {"max", report.tpot.max_us}}},
           {"tokens_per_s", report.tokens_per_s},
+          {"straggler_ratio", report.straggler_ratio},
           {"num_requests", report.num_requests},
           {"num_requests_by_degree", report.num_by_degree},
           {"instances", std::move(instances)}};
@@ -123,25 +125,28 @@ Status write_json(const BenchOptions& options, const EngineSession& session,
                   const std::vector<PolicyReport>& results) {
   json runs = json::array();
   for (const PolicyReport& result : results) runs.push_back(report_json(result));
-  const json document = {{"benchmark", "decode"},
-                         {"device", session.device_name()},
-                         {"model", options.engine.config_file.empty() ? options.engine.model_dir
-                                                                      : options.engine.config_file},
-                         {"num_instances", options.engine.num_instances},
-                         {"block_size", block_size(options.engine)},
-                         {"num_kv_blocks", session.num_kv_blocks()},
-                         {"contexts", options.contexts},
-                         {"per_instance", options.per_instance},
-                         {"num_steps", options.num_steps},
-                         {"num_warmup_steps", options.num_warmup_steps},
-                         {"graphs", !options.engine.enforce_eager},
-                         {"runs", std::move(runs)}};
+  const json document = {
+      {"benchmark", "decode"},
+      {"device", session.device_name()},
+      {"model",
+       options.engine.config_file.empty() ? options.engine.model_dir : options.engine.config_file},
+      {"num_instances", options.engine.num_instances},
+      {"block_size", block_size(options.engine)},
+      {"num_kv_blocks", session.num_kv_blocks()},
+      {"contexts", options.context_file.empty() ? options.contexts : options.context_file},
+      {"per_instance", options.per_instance},
+      {"num_steps", options.num_steps},
+      {"num_warmup_steps", options.num_warmup_steps},
+      {"graphs", !options.engine.enforce_eager},
+      {"runs", std::move(runs)}};
   return write_file(options.json_file, json_text(document));
 }
 
 Result<int> bench_decode(BenchOptions options) {
   NANOCP_ASSIGN_OR_RETURN(const auto spec, read_spec(options.engine));
-  NANOCP_ASSIGN_OR_RETURN(const std::vector<int64_t> contexts, list_contexts(options));
+  NANOCP_ASSIGN_OR_RETURN(std::vector<int64_t> contexts, list_contexts(options));
+  // The longest first: they have the most to gain from an empty cache.
+  std::sort(contexts.begin(), contexts.end(), std::greater<>());
   if (options.policies.empty()) options.policies = {policy_name(options.engine)};
   options.engine.policy = options.policies.front();
   NANOCP_ASSIGN_OR_RETURN(const std::unique_ptr<EngineSession> session,
@@ -179,6 +184,11 @@ void add_decode_options(CLI::App& command, BenchOptions& options) {
                   "Context lengths, TOKENSxREQUESTS[,...]; their K/V is synthetic")
       ->type_name("LIST")
       ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--context-file", options.context_file,
+                  "Context lengths, one a line (first field of a CSV), instead of --context")
+      ->type_name("FILE")
       ->group(group);
   command.add_flag("--per-instance", options.per_instance, "So many requests for each instance")
       ->group(group);

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <chrono>
 #include <cmath>
+#include <fstream>
 #include <string_view>
 
 namespace nanocp::apps {
@@ -22,6 +23,23 @@ Result<int64_t> parse_number(std::string_view text, int64_t most, const std::str
                             "; write TOKENSxREQUESTS, e.g. 4096x64,262144x1");
   }
   return value;
+}
+
+Error bad_line(const std::string& file, int64_t number, const std::string& field) {
+  return invalid_argument(file + ":" + std::to_string(number) + ": '" + field +
+                          "' is not a context length in tokens");
+}
+
+double straggler_ratio(const std::vector<InstanceReport>& instances) {
+  double largest = 0.0;
+  double sum = 0.0;
+  for (const InstanceReport& instance : instances) {
+    double busy_us = -instance.phase_us[static_cast<size_t>(engine::Phase::kIdleWait)];
+    for (const double us : instance.phase_us) busy_us += us;
+    largest = std::max(largest, busy_us);
+    sum += busy_us;
+  }
+  return sum > 0.0 ? largest * static_cast<double>(instances.size()) / sum : 0.0;
 }
 
 // Tokens are drawn, not the best: rows then differ from one another as those of real requests do,
@@ -121,6 +139,7 @@ class DecodeBench {
                                         [](const auto& shard) { return shard.num_tokens > 0; });
       ++report_.num_by_degree[static_cast<size_t>(degree)];
     }
+    report_.straggler_ratio = straggler_ratio(report_.instances);
     report_.last_spans.assign(engine_.last_spans().begin(), engine_.last_spans().end());
   }
 
@@ -156,6 +175,26 @@ Result<std::vector<ContextGroup>> parse_contexts(const std::string& text) {
     begin = end + 1;
   }
   return groups;
+}
+
+Result<std::vector<int64_t>> read_context_file(const std::string& file) {
+  std::ifstream in(file);
+  if (!in) return not_found(file + ": cannot be read");
+  std::vector<int64_t> contexts;
+  std::string line;
+  for (int64_t number = 1; std::getline(in, line); ++number) {
+    const std::string field = line.substr(0, line.find_first_of(",\r"));
+    if (field.empty()) continue;
+    const auto value = parse_number(field, kTokensMax, field);
+    if (!value.ok() && number == 1) continue;  // a heading
+    if (!value.ok()) return bad_line(file, number, field);
+    contexts.push_back(*value);
+    if (std::ssize(contexts) > kRequestsMax) {
+      return invalid_argument(file + ": more than " + std::to_string(kRequestsMax) + " requests");
+    }
+  }
+  if (contexts.empty()) return invalid_argument(file + ": no context length in it");
+  return contexts;
 }
 
 StepStats step_stats(std::vector<double> step_us) {

@@ -20,6 +20,10 @@ struct ContextGroup {
 // "4096x64,262144x1" (tokens x requests; "4096" is one request).
 Result<std::vector<ContextGroup>> parse_contexts(const std::string& text);
 
+// One context length per line; the first field of lines with several (CSV), empty lines and a first
+// line without a number are skipped.
+Result<std::vector<int64_t>> read_context_file(const std::string& file);
+
 struct DecodeBenchOptions {
   std::vector<int64_t> contexts;  // tokens of each request
   int num_warmup_steps = 5;
@@ -48,6 +52,8 @@ struct DecodeReport {
   int64_t num_requests = 0;
   std::vector<int64_t> num_by_degree;  // [instances + 1] requests
   std::vector<InstanceReport> instances;
+  // Busiest instance over the mean of all, by the time not spent waiting; 0 unless profiling.
+  double straggler_ratio = 0.0;
   // Of the last measured step, by instance; empty unless profiling.
   std::vector<std::vector<engine::PhaseSpan>> last_spans;
 };

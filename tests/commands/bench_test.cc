@@ -57,7 +57,36 @@ TEST(BenchDecode, PerInstanceMultipliesTheRequests) {
   EXPECT_NE(result.out.find("instance 2: 2 rows"), std::string::npos) << result.out;
 }
 
+TEST(BenchDecode, ContextsFromAFileAndPhasesPerInstance) {
+  const TempFolder folder;
+  const std::string contexts =
+      folder.write("c.csv", "input_tokens,output_tokens\n30,5\n\n50,7\r\n");
+  const std::string out = (folder.path() / "out.json").string();
+  const std::string trace = (folder.path() / "trace.json").string();
+  const ProgramResult result =
+      run_program(with({"--instances", "2", "--context-file", contexts, "--num-steps", "3",
+                        "--json", out, "--trace", trace}));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json run = json::parse(read_whole_file(out), nullptr, false)["runs"][0];
+  EXPECT_EQ(run["num_requests"], 2);
+  EXPECT_GE(run["straggler_ratio"].get<double>(), 1.0);
+  EXPECT_LE(run["straggler_ratio"].get<double>(), 2.0);
+  double attention_us = 0.0;
+  for (const json& instance : run["instances"]) {
+    attention_us += instance["phase_us"]["attention"].get<double>();
+  }
+  EXPECT_GT(attention_us, 0.0);
+  const json events = json::parse(read_whole_file(trace), nullptr, false)["traceEvents"];
+  ASSERT_GT(events.size(), 10U);
+  int num_complete = 0;
+  for (const json& event : events) num_complete += event["ph"] == "X" ? 1 : 0;
+  EXPECT_EQ(num_complete, static_cast<int>(events.size()) - 2);  // a name for each instance
+}
+
 TEST(BenchDecode, ErrorsAreOneLine) {
+  const TempFolder folder;
+  const std::string bad_line = folder.write("bad.csv", "12\n-3\n");
+  const std::string empty = folder.write("empty.csv", "tokens\n");
   const std::pair<std::vector<std::string>, const char*> cases[] = {
       {{"--context", "40x"}, "'' is not a number from 1"},
       {{"--context", "x3"}, "TOKENSxREQUESTS"},
@@ -66,6 +95,9 @@ TEST(BenchDecode, ErrorsAreOneLine) {
       {{"--context", "40x3,"}, "'' is not a number from 1"},
       {{"--context", "40x9999999"}, "is not a number from 1"},
       {{"--context", "4000x4", "--num-kv-blocks", "300"}, "do not all fit at once"},
+      {{"--context-file", "no-such-file"}, "no-such-file: cannot be read"},
+      {{"--context-file", bad_line}, "bad.csv:2: '-3' is not a context length"},
+      {{"--context-file", empty}, "no context length in it"},
       {{"--policies", "bound,nonsense", "--context", "40"}, "nonsense"},
       {{"--json", "/no/such/folder/x.json", "--context", "8", "--num-steps", "1"},
        "/no/such/folder/x.json"},

@@ -8,6 +8,7 @@
 
 #include "backend/cuda/attention_decode.h"
 #include "backend/cuda/attention_decode_kernels.cuh"
+#include "backend/cuda/launch_overlapped.h"
 
 namespace nanocp::cuda {
 namespace {
@@ -231,50 +232,24 @@ __global__ void __launch_bounds__(kMergeThreads)
   if (dim == 0) params.args.lse[at] = log_sum;
 }
 
-Status check(cudaError_t code, const char* what) {
-  if (code == cudaSuccess) return ok_status();
-  return Error{ErrorCode::kInternal, std::string(what) + ": " + cudaGetErrorString(code)};
-}
-
 Result<int> attend_grid() {
-  int device = 0;
-  int num_sms = 0;
-  NANOCP_RETURN_IF_ERROR(check(cudaGetDevice(&device), "cudaGetDevice"));
-  NANOCP_RETURN_IF_ERROR(
-      check(cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount, device),
-            "cudaDeviceGetAttribute"));
+  NANOCP_ASSIGN_OR_RETURN(const int32_t num_sms, num_multiprocessors());
   return std::min(kGridMax, kBlocksPerSm * num_sms);
-}
-
-// Lets a kernel start while the one before it ends; it waits for that one's results itself.
-template <typename Kernel>
-Status launch_overlapped(Kernel kernel, dim3 grid, unsigned threads, size_t shared_bytes,
-                         const Params& params, cudaStream_t stream) {
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = grid;
-  config.blockDim = dim3(threads);
-  config.dynamicSmemBytes = shared_bytes;
-  config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  return check(cudaLaunchKernelEx(&config, kernel, params), "launch of decode attention");
 }
 
 template <int kDim>
 Status launch(const Params& params, cudaStream_t stream) {
   constexpr int kBytes = SharedLayout<kDim>::kTotalBytes;
   NANOCP_RETURN_IF_ERROR(
-      check(cudaFuncSetAttribute(attend_kernel<kDim>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 kBytes),
-            "shared memory of decode attention"));
+      cuda_status(cudaFuncSetAttribute(attend_kernel<kDim>,
+                                       cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
+                  "shared memory of decode attention"));
   NANOCP_RETURN_IF_ERROR(launch_overlapped(attend_kernel<kDim>,
                                            dim3(static_cast<unsigned>(params.grid)), kThreads,
-                                           kBytes, params, stream));
+                                           params, stream, "decode attention", kBytes));
   const dim3 merge_grid(static_cast<unsigned>(params.grid), static_cast<unsigned>(params.group));
-  return launch_overlapped(merge_kernel<kDim>, merge_grid, kMergeThreads, 0, params, stream);
+  return launch_overlapped(merge_kernel<kDim>, merge_grid, kMergeThreads, params, stream,
+                           "the merge of decode attention");
 }
 
 Status check_config(const AttentionDecodeConfig& config) {
@@ -321,7 +296,7 @@ Result<size_t> attention_decode_workspace_bytes(const AttentionDecodeConfig& con
 Status launch_attention_schedule(const AttentionDecodeArgs& args, cudaStream_t stream) {
   NANOCP_ASSIGN_OR_RETURN(const Params params, make_params(args));
   schedule_kernel<<<1, kScheduleThreads, 0, stream>>>(params);
-  return check(cudaGetLastError(), "launch of the attention schedule");
+  return cuda_status(cudaGetLastError(), "launch of the attention schedule");
 }
 
 Status launch_attention_decode(const AttentionDecodeArgs& args, cudaStream_t stream) {

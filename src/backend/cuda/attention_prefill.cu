@@ -10,6 +10,7 @@
 #include "backend/cuda/cuda_status.h"
 #include "backend/cuda/device/exchange.cuh"
 #include "backend/cuda/device/mma.cuh"
+#include "backend/cuda/launch_overlapped.h"
 
 namespace nanocp::cuda {
 namespace {
@@ -376,12 +377,7 @@ Status launch(const Params& params, int num_sms, cudaStream_t stream) {
 
 Status launch_attention_prefill(const AttentionPrefillArgs& args, cudaStream_t stream) {
   NANOCP_RETURN_IF_ERROR(check_config(args.config));
-  int device = 0;
-  int num_sms = 0;
-  NANOCP_RETURN_IF_ERROR(cuda_status(cudaGetDevice(&device), "cudaGetDevice"));
-  NANOCP_RETURN_IF_ERROR(
-      cuda_status(cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount, device),
-                  "cudaDeviceGetAttribute"));
+  NANOCP_ASSIGN_OR_RETURN(const int32_t num_sms, num_multiprocessors());
   Params params = {};
   params.args = args;
   params.group = args.config.num_heads / args.config.num_kv_heads;

@@ -251,12 +251,7 @@ Status launch_combine(const CombineArgs& args, cudaStream_t stream) {
     return unsupported("the combine kernel covers up to 32 experts a row, not " +
                        std::to_string(args.exchange.topk));
   }
-  int device = 0;
-  int num_sms = 0;
-  NANOCP_RETURN_IF_ERROR(cuda_status(cudaGetDevice(&device), "cudaGetDevice"));
-  NANOCP_RETURN_IF_ERROR(
-      cuda_status(cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount, device),
-                  "cudaDeviceGetAttribute"));
+  NANOCP_ASSIGN_OR_RETURN(const int32_t num_sms, num_multiprocessors());
   return launch_overlapped(combine_kernel, dim3(static_cast<unsigned>(num_sms)), kCombineThreads,
                            args, stream, "the combine");
 }

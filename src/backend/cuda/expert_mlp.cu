@@ -6,6 +6,7 @@
 #include "backend/cuda/cuda_status.h"
 #include "backend/cuda/expert_mlp_kernels.cuh"
 #include "backend/cuda/expert_pack_kernels.cuh"
+#include "backend/cuda/launch_overlapped.h"
 
 namespace nanocp::cuda {
 namespace {
@@ -120,12 +121,7 @@ int64_t lay_out_shared(const ExpertShape& shape, ProductParams* params) {
 template <Half kHalf, WeightFormat kFormat>
 Status launch_product_in(ProductParams params, const ExpertShape& shape, cudaStream_t stream) {
   const int64_t shared_bytes = lay_out_shared(shape, &params);
-  int device = 0;
-  int num_sms = 0;
-  NANOCP_RETURN_IF_ERROR(cuda_status(cudaGetDevice(&device), "cudaGetDevice"));
-  NANOCP_RETURN_IF_ERROR(
-      cuda_status(cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount, device),
-                  "cudaDeviceGetAttribute"));
+  NANOCP_ASSIGN_OR_RETURN(const int32_t num_sms, num_multiprocessors());
   NANOCP_RETURN_IF_ERROR(
       cuda_status(cudaFuncSetAttribute(product_kernel<kHalf, kFormat>,
                                        cudaFuncAttributeMaxDynamicSharedMemorySize,

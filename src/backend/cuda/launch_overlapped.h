@@ -26,6 +26,17 @@ Status launch_overlapped(void (*kernel)(Args), dim3 grid, int32_t threads, const
   return cuda_status(cudaLaunchKernelEx(&config, kernel, args), std::string("launch of ") + what);
 }
 
+// Of the current device.
+inline Result<int32_t> num_multiprocessors() {
+  int device = 0;
+  int count = 0;
+  NANOCP_RETURN_IF_ERROR(cuda_status(cudaGetDevice(&device), "cudaGetDevice"));
+  NANOCP_RETURN_IF_ERROR(
+      cuda_status(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
+                  "cudaDeviceGetAttribute"));
+  return count;
+}
+
 inline int32_t divide_up(int64_t value, int64_t by) {
   return static_cast<int32_t>((value + by - 1) / by);
 }

@@ -266,12 +266,7 @@ __global__ void __launch_bounds__(kMergeThreads)
 }
 
 Result<int> attend_grid() {
-  int device = 0;
-  int num_sms = 0;
-  NANOCP_RETURN_IF_ERROR(cuda_status(cudaGetDevice(&device), "cudaGetDevice"));
-  NANOCP_RETURN_IF_ERROR(
-      cuda_status(cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount, device),
-                  "cudaDeviceGetAttribute"));
+  NANOCP_ASSIGN_OR_RETURN(const int32_t num_sms, num_multiprocessors());
   return std::min(kGridMax, kBlocksPerSm * num_sms);
 }
 

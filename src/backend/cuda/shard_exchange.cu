@@ -186,12 +186,7 @@ Status launch_finish_attention(const FinishAttentionArgs& args, cudaStream_t str
     return unsupported("the merge of attention parts needs heads of a multiple of 8 values, not " +
                        std::to_string(v_dim));
   }
-  int device = 0;
-  int num_sms = 0;
-  NANOCP_RETURN_IF_ERROR(cuda_status(cudaGetDevice(&device), "cudaGetDevice"));
-  NANOCP_RETURN_IF_ERROR(
-      cuda_status(cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount, device),
-                  "cudaDeviceGetAttribute"));
+  NANOCP_ASSIGN_OR_RETURN(const int32_t num_sms, num_multiprocessors());
   return launch_overlapped(finish_kernel, dim3(static_cast<unsigned>(num_sms * kBlocksPerSm)),
                            kThreads, args, stream, "the attention merge");
 }
