@@ -20,6 +20,7 @@
 #include "backend/cuda/device/flag_wait.cuh"
 #include "base/random.h"
 #include "bench/kernels/cuda_attention_bench_data.h"
+#include "bench/kernels/cuda_read_kernel.cuh"
 #include "ops/attention.h"
 
 namespace nanocp {
@@ -343,22 +344,6 @@ int run_checks() {
 // --- time
 // -----------------------------------------------------------------------------------------
 
-__global__ void read_kernel(const uint4* data, size_t count, uint32_t* sink) {
-  const size_t stride = static_cast<size_t>(gridDim.x) * blockDim.x;
-  uint32_t sum = 0;
-  for (size_t i = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
-       i += 4 * stride) {
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      if (i + j * stride < count) {
-        const uint4 value = data[i + j * stride];
-        sum ^= value.x ^ value.y ^ value.z ^ value.w;
-      }
-    }
-  }
-  if (sum == 0x12345678U) *sink = sum;
-}
-
 __global__ void fill_kernel(uint32_t* data, size_t count) {
   const size_t stride = static_cast<size_t>(gridDim.x) * blockDim.x;
   for (size_t i = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
@@ -366,37 +351,6 @@ __global__ void fill_kernel(uint32_t* data, size_t count) {
     const uint32_t noise = static_cast<uint32_t>(i) * 2654435761U;
     data[i] = (noise & 0x80ff80ffU) | 0x3f003f00U;  // bf16 pairs of size 0.5 to 2
   }
-}
-
-// Median time in microseconds of one of `count` equal launches captured into a graph.
-template <typename Launch>
-double time_in_graph(int count, Launch launch_one) {
-  cudaStream_t stream;
-  cudaGraph_t graph;
-  cudaGraphExec_t executable;
-  cudaEvent_t begin, end;
-  CHECK_CUDA(cudaStreamCreate(&stream));
-  CHECK_CUDA(cudaEventCreate(&begin));
-  CHECK_CUDA(cudaEventCreate(&end));
-  CHECK_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  for (int i = 0; i < count; ++i) launch_one(i, stream);
-  CHECK_CUDA(cudaStreamEndCapture(stream, &graph));
-  CHECK_CUDA(cudaGraphInstantiate(&executable, graph, 0));
-  std::vector<float> times;
-  for (int repetition = 0; repetition < 12; ++repetition) {
-    CHECK_CUDA(cudaEventRecord(begin, stream));
-    CHECK_CUDA(cudaGraphLaunch(executable, stream));
-    CHECK_CUDA(cudaEventRecord(end, stream));
-    CHECK_CUDA(cudaEventSynchronize(end));
-    float milliseconds = 0.0F;
-    CHECK_CUDA(cudaEventElapsedTime(&milliseconds, begin, end));
-    if (repetition >= 2) times.push_back(milliseconds * 1000.0F / static_cast<float>(count));
-  }
-  CHECK_CUDA(cudaGraphExecDestroy(executable));
-  CHECK_CUDA(cudaGraphDestroy(graph));
-  CHECK_CUDA(cudaStreamDestroy(stream));
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2];
 }
 
 struct TimedCase {
@@ -444,8 +398,8 @@ double time_case(const TimedCase& c, const DeviceArray<uint32_t>& memory, double
   args.workspace = workspace.data();
   const auto* base = reinterpret_cast<const __nv_bfloat16*>(memory.data());
   const double schedule_us =
-      time_in_graph(24, [&](int, cudaStream_t stream) { schedule(args, stream); });
-  const double us = time_in_graph(24, [&](int i, cudaStream_t stream) {
+      bench::time_in_graph(24, [&](int, cudaStream_t stream) { schedule(args, stream); });
+  const double us = bench::time_in_graph(24, [&](int i, cudaStream_t stream) {
     const size_t copy = static_cast<size_t>(i) % copies;
     args.k = base + copy * 2 * half;
     args.v = base + copy * 2 * half + half;
@@ -483,7 +437,7 @@ void time_prefill(const Shape& shape, int32_t first, int32_t count,
   args.v = reinterpret_cast<const __nv_bfloat16*>(memory.data()) + num_blocks * args.block_stride;
   args.out = out.data();
   args.lse = lse.data();
-  const double us = time_in_graph(4, [&](int, cudaStream_t stream) {
+  const double us = bench::time_in_graph(4, [&](int, cudaStream_t stream) {
     expect_ok(
         cuda::launch_attention_prefill(prefill_args(args, items.data(), num_items.data()), stream));
   });
@@ -499,10 +453,10 @@ int run_times() {
   CHECK_CUDA(cudaDeviceSynchronize());
   const DeviceArray<uint32_t> sink(1);
   const size_t part = memory.bytes() / 8;
-  const double read_us = time_in_graph(8, [&](int i, cudaStream_t stream) {
+  const double read_us = bench::time_in_graph(8, [&](int i, cudaStream_t stream) {
     const auto* data =
         reinterpret_cast<const uint4*>(memory.data()) + static_cast<size_t>(i) * part / 16;
-    read_kernel<<<132 * 16, 512, 0, stream>>>(data, part / 16, sink.data());
+    bench::read_kernel<<<132 * 16, 512, 0, stream>>>(data, part / 16, sink.data());
   });
   const double read = static_cast<double>(part) / read_us / 1e3;
   std::printf("read bandwidth %.0f GB/s\n", read);

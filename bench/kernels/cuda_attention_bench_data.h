@@ -12,40 +12,9 @@
 #include "backend/cuda/attention_decode.h"
 #include "backend/cuda/attention_prefill.h"
 #include "base/random.h"
+#include "bench/kernels/cuda_device_array.h"
 
 namespace nanocp {
-
-inline void check_cuda(cudaError_t code, int line) {
-  if (code == cudaSuccess) return;
-  std::fprintf(stderr, "error: line %d: %s\n", line, cudaGetErrorString(code));
-  std::exit(1);
-}
-#define CHECK_CUDA(call) check_cuda((call), __LINE__)
-
-template <typename T>
-class DeviceArray {
- public:
-  explicit DeviceArray(size_t count) : count_(count) { CHECK_CUDA(cudaMalloc(&data_, bytes())); }
-  explicit DeviceArray(const std::vector<T>& values)
-      : DeviceArray(std::max<size_t>(1, values.size())) {
-    CHECK_CUDA(cudaMemcpy(data_, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice));
-  }
-  DeviceArray(const DeviceArray&) = delete;
-  DeviceArray& operator=(const DeviceArray&) = delete;
-  ~DeviceArray() { cudaFree(data_); }
-
-  T* data() const { return data_; }
-  size_t bytes() const { return count_ * sizeof(T); }
-  std::vector<T> to_host() const {
-    std::vector<T> values(count_);
-    CHECK_CUDA(cudaMemcpy(values.data(), data_, bytes(), cudaMemcpyDeviceToHost));
-    return values;
-  }
-
- private:
-  size_t count_;
-  T* data_ = nullptr;
-};
 
 // The plan of one launch on the host: rows and their shards.
 struct Plan {

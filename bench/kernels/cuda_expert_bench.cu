@@ -15,7 +15,9 @@
 #include "backend/cuda/expert_mlp.h"
 #include "backend/cuda/expert_plan.h"
 #include "base/random.h"
+#include "bench/kernels/cuda_bench.h"
 #include "bench/kernels/cuda_expert_bench_data.h"
+#include "bench/kernels/cuda_read_kernel.cuh"
 #include "ops/activation.h"
 
 namespace nanocp {
@@ -215,22 +217,6 @@ int run_checks() {
 
 // --- time
 
-__global__ void read_kernel(const uint4* data, size_t count, uint32_t* sink) {
-  const size_t stride = static_cast<size_t>(gridDim.x) * blockDim.x;
-  uint32_t sum = 0;
-  for (size_t i = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
-       i += 4 * stride) {
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      if (i + j * stride < count) {
-        const uint4 value = data[i + j * stride];
-        sum ^= value.x ^ value.y ^ value.z ^ value.w;
-      }
-    }
-  }
-  if (sum == 0x12345678U) *sink = sum;
-}
-
 __global__ void fill_kernel(uint32_t* data, size_t count, uint32_t exponents) {
   const size_t stride = static_cast<size_t>(gridDim.x) * blockDim.x;
   for (size_t i = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
@@ -238,39 +224,6 @@ __global__ void fill_kernel(uint32_t* data, size_t count, uint32_t exponents) {
     const uint32_t noise = static_cast<uint32_t>(i) * 2654435761U;
     data[i] = (noise & 0x807f807fU) | exponents;
   }
-}
-
-// Median time in microseconds of one of `count` equal launches captured into a graph.
-template <typename Launch>
-double time_in_graph(int count, Launch launch_one) {
-  cudaStream_t stream;
-  cudaGraph_t graph;
-  cudaGraphExec_t executable;
-  cudaEvent_t begin, end;
-  CHECK_CUDA(cudaStreamCreate(&stream));
-  CHECK_CUDA(cudaEventCreate(&begin));
-  CHECK_CUDA(cudaEventCreate(&end));
-  CHECK_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  for (int i = 0; i < count; ++i) launch_one(i, stream);
-  CHECK_CUDA(cudaStreamEndCapture(stream, &graph));
-  CHECK_CUDA(cudaGraphInstantiate(&executable, graph, 0));
-  std::vector<float> times;
-  for (int repetition = 0; repetition < 12; ++repetition) {
-    CHECK_CUDA(cudaEventRecord(begin, stream));
-    CHECK_CUDA(cudaGraphLaunch(executable, stream));
-    CHECK_CUDA(cudaEventRecord(end, stream));
-    CHECK_CUDA(cudaEventSynchronize(end));
-    float milliseconds = 0.0F;
-    CHECK_CUDA(cudaEventElapsedTime(&milliseconds, begin, end));
-    if (repetition >= 2) times.push_back(milliseconds * 1000.0F / static_cast<float>(count));
-  }
-  CHECK_CUDA(cudaGraphExecDestroy(executable));
-  CHECK_CUDA(cudaGraphDestroy(graph));
-  CHECK_CUDA(cudaEventDestroy(begin));
-  CHECK_CUDA(cudaEventDestroy(end));
-  CHECK_CUDA(cudaStreamDestroy(stream));
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2];
 }
 
 constexpr int kLayers = 3;
@@ -305,9 +258,9 @@ void time_rows(const Model& model, int rows, const DeviceArray<uint32_t>& weight
     expect_ok(cuda::launch_expert_mlp(args, stream));
   };
   const int count = rows > 1000 ? 6 : 24;
-  const double plan_us = time_in_graph(count, [&](int, cudaStream_t s) { plan.launch(s); });
-  const double us = time_in_graph(count, run);
-  const double both_us = time_in_graph(count, [&](int i, cudaStream_t stream) {
+  const double plan_us = bench::time_in_graph(count, [&](int, cudaStream_t s) { plan.launch(s); });
+  const double us = bench::time_in_graph(count, run);
+  const double both_us = bench::time_in_graph(count, [&](int i, cudaStream_t stream) {
     plan.launch(stream);
     run(i, stream);
   });
@@ -344,10 +297,10 @@ double read_bandwidth() {
   CHECK_CUDA(cudaDeviceSynchronize());
   const DeviceArray<uint32_t> sink(size_t{1});
   const size_t part = memory.bytes() / 8;
-  const double us = time_in_graph(8, [&](int i, cudaStream_t stream) {
+  const double us = bench::time_in_graph(8, [&](int i, cudaStream_t stream) {
     const auto* data =
         reinterpret_cast<const uint4*>(memory.data()) + static_cast<size_t>(i) * part / 16;
-    read_kernel<<<132 * 16, 512, 0, stream>>>(data, part / 16, sink.data());
+    bench::read_kernel<<<132 * 16, 512, 0, stream>>>(data, part / 16, sink.data());
   });
   return static_cast<double>(part) / us / 1e3;
 }

@@ -16,18 +16,12 @@
 #include "backend/cuda/expert_mlp.h"
 #include "backend/cuda/expert_plan.h"
 #include "base/random.h"
+#include "bench/kernels/cuda_bench.h"
 #include "ops/activation.h"
 #include "tensor/weight.h"
 
 namespace nanocp {
 namespace {
-
-void check_cuda(cudaError_t code, int line) {
-  if (code == cudaSuccess) return;
-  std::fprintf(stderr, "error: line %d: %s\n", line, cudaGetErrorString(code));
-  std::exit(1);
-}
-#define CHECK_CUDA(call) check_cuda((call), __LINE__)
 
 void expect_ok(const Status& status) {
   if (status.ok()) return;

@@ -16,42 +16,12 @@
 
 #include "backend/cuda/mla_decode.h"
 #include "base/random.h"
+#include "bench/kernels/cuda_device_array.h"
+#include "bench/kernels/cuda_read_kernel.cuh"
 #include "ops/attention.h"
 
 namespace nanocp {
 namespace {
-
-void check_cuda(cudaError_t code, int line) {
-  if (code == cudaSuccess) return;
-  std::fprintf(stderr, "error: line %d: %s\n", line, cudaGetErrorString(code));
-  std::exit(1);
-}
-#define CHECK_CUDA(call) check_cuda((call), __LINE__)
-
-template <typename T>
-class DeviceArray {
- public:
-  explicit DeviceArray(size_t count) : count_(count) { CHECK_CUDA(cudaMalloc(&data_, bytes())); }
-  explicit DeviceArray(const std::vector<T>& values)
-      : DeviceArray(std::max<size_t>(1, values.size())) {
-    CHECK_CUDA(cudaMemcpy(data_, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice));
-  }
-  DeviceArray(const DeviceArray&) = delete;
-  DeviceArray& operator=(const DeviceArray&) = delete;
-  ~DeviceArray() { cudaFree(data_); }
-
-  T* data() const { return data_; }
-  size_t bytes() const { return count_ * sizeof(T); }
-  std::vector<T> to_host() const {
-    std::vector<T> values(count_);
-    CHECK_CUDA(cudaMemcpy(values.data(), data_, bytes(), cudaMemcpyDeviceToHost));
-    return values;
-  }
-
- private:
-  size_t count_;
-  T* data_ = nullptr;
-};
 
 // The plan of one launch on the host: rows and their shards.
 struct Plan {
@@ -248,22 +218,6 @@ int run_checks() {
 
 // --- time ---
 
-__global__ void read_kernel(const uint4* data, size_t count, uint32_t* sink) {
-  const size_t stride = static_cast<size_t>(gridDim.x) * blockDim.x;
-  uint32_t sum = 0;
-  for (size_t i = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
-       i += 4 * stride) {
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      if (i + j * stride < count) {
-        const uint4 value = data[i + j * stride];
-        sum ^= value.x ^ value.y ^ value.z ^ value.w;
-      }
-    }
-  }
-  if (sum == 0x12345678U) *sink = sum;
-}
-
 __global__ void fill_kernel(uint32_t* data, size_t count) {
   const size_t stride = static_cast<size_t>(gridDim.x) * blockDim.x;
   for (size_t i = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
@@ -271,37 +225,6 @@ __global__ void fill_kernel(uint32_t* data, size_t count) {
     const uint32_t noise = static_cast<uint32_t>(i) * 2654435761U;
     data[i] = (noise & 0x80ff80ffU) | 0x3f003f00U;  // bf16 pairs of size 0.5 to 2
   }
-}
-
-// Median time in microseconds of one of `count` equal launches captured into a graph.
-template <typename Launch>
-double time_in_graph(int count, Launch launch_one) {
-  cudaStream_t stream;
-  cudaGraph_t graph;
-  cudaGraphExec_t executable;
-  cudaEvent_t begin, end;
-  CHECK_CUDA(cudaStreamCreate(&stream));
-  CHECK_CUDA(cudaEventCreate(&begin));
-  CHECK_CUDA(cudaEventCreate(&end));
-  CHECK_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  for (int i = 0; i < count; ++i) launch_one(i, stream);
-  CHECK_CUDA(cudaStreamEndCapture(stream, &graph));
-  CHECK_CUDA(cudaGraphInstantiate(&executable, graph, 0));
-  std::vector<float> times;
-  for (int repetition = 0; repetition < 12; ++repetition) {
-    CHECK_CUDA(cudaEventRecord(begin, stream));
-    CHECK_CUDA(cudaGraphLaunch(executable, stream));
-    CHECK_CUDA(cudaEventRecord(end, stream));
-    CHECK_CUDA(cudaEventSynchronize(end));
-    float milliseconds = 0.0F;
-    CHECK_CUDA(cudaEventElapsedTime(&milliseconds, begin, end));
-    if (repetition >= 2) times.push_back(milliseconds * 1000.0F / static_cast<float>(count));
-  }
-  CHECK_CUDA(cudaGraphExecDestroy(executable));
-  CHECK_CUDA(cudaGraphDestroy(graph));
-  CHECK_CUDA(cudaStreamDestroy(stream));
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2];
 }
 
 struct TimedCase {
@@ -352,9 +275,9 @@ void time_case(const TimedCase& c, const DeviceArray<uint32_t>& memory, double r
   args.lse = lse.data();
   args.workspace = workspace.data();
   const auto* base = reinterpret_cast<const __nv_bfloat16*>(memory.data());
-  const double schedule_us = time_in_graph(
+  const double schedule_us = bench::time_in_graph(
       24, [&](int, cudaStream_t stream) { expect_ok(cuda::launch_mla_schedule(args, stream)); });
-  const double us = time_in_graph(c.heads > 16 ? 6 : 24, [&](int i, cudaStream_t stream) {
+  const double us = bench::time_in_graph(c.heads > 16 ? 6 : 24, [&](int i, cudaStream_t stream) {
     args.cache = base + static_cast<size_t>(i) % copies * all;
     expect_ok(cuda::launch_mla_decode(args, stream));
   });
@@ -372,10 +295,10 @@ int run_times() {
   CHECK_CUDA(cudaDeviceSynchronize());
   const DeviceArray<uint32_t> sink(1);
   const size_t part = memory.bytes() / 8;
-  const double read_us = time_in_graph(8, [&](int i, cudaStream_t stream) {
+  const double read_us = bench::time_in_graph(8, [&](int i, cudaStream_t stream) {
     const auto* data =
         reinterpret_cast<const uint4*>(memory.data()) + static_cast<size_t>(i) * part / 16;
-    read_kernel<<<132 * 16, 512, 0, stream>>>(data, part / 16, sink.data());
+    bench::read_kernel<<<132 * 16, 512, 0, stream>>>(data, part / 16, sink.data());
   });
   const double read = static_cast<double>(part) / read_us / 1e3;
   std::printf("read bandwidth %.0f GB/s\n", read);

@@ -16,15 +16,9 @@
 #include "backend/cuda/device_step.h"
 #include "base/random.h"
 #include "base/result.h"
+#include "bench/kernels/cuda_bench.h"
 
 namespace nanocp::bench {
-
-inline void check_cuda(cudaError_t code, int line) {
-  if (code == cudaSuccess) return;
-  std::fprintf(stderr, "error: line %d: %s\n", line, cudaGetErrorString(code));
-  std::exit(1);
-}
-#define CHECK_CUDA(call) ::nanocp::bench::check_cuda((call), __LINE__)
 
 inline void check_status(const Status& status, int line) {
   if (status.ok()) return;
@@ -111,37 +105,6 @@ inline bool agree(const std::string& what, const std::vector<float>& got,
               num_wrong, want.size(), first, static_cast<double>(got[first]),
               static_cast<double>(want[first]));
   return false;
-}
-
-// Median time in microseconds of one of `count` equal launches captured into a graph.
-template <typename Launch>
-double time_in_graph(int count, Launch launch_one) {
-  cudaStream_t stream;
-  cudaGraph_t graph;
-  cudaGraphExec_t executable;
-  cudaEvent_t begin, end;
-  CHECK_CUDA(cudaStreamCreate(&stream));
-  CHECK_CUDA(cudaEventCreate(&begin));
-  CHECK_CUDA(cudaEventCreate(&end));
-  CHECK_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  for (int i = 0; i < count; ++i) launch_one(i, stream);
-  CHECK_CUDA(cudaStreamEndCapture(stream, &graph));
-  CHECK_CUDA(cudaGraphInstantiate(&executable, graph, 0));
-  std::vector<float> times;
-  for (int repetition = 0; repetition < 12; ++repetition) {
-    CHECK_CUDA(cudaEventRecord(begin, stream));
-    CHECK_CUDA(cudaGraphLaunch(executable, stream));
-    CHECK_CUDA(cudaEventRecord(end, stream));
-    CHECK_CUDA(cudaEventSynchronize(end));
-    float milliseconds = 0.0F;
-    CHECK_CUDA(cudaEventElapsedTime(&milliseconds, begin, end));
-    if (repetition >= 2) times.push_back(milliseconds * 1000.0F / static_cast<float>(count));
-  }
-  CHECK_CUDA(cudaGraphExecDestroy(executable));
-  CHECK_CUDA(cudaGraphDestroy(graph));
-  CHECK_CUDA(cudaStreamDestroy(stream));
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2];
 }
 
 }  // namespace nanocp::bench
