@@ -51,7 +51,8 @@ void add_instance_group(CLI::App& command, EngineOptions& options) {
       ->group(group);
   command
       .add_option("--router", options.router,
-                  "Of policy bound: round_robin, least_requests or least_kv")
+                  "Of policy bound: round_robin, least_requests, least_kv, power_of_two or "
+                  "any_instance")
       ->type_name("NAME")
       ->capture_default_str()
       ->group(group);

@@ -100,7 +100,8 @@ class Policy {
 
 struct PolicyOptions {
   int32_t num_instances = 1;
-  std::string router = "least_kv";      // bound: round_robin, least_requests, least_kv
+  // bound: round_robin, least_requests, least_kv, power_of_two, any_instance
+  std::string router = "least_kv";
   int32_t degree = 1;                   // uniform_cp, threshold_cp
   int64_t threshold_tokens = 32768;     // threshold_cp: longer prompts get `degree`
   int64_t min_tokens_per_shard = 4096;  // dcp: less is not worth another holder
