@@ -120,6 +120,7 @@ sim::SimulationOptions simulation_options(const SimulateOptions& options, const 
   result.scheduler.max_num_seqs = std::min(options.max_num_seqs, options.max_num_batched_tokens);
   result.scheduler.admission_lookahead = options.admission_lookahead;
   result.scheduler.max_overtakes = options.max_overtakes;
+  result.scheduler.num_instances_per_domain = cluster.costs.model.shape.num_instances_per_domain;
   result.cost = cluster.costs.model;
   result.objectives = options.objectives;
   result.seed = seed;
