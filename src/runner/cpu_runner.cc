@@ -217,8 +217,8 @@ Status CpuRunner::sample(InstanceId instance, const scheduler::StepPlan& plan,
     engine::SampledToken token;
     token.sequence = sequence.id;
     if (options_.keep_logits) token.logits.assign(row.begin(), row.end());
-    const uint64_t random_bits =
-        counter_random(sequence.request.sampling.seed, sequence.output.size());
+    const uint64_t random_bits = counter_random(sequence.request.sampling.seed,
+                                                static_cast<uint64_t>(tasks[i].output_index));
     ops::SampledChoice choice = ops::sample(
         row, sequence.request.sampling, {sequence.request.prompt, sequence.output}, random_bits);
     token.token = choice.token;
