@@ -79,7 +79,8 @@ CpuRunner::CpuRunner(std::shared_ptr<const model::ModelSpec> spec,
              options.wait_timeout_us),
       instances_(static_cast<size_t>(options.num_instances)),
       finished_(instances_.size(), 0),
-      duration_us_(instances_.size(), 0) {
+      duration_us_(instances_.size(), 0),
+      idle_us_(instances_.size(), 0.0) {
   const int cores = options.num_threads > 0 ? options.num_threads
                                             : static_cast<int>(std::thread::hardware_concurrency());
   const int threads_each = std::max(1, cores / options.num_instances);
@@ -167,6 +168,7 @@ Result<engine::StepResult> CpuRunner::collect() {
       result.spans.push_back(spans_of(instance.model->phases()));
     }
   }
+  if (options_.time_steps) result.idle_us = idle_us_;
   result.duration_us = *std::max_element(duration_us_.begin(), duration_us_.end());
   return result;
 }
@@ -174,6 +176,7 @@ Result<engine::StepResult> CpuRunner::collect() {
 void CpuRunner::work(InstanceId instance) {
   const auto self = static_cast<size_t>(instance);
   const SteadyClock clock;
+  int64_t end_us = 0;  // of the step before
   std::unique_lock lock(mutex_);
   while (true) {
     // Ends with the runner: the destructor wakes it.
@@ -184,10 +187,12 @@ void CpuRunner::work(InstanceId instance) {
     lock.unlock();
     const int64_t start_us = clock.now_us();
     run_step(instance, *plan);
-    const int64_t duration_us = clock.now_us() - start_us;
+    const double idle_us = end_us == 0 ? 0.0 : static_cast<double>(start_us - end_us);
+    end_us = clock.now_us();
     lock.lock();
     finished_[self] = step;
-    duration_us_[self] = duration_us;
+    duration_us_[self] = end_us - start_us;
+    idle_us_[self] = idle_us;
     step_done_.notify_one();
   }
 }

@@ -25,6 +25,7 @@ struct DeviceRunnerOptions {
   int max_graph_rows = 256;         // steps of so many rows run as captured graphs
   bool use_graphs = true;
   bool profile = false;                   // time the phases of each step
+  bool time_steps = false;                // and what lies between steps: StepResult::idle_us
   int64_t wait_timeout_us = 30'000'000;   // of one wait of an instance for another
   int64_t step_timeout_us = 120'000'000;  // of the engine for a whole step
   bool keep_logits = false;               // hand the raw logits of every sampled row back
