@@ -8,6 +8,7 @@
 
 #include "base/result.h"
 #include "plan/ids.h"
+#include "plan/step_phase.h"
 #include "scheduler/step_plan.h"
 
 namespace nanocp::engine {
@@ -20,26 +21,8 @@ struct SampledToken {
   std::vector<float> logits;  // [vocab], when the runner is told to keep them
 };
 
-// What an instance spends a step on.
-enum class Phase : int32_t {
-  kDense,      // projections, norms, dense and shared MLPs, router product
-  kRoute,      // rotation, append, queries out
-  kAttention,  // with the wait for received queries
-  kMerge,      // partial results back and together
-  kDispatch,   // expert choice and rows out
-  kIdleWait,   // until the rows of all instances are here, and the list of who works on them
-  kExperts,    // expert MLPs
-  kCombine,    // sums back and together, with the wait for them, residual and norm
-  kHead,       // LM head and sampling
-};
-constexpr int kNumPhases = 9;
-
-inline const char* to_string(Phase phase) {
-  constexpr const char* kNames[kNumPhases] = {"dense",   "route",    "attention",
-                                              "merge",   "dispatch", "idle_wait",
-                                              "experts", "combine",  "head"};
-  return kNames[static_cast<int>(phase)];
-}
+using Phase = StepPhase;
+constexpr int kNumPhases = kNumStepPhases;
 
 // A piece of a step on one instance; times count from the step's start there.
 struct PhaseSpan {

@@ -43,19 +43,12 @@ Status check_options(const model::ModelSpec& spec, const CpuRunnerOptions& optio
   return ok_status();
 }
 
-// Device code knows no engine, so it has a list of phases of its own.
-static_assert(model::kNumStepPhases == engine::kNumPhases);
-static_assert(static_cast<int>(model::StepPhase::kIdleWait) ==
-              static_cast<int>(engine::Phase::kIdleWait));
-static_assert(static_cast<int>(model::StepPhase::kHead) == static_cast<int>(engine::Phase::kHead));
-
 std::vector<engine::PhaseSpan> spans_of(const model::PhaseClock& phases) {
   std::vector<engine::PhaseSpan> spans;
   const auto& marks = phases.marks();
   for (size_t i = 0; i < marks.size(); ++i) {
     const double end_us = i + 1 < marks.size() ? marks[i + 1].at_us : phases.end_us();
-    spans.push_back({static_cast<engine::Phase>(marks[i].phase), marks[i].layer, marks[i].at_us,
-                     end_us - marks[i].at_us});
+    spans.push_back({marks[i].phase, marks[i].layer, marks[i].at_us, end_us - marks[i].at_us});
   }
   return spans;
 }

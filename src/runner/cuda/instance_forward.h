@@ -22,6 +22,7 @@
 #include "backend/cuda/shard_exchange.h"
 #include "base/result.h"
 #include "engine/model_runner.h"
+#include "model/exchange_order.h"
 #include "model/model_spec.h"
 #include "runner/cuda/device_weights.h"
 #include "runner/cuda/step_image.h"
@@ -45,14 +46,7 @@ struct StepShape {
   bool has_prefill = false;  // there are prefill items; captured graphs serve none
 };
 
-// One exchange of a step; see comm/CONTRACT.md, comm.epochs.
-struct ExchangeMark {
-  enum class Kind : int32_t { kShard, kExpert };
-  Kind kind;
-  int32_t index;  // among those of its kind in a step
-
-  bool operator==(const ExchangeMark&) const = default;
-};
+using model::ExchangeMark;
 
 class InstanceForward {
  public:
