@@ -13,7 +13,7 @@ namespace nanocp::backend {
 inline Status check_driver_version(int32_t driver_version, int32_t runtime_version) {
   if (driver_version == 0) {
     return not_found(
-        "no NVIDIA driver on this host (libcuda.so.1 not found): install one for CUDA " +
+        "no NVIDIA driver on this host (no libcuda.so.1 that works): install one for CUDA " +
         format_cuda_version(runtime_version) + " or newer, or use --device cpu");
   }
   if (driver_version / 1000 < runtime_version / 1000) {

@@ -172,9 +172,15 @@ Status CudaRunner::connect(int64_t num_blocks) {
   }));
   group_.reset();
   NANOCP_RETURN_IF_ERROR(make_group(num_blocks));
-  return run_on_all("joining the group", [&](CudaInstance& instance) {
+  Status joined = run_on_all("joining the group", [&](CudaInstance& instance) {
     return instance.connect(group_->view(instance.id()), num_blocks);
   });
+  if (!joined.ok() && joined.error().code == ErrorCode::kResourceExhausted) {
+    return resource_exhausted(joined.error().message + "; beside " + std::to_string(num_blocks) +
+                              " KV blocks: use fewer (--num-kv-blocks, --kv-memory), a lower "
+                              "--max-num-batched-tokens or more --instances");
+  }
+  return joined;
 }
 
 Status CudaRunner::make_group(int64_t num_blocks) {
