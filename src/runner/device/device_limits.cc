@@ -42,7 +42,7 @@ int32_t instances_that_fit(const model::WeightBytes& bytes, int64_t allowed) {
 }
 
 std::string describe_room(const WeightRoom& room) {
-  const std::string where =
+  std::string where =
       "GPU " + std::to_string(room.device) + " has " + to_gb(room.free_bytes) + " free";
   if (room.memory_utilization == 0.0) return where;
   return where + " of " + to_gb(room.total_bytes) + ", of which --gpu-memory-utilization " +
