@@ -155,11 +155,16 @@ Status CudaRunner::load(const model::ModelWeights* weights) {
   NANOCP_RETURN_IF_ERROR(run_on_all("loading weights", [&](CudaInstance& instance) {
     return instance.load(weights, expert_formats_, done);
   }));
-  const auto seconds = static_cast<double>(clock.now_us() - start_us) / 1e6;
+  const double seconds = static_cast<double>(clock.now_us() - start_us) / 1e6;
+  const double gigabytes = static_cast<double>(done_bytes) / 1e9;
   char text[96];
-  std::snprintf(text, sizeof(text), "%s %.2f GB of weights in %.2f s (%.2f GB/s)",
-                weights == nullptr ? "made" : "loaded", static_cast<double>(done_bytes) / 1e9,
-                seconds, static_cast<double>(done_bytes) / 1e9 / seconds);
+  if (weights == nullptr) {
+    std::snprintf(text, sizeof(text), "made %.2f GB of dummy weights in %.2f s", gigabytes,
+                  seconds);
+  } else {
+    std::snprintf(text, sizeof(text), "loaded %.2f GB of weights in %.2f s (%.2f GB/s)", gigabytes,
+                  seconds, gigabytes / seconds);
+  }
   note(text);
   return ok_status();
 }
