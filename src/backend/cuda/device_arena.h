@@ -35,7 +35,7 @@ class DeviceArena {
   Result<void*> take_bytes(int64_t bytes) {
     bytes = (std::max<int64_t>(bytes, 1) + 255) / 256 * 256;
     // A chunk of its own: what is left of the current one still serves small pieces.
-    if (bytes >= kChunkBytes) return add_chunk(bytes);
+    if (bytes >= kOwnChunkBytes) return add_chunk(bytes);
     if (bytes > left_bytes_) {
       NANOCP_ASSIGN_OR_RETURN(void* chunk, add_chunk(kChunkBytes));
       next_ = static_cast<uint8_t*>(chunk);
@@ -65,6 +65,8 @@ class DeviceArena {
   }
 
   static constexpr int64_t kChunkBytes = int64_t{32} << 20;
+  // The driver hands out memory by 2 MiB: a chunk of this size wastes little.
+  static constexpr int64_t kOwnChunkBytes = int64_t{4} << 20;
   const std::string name_;
   std::vector<void*> chunks_;
   uint8_t* next_ = nullptr;
