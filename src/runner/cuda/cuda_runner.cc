@@ -8,7 +8,7 @@
 #include "backend/cuda/cuda_status.h"
 #include "backend/device_info.h"
 #include "base/clock.h"
-#include "model/memory_estimate.h"
+#include "comm/nvlink/exchange_layout.h"
 
 namespace nanocp::runner {
 namespace {
