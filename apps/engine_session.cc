@@ -122,6 +122,12 @@ int64_t num_device_blocks(const EngineOptions& options, const model::ModelSpec& 
       1, static_cast<int64_t>(std::min(options.kv_memory_bytes, limit)) / block_bytes);
 }
 
+runner::ExpertWeightsChoice expert_weights(const EngineOptions& options) {
+  if (options.expert_weights == "stored") return runner::ExpertWeightsChoice::kStored;
+  if (options.expert_weights == "bf16") return runner::ExpertWeightsChoice::kBf16;
+  return runner::ExpertWeightsChoice::kAuto;
+}
+
 runner::DeviceRunnerOptions device_options(const EngineOptions& options,
                                            const model::ModelSpec& spec,
                                            const SessionNeeds& needs) {
@@ -133,6 +139,7 @@ runner::DeviceRunnerOptions device_options(const EngineOptions& options,
   result.max_rows = options.max_num_batched_tokens;
   result.max_graph_rows = std::min(options.max_graph_rows, max_num_seqs(options));
   result.use_graphs = !options.enforce_eager;
+  result.expert_weights = expert_weights(options);
   result.profile = needs.profile;
   result.time_steps = needs.time_steps;
   result.wait_timeout_us = std::llround(options.wait_timeout_s * 1e6);

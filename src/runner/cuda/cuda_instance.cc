@@ -74,7 +74,7 @@ int64_t CudaInstance::block_bytes(const model::ModelSpec& spec,
          spec.num_layers;
 }
 
-Status CudaInstance::load(const model::ModelWeights* weights,
+Status CudaInstance::load(const model::ModelWeights* weights, const ExpertFormats& expert_formats,
                           const std::function<void(int64_t)>& done) {
   NANOCP_RETURN_IF_ERROR(
       cuda_status(cudaSetDevice(device_), "cudaSetDevice(" + std::to_string(device_) + ")"));
@@ -85,6 +85,7 @@ Status CudaInstance::load(const model::ModelWeights* weights,
   load_options.num_instances = options_.num_instances;
   load_options.dummy_seed = options_.dummy_seed;
   load_options.num_threads = options_.num_load_threads;
+  load_options.expert_formats = &expert_formats;
   load_options.done = done;
   has_dummy_weights_ = weights == nullptr;
   NANOCP_ASSIGN_OR_RETURN(weights_, load_device_weights(spec_, weights, load_options));

@@ -164,8 +164,16 @@ Status InstanceForward::allocate_mlp() {
   }
   num_local_experts_ = static_cast<int32_t>(
       std::count(placement.owners().begin(), placement.owners().end(), options_.instance));
+  // The lists are the same for all layers, whatever the formats of their experts.
+  int32_t fewest_rows = cuda::expert_tile_rows(
+      {.hidden = spec_.hidden_size, .intermediate = moe.expert_intermediate_size});
+  for (int32_t i = 0; i < spec_.num_layers; ++i) {
+    if (spec_.layers[static_cast<size_t>(i)].is_moe) {
+      fewest_rows = std::min(fewest_rows, tile_rows(i));
+    }
+  }
   const cuda::ExpertPlanSizes sizes =
-      cuda::expert_plan_sizes(exchange_, num_local_experts_, tile_rows());
+      cuda::expert_plan_sizes(exchange_, num_local_experts_, fewest_rows);
   const int64_t assignments = sizes.max_assignments;
   NANOCP_ASSIGN_OR_RETURN(lists_.row_of, arena_.take<int32_t>(assignments));
   NANOCP_ASSIGN_OR_RETURN(lists_.assignment_of, arena_.take<int32_t>(assignments));

@@ -154,7 +154,7 @@ class InstanceForward {
     exchanges_.push_back({kind, index});
   }
   const float* next_norm(int32_t layer) const;
-  int32_t tile_rows() const;
+  int32_t tile_rows(int32_t layer) const;  // of a layer with experts
   const cuda::StepHeader* header() const { return image_.device().header; }
 
   const model::ModelSpec& spec_;
