@@ -139,7 +139,12 @@ Status InstanceForward::run_experts(int32_t layer, cudaStream_t stream) {
                                                    .epoch = expert_epoch(layer),
                                                    .expert_begin = expert_begin_,
                                                    .num_experts = num_local_experts_,
+<<<<<<< HEAD
                                                    .tile_rows = tile_rows(layer),
+=======
+                                                   .tile_rows = tile_rows(),
+                                                   .overlaps = true,
+>>>>>>> moe
                                                    .lists = lists_},
                                                   stream));
   NANOCP_RETURN_IF_ERROR(mark(engine::Phase::kExperts, layer, stream));
@@ -166,8 +171,7 @@ Status InstanceForward::combine(int32_t layer, cudaStream_t stream) {
                                .norm_weight = next_norm(layer),
                                .eps = spec_.rms_norm_eps,
                                .residual = buffers_.residual,
-                               .x = x_,
-                               .counter = buffers_.counters + kCombineCounter},
+                               .x = x_},
                               stream);
 }
 
