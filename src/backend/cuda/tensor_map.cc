@@ -10,8 +10,12 @@
 namespace nanocp::cuda {
 namespace {
 
+struct Encoder {
+  PFN_cuTensorMapEncodeTiled_v12000 encode;
+};
+
 // Asked of the runtime, so that the program needs no link to the driver's library.
-Result<PFN_cuTensorMapEncodeTiled_v12000> find_encoder() {
+Result<Encoder> find_encoder() {
   void* function = nullptr;
   cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
   NANOCP_RETURN_IF_ERROR(
@@ -21,13 +25,13 @@ Result<PFN_cuTensorMapEncodeTiled_v12000> find_encoder() {
   if (found != cudaDriverEntryPointSuccess) {
     return unsupported("the CUDA driver has no cuTensorMapEncodeTiled: it is older than 12.0");
   }
-  return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function);
+  return Encoder{reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function)};
 }
 
 }  // namespace
 
 Status make_swizzled_map(const Bf16Matrix& matrix, int32_t box_rows, CUtensorMap* map) {
-  static const Result<PFN_cuTensorMapEncodeTiled_v12000> encoder = find_encoder();
+  static const Result<Encoder> encoder = find_encoder();
   if (!encoder.ok()) return encoder.error();
   constexpr cuuint32_t kBoxCols = 64;  // 128 bytes
   const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(matrix.cols),
@@ -35,10 +39,10 @@ Status make_swizzled_map(const Bf16Matrix& matrix, int32_t box_rows, CUtensorMap
   const cuuint64_t strides[1] = {static_cast<cuuint64_t>(matrix.cols) * 2};
   const cuuint32_t box[2] = {kBoxCols, static_cast<cuuint32_t>(box_rows)};
   const cuuint32_t steps[2] = {1, 1};
-  const CUresult code =
-      (*encoder)(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(matrix.data), sizes,
-                 strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                 CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult code = encoder->encode(
+      map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(matrix.data), sizes, strides, box,
+      steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (code != CUDA_SUCCESS) {
     return invalid_argument("no tensor map of " + std::to_string(matrix.rows) + " x " +
                             std::to_string(matrix.cols) + " values in boxes of " +

@@ -52,11 +52,22 @@ __device__ inline void wait_products() {
 __device__ inline void fence_shared_writes() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
+// Registers per thread of this warpgroup from here on, a multiple of 8; all its warps call it. What
+// the warpgroups of a block have together stays within what the kernel was launched with.
+template <int kCount>
+__device__ inline void lower_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kCount));
+}
+template <int kCount>
+__device__ inline void raise_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kCount));
+}
+
 // Keeps the compiler from moving accesses to an accumulator across this point.
 template <int kCount>
-__device__ inline void pin(float (&registers)[kCount]) {
+__device__ __forceinline__ void pin(float (&registers)[kCount]) {
 #pragma unroll
-  for (float& value : registers) asm volatile("" : "+f"(value)::"memory");
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(registers[i])::"memory");
 }
 
 // Operands of an asm statement: runs of an accumulator.
@@ -73,7 +84,8 @@ __device__ inline void pin(float (&registers)[kCount]) {
 // + column].
 
 // c[64 x 64] = a[64 x 16] b[16 x 64] + (accumulate ? c : 0), both depth-major.
-__device__ inline void multiply_64(float (&c)[32], uint64_t a, uint64_t b, bool accumulate) {
+__device__ __forceinline__ void multiply_64(float (&c)[32], uint64_t a, uint64_t b,
+                                            bool accumulate) {
   asm volatile(
       "{\n"
       ".reg .pred p;\n"
@@ -88,7 +100,7 @@ __device__ inline void multiply_64(float (&c)[32], uint64_t a, uint64_t b, bool 
 }
 
 // c[64 x 256] += a[64 x 16] b[16 x 256]: a depth-major, b column-major.
-__device__ inline void multiply_add_256(float (&c)[128], uint64_t a, uint64_t b) {
+__device__ __forceinline__ void multiply_add_256(float (&c)[128], uint64_t a, uint64_t b) {
   asm volatile(
       "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 "
       "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
@@ -107,7 +119,8 @@ __device__ inline void multiply_add_256(float (&c)[128], uint64_t a, uint64_t b)
 
 // The same with a in registers, as the accumulator of columns 16 * k and up of a product, rounded:
 // a[2 * group + half] packs two adjacent columns of group 0 or 1.
-__device__ inline void multiply_add_256(float (&c)[128], const uint32_t (&a)[4], uint64_t b) {
+__device__ __forceinline__ void multiply_add_256(float (&c)[128], const uint32_t (&a)[4],
+                                                 uint64_t b) {
   asm volatile(
       "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 "
       "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "

@@ -1,0 +1,595 @@
+// The attend kernel of latent prefill attention, and what it shares with the schedule.
+//
+// A block has a tile of 64 queries in shared memory and takes 64 tokens at a time. Warpgroup 0
+// scores them, keeps the running softmax and adds up the first 256 output columns; warpgroup 1 adds
+// up the other 256 with the weights that it gets through shared memory; a warp of a third warpgroup
+// asks for tiles ahead. Blocks are launched in clusters of two with adjacent tiles of queries and
+// the same tokens: each loads half of every tile of tokens for both.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include "backend/cuda/device/bulk_load.cuh"
+#include "backend/cuda/device/mma.cuh"
+#include "backend/cuda/device/tensor_load.cuh"
+#include "backend/cuda/device/warpgroup_mma.cuh"
+#include "backend/cuda/mla_prefill.h"
+
+namespace nanocp::cuda {
+namespace {
+
+using namespace device;  // NOLINT(google-build-using-namespace)
+
+constexpr int kGroupThreads = 128;
+constexpr int kGroupWarps = 4;
+constexpr int kProducerWarp = 2 * kGroupWarps;
+constexpr int kThreads = 3 * kGroupThreads;
+constexpr int kProductRegisters = 240;  // of the two warpgroups with accumulators
+constexpr int kProducerRegisters = 24;
+constexpr int kTileQueries = 64;
+constexpr int kTileTokens = 64;
+constexpr int kStages = 2;
+constexpr int kChunks = kLatentKeyDim / 64;    // of 64 values: a row of 128 bytes
+constexpr int kLeftChunks = kLatentDim / 128;  // that warpgroup 0 adds up
+constexpr int kHalfDims = kLatentDim / 2;      // columns of a warpgroup
+constexpr int kChunkBytes = kTileTokens * kSwizzleRowBytes;
+constexpr int kRunTokens = 16;  // never straddle blocks
+constexpr int kRuns = kTileTokens / kRunTokens;
+constexpr int32_t kNoPosition = 1 << 30;  // after all rows
+constexpr float kNothingSeen = -INFINITY;
+constexpr float kLn2 = 0.6931471805599453F;
+constexpr float kLog2E = 1.4426950408889634F;
+
+// Adjacent (row, head) pairs of an item: as many as a cluster takes at once.
+struct Unit {
+  int32_t item;
+  int32_t first;       // pair of the item
+  int32_t tile_begin;  // of the unit's first tile of tokens, counted over all units
+  int32_t num_tiles;
+};
+
+// Where a cluster begins, and how many tiles it takes from there.
+struct Stretch {
+  int32_t unit;
+  int32_t tile;  // of the unit
+  int32_t count;
+};
+
+// A unit that begins in a cluster and ends in a later one; count 0: none does.
+struct SplitUnit {
+  int32_t unit;
+  int32_t count;  // clusters that share it
+};
+
+struct Workspace {
+  Stretch* stretches;   // [clusters]
+  SplitUnit* splits;    // [clusters]
+  int32_t* item_begin;  // [max_rows + 1], first unit of each item
+  Unit* units;          // [units_max]
+  int32_t* num_units;
+  float* partial_out;  // [2 * clusters, pairs of a unit, 512]
+  float* partial_max;  // [2 * clusters, pairs of a unit], base 2
+  float* partial_sum;  // [2 * clusters, pairs of a unit]
+};
+
+struct Params {
+  CUtensorMap queries;  // boxes of 64 pairs
+  CUtensorMap tokens;   // boxes of box_tokens
+  MlaPrefillArgs args;
+  Workspace workspace;
+  int32_t clusters;
+  int32_t unit_pairs;
+  int32_t box_tokens;
+  float scale_log2;
+};
+
+struct Shared {
+  alignas(1024) uint8_t q[kChunks * kChunkBytes];
+  alignas(1024) uint8_t kv[kStages][kChunks * kChunkBytes];
+  alignas(1024) uint8_t weights[kChunkBytes];  // [queries, tokens] of one tile
+  float rescale[kTileQueries];                 // of what has been added up so far
+  float factors[kTileQueries];                 // of the sums at the end of a segment
+  int32_t positions[kStages][kRuns];           // of the first token of each run
+  // Each half of a stage: the chunks of the first 256 values, and the others.
+  uint64_t kv_full[kStages][2];
+  uint64_t kv_free[kStages][2];
+  uint64_t q_full;
+  uint64_t q_free;
+  uint64_t weights_full;  // with rescale and, for a last tile, factors
+  uint64_t weights_free;
+  uint64_t scored;
+};
+
+// Goes through a stretch, segment by segment: the tiles [tile, end) of one unit.
+struct SegmentWalk {
+  int32_t index;
+  int32_t tile;
+  int32_t left;  // tiles of the stretch from here on
+  Unit unit;
+
+  __device__ void start(const Params& params, const Stretch& stretch) {
+    index = stretch.unit;
+    tile = stretch.tile;
+    left = stretch.count;
+    if (left > 0) unit = params.workspace.units[index];
+  }
+  __device__ int32_t count() const { return min(left, unit.num_tiles - tile); }
+  __device__ void next(const Params& params) {
+    left -= count();
+    tile = 0;
+    if (left <= 0) return;
+    do {
+      unit = params.workspace.units[++index];
+    } while (unit.num_tiles == 0);
+  }
+};
+
+template <int kBlocks>
+__device__ inline void start_barriers(Shared& shared) {
+  constexpr uint32_t kWarps = kGroupWarps;
+  for (int stage = 0; stage < kStages; ++stage) {
+    for (int half = 0; half < 2; ++half) {
+      init_barrier(shared_address(&shared.kv_full[stage][half]), 1);
+      init_barrier(shared_address(&shared.kv_free[stage][half]), kWarps * kBlocks);
+    }
+  }
+  init_barrier(shared_address(&shared.q_full), 1);
+  init_barrier(shared_address(&shared.q_free), kWarps);
+  init_barrier(shared_address(&shared.weights_full), kGroupThreads);
+  init_barrier(shared_address(&shared.weights_free), kWarps);
+  init_barrier(shared_address(&shared.scored), kWarps);
+  publish_barriers();
+}
+
+// The place of one run of 16 tokens: its row in the cache, and its first position.
+struct Run {
+  int32_t cache_row;
+  int32_t position;
+};
+
+__device__ inline Run find_run(const MlaPrefillArgs& args, const PrefillItem& item, int32_t token) {
+  const int32_t size = args.config.block_size;
+  const int32_t at = token / size;
+  const int32_t entry = item.block_begin + min(at, item.num_blocks - 1);
+  const int32_t in_block = token % size;
+  const int32_t position =
+      at < item.num_blocks ? args.block_idx[entry] * size + in_block : kNoPosition;
+  return {args.blocks[entry] * size + in_block, position};
+}
+
+// One warp: asks for queries and tokens of the block's segments as room becomes free.
+template <int kBlocks>
+__device__ inline void load_tiles(const Params& params, SegmentWalk walk, Shared& shared) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int32_t rank = kBlocks == 1 ? 0 : static_cast<int32_t>(block_rank_in_cluster());
+  const int32_t boxes = kTileTokens / params.box_tokens;  // of a chunk
+  const uint32_t box_bytes = static_cast<uint32_t>(params.box_tokens) * kSwizzleRowBytes;
+  const uint32_t q_full = shared_address(&shared.q_full);
+  uint32_t n = 0;
+  for (uint32_t segment = 0; walk.left > 0; ++segment, walk.next(params)) {
+    const PrefillItem item = params.args.items[walk.unit.item];
+    if (segment > 0) wait_phase(shared_address(&shared.q_free), (segment - 1) & 1);
+    if (lane == 0) arrive_expecting(q_full, kChunks * kChunkBytes);
+    __syncwarp();
+    if (lane < kChunks) {
+      const int32_t pair =
+          item.row_begin * params.args.config.num_heads + walk.unit.first + rank * kTileQueries;
+      copy_box(shared_address(shared.q) + static_cast<uint32_t>(lane * kChunkBytes),
+               &params.queries, pair, lane * 64, q_full);
+    }
+    for (int32_t tile = walk.tile; tile < walk.tile + walk.count(); ++tile, ++n) {
+      const uint32_t stage = n % kStages;
+      const uint32_t to = shared_address(shared.kv[stage]);
+      Run run = {0, kNoPosition};
+      if (lane < kRuns) {
+        run = find_run(params.args, item, tile * kTileTokens + lane * kRunTokens);
+      }
+      for (int half = 0; half < 2; ++half) {
+        const uint32_t full = shared_address(&shared.kv_full[stage][half]);
+        const int begin = half == 0 ? 0 : kLeftChunks;
+        const int end = half == 0 ? kLeftChunks : kChunks;
+        if (n >= kStages) {
+          wait_phase(shared_address(&shared.kv_free[stage][half]), (n / kStages - 1) & 1);
+        }
+        if (half == 0 && lane < kRuns) shared.positions[stage][lane] = run.position;
+        __syncwarp();
+        if (lane == 0) arrive_expecting(full, static_cast<uint32_t>((end - begin) * kChunkBytes));
+        __syncwarp();
+        const int count = (end - begin) * boxes;
+        for (int first = 0; first < count; first += 32 * kBlocks) {
+          const int i = first + lane * kBlocks + rank;
+          const int box = i % boxes;
+          const int chunk = begin + i / boxes;
+          const int32_t row =
+              __shfl_sync(0xffffffffU, run.cache_row, box * params.box_tokens / kRunTokens);
+          if (i >= count) continue;
+          const uint32_t at = to + static_cast<uint32_t>(chunk * kChunkBytes) +
+                              static_cast<uint32_t>(box) * box_bytes;
+          if constexpr (kBlocks == 1) {
+            copy_box(at, &params.tokens, row, chunk * 64, full);
+          } else {
+            copy_box_to_blocks(at, &params.tokens, row, chunk * 64, full, (1U << kBlocks) - 1);
+          }
+        }
+        __syncwarp();
+      }
+    }
+  }
+}
+
+// A warp has done with half a stage.
+template <int kBlocks>
+__device__ inline void free_half(Shared& shared, uint32_t stage, int half) {
+  const uint32_t barrier = shared_address(&shared.kv_free[stage][half]);
+  const uint32_t lane = threadIdx.x % 32;
+  if constexpr (kBlocks == 1) {
+    if (lane == 0) arrive(barrier);
+  } else {
+    if (lane < kBlocks) arrive_at_block(barrier, lane);
+  }
+}
+
+__device__ inline void warp_arrive(uint64_t& barrier) {
+  if (threadIdx.x % 32 == 0) arrive(shared_address(&barrier));
+}
+
+// Base 2; the smallest results are zero.
+__device__ __forceinline__ float exp2_approximate(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// The pairs that a thread of a warpgroup holds: rows `row` and `row + 8` of the block's tile.
+struct ThreadRows {
+  int32_t row;
+  int32_t first_position;  // of the tile's first pair
+  int32_t position[2];
+  int64_t pair[2];  // of out and lse; -1: past the end of the item
+
+  __device__ void start(const Params& params, const Unit& unit, int32_t rank) {
+    const PrefillItem item = params.args.items[unit.item];
+    const int32_t heads = params.args.config.num_heads;
+    const auto thread = static_cast<int32_t>(threadIdx.x) % kGroupThreads;
+    row = thread / 32 * 16 + thread % 32 / 4;
+    const int32_t first = unit.first + rank * kTileQueries;
+    first_position = item.first_position + first / heads;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int32_t at = first + row + half * 8;
+      position[half] = item.first_position + at / heads;
+      pair[half] =
+          at < item.num_rows * heads ? static_cast<int64_t>(item.row_begin) * heads + at : -1;
+    }
+  }
+};
+
+// Where the result of a segment goes: to out and lse, or to a slot of partial results.
+struct Destination {
+  bool is_final;
+  int64_t partial;  // index of the tile's first pair otherwise
+};
+
+__device__ inline Destination find_destination(const Params& params, const SegmentWalk& walk,
+                                               int32_t cluster, int32_t rank) {
+  const bool starts_here = walk.tile == 0;
+  const bool ends_here = walk.tile + walk.count() == walk.unit.num_tiles;
+  const int32_t slot = 2 * cluster + (starts_here ? 1 : 0);
+  return {starts_here && ends_here,
+          static_cast<int64_t>(slot) * params.unit_pairs + rank * kTileQueries};
+}
+
+// This warpgroup's 256 columns from `column` on.
+__device__ __forceinline__ void write_columns(const Params& params, const ThreadRows& rows,
+                                              const Destination& destination, int column,
+                                              const float (&acc)[kHalfDims / 2],
+                                              const float (&factors)[2]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float* out;
+    if (destination.is_final) {
+      if (rows.pair[half] < 0) continue;
+      out = params.args.out + rows.pair[half] * kLatentDim;
+    } else {
+      out = params.workspace.partial_out + (destination.partial + rows.row + half * 8) * kLatentDim;
+    }
+    out += column + static_cast<int>(threadIdx.x) % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < kHalfDims / 8; ++i) {
+      *reinterpret_cast<float2*>(out + i * 8) = {acc[4 * i + 2 * half] * factors[half],
+                                                 acc[4 * i + 2 * half + 1] * factors[half]};
+    }
+  }
+}
+
+__device__ __forceinline__ void clear(float (&acc)[kHalfDims / 2]) {
+#pragma unroll
+  for (int i = 0; i < kHalfDims / 2; ++i) acc[i] = 0.0F;
+}
+
+__device__ __forceinline__ void rescale_columns(float (&acc)[kHalfDims / 2],
+                                                const float (&rescale)[2]) {
+#pragma unroll
+  for (int i = 0; i < kHalfDims / 2; ++i) acc[i] *= rescale[i / 2 % 2];
+}
+
+// The running softmax of 64 queries, spread over warpgroup 0.
+struct Softmax {
+  float row_max[2];  // base 2
+  float row_sum[2];  // of this thread's tokens
+
+  __device__ void start() {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      row_max[half] = kNothingSeen;
+      row_sum[half] = 0.0F;
+    }
+  }
+
+  // Turns scores into weights.
+  __device__ __forceinline__ void weigh(float scale_log2, float (&scores)[32],
+                                        float (&rescale)[2]) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float largest = kNothingSeen;
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        largest = fmaxf(largest, fmaxf(scores[4 * i + 2 * half], scores[4 * i + 2 * half + 1]));
+      }
+      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 1));
+      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 2));
+      const float new_max = fmaxf(row_max[half], largest * scale_log2);
+      // A row that has seen nothing keeps -infinity; 0 stands in to avoid inf - inf.
+      const float base = new_max == kNothingSeen ? 0.0F : new_max;
+      rescale[half] = exp2_approximate(row_max[half] - base);
+      row_max[half] = new_max;
+      float sum = 0.0F;
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+#pragma unroll
+        for (int j = 4 * i + 2 * half; j < 4 * i + 2 * half + 2; ++j) {
+          scores[j] = exp2_approximate(scores[j] * scale_log2 - base);
+          sum += scores[j];
+        }
+      }
+      row_sum[half] = row_sum[half] * rescale[half] + sum;
+    }
+  }
+
+  __device__ __forceinline__ float total(int half) const {
+    float sum = row_sum[half];
+    sum += __shfl_xor_sync(0xffffffffU, sum, 1);
+    return sum + __shfl_xor_sync(0xffffffffU, sum, 2);
+  }
+};
+
+// Hides the tokens of a tile that come after a row.
+__device__ __forceinline__ void hide_later(const ThreadRows& rows,
+                                           const int32_t (&positions)[kRuns], float (&scores)[32]) {
+  if (positions[kRuns - 1] + kRunTokens - 1 <= rows.first_position) return;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll
+  for (int i = 0; i < 32; ++i) {
+    const int32_t at = positions[i / 8] + i / 4 % 2 * 8 + lane % 4 * 2 + i % 2;
+    if (at > rows.position[i / 2 % 2]) scores[i] = kNothingSeen;
+  }
+}
+
+// Warpgroup 0: scores, softmax, and the first 256 columns.
+template <int kBlocks>
+struct Scorer {
+  ThreadRows rows;
+  Softmax softmax;
+  uint32_t weights[kTileTokens / 16][4];  // left operands, in use until wait_products
+
+  // Starts the scores of a tile.
+  __device__ __forceinline__ void score(Shared& shared, uint32_t n, float (&scores)[32]) const {
+    const uint32_t stage = n % kStages;
+    const uint32_t phase = n / kStages & 1;
+    const uint64_t q = depth_major_operand(shared_address(shared.q));
+    const uint64_t k = depth_major_operand(shared_address(shared.kv[stage]));
+    wait_phase(shared_address(&shared.kv_full[stage][0]), phase);
+    fence_products();
+#pragma unroll
+    for (int i = 0; i < kChunks * 4; ++i) {
+      if (i == kLeftChunks * 4) {
+        wait_phase(shared_address(&shared.kv_full[stage][1]), phase);
+        fence_products();
+      }
+      const auto offset = static_cast<uint64_t>((i / 4 * kChunkBytes + i % 4 * 32) >> 4);
+      multiply_64(scores, q + offset, k + offset, i > 0);
+    }
+    commit_products();
+  }
+
+  // Rounds the weights, for the own columns and for the other warpgroup.
+  __device__ __forceinline__ void share_weights(Shared& shared, const float (&scores)[32],
+                                                const float (&rescale)[2]) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const uint32_t to = shared_address(shared.weights) + static_cast<uint32_t>(lane % 4 * 4);
+#pragma unroll
+    for (int i = 0; i < kTileTokens / 8; ++i) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const uint32_t pair = pack_bf16(scores[4 * i + 2 * half], scores[4 * i + 2 * half + 1]);
+        weights[i / 2][i % 2 * 2 + half] = pair;
+        asm volatile("st.shared.u32 [%0], %1;" ::"r"(to + swizzled_offset(rows.row + half * 8, i)),
+                     "r"(pair)
+                     : "memory");
+      }
+    }
+    if (lane % 4 == 0) {
+      shared.rescale[rows.row] = rescale[0];
+      shared.rescale[rows.row + 8] = rescale[1];
+    }
+  }
+
+  // For the end of a segment: what the sums are to be multiplied by; LSE, or what merging needs.
+  __device__ __forceinline__ void finish(const Params& params, const Destination& destination,
+                                         Shared& shared, float (&factors)[2]) const {
+    const bool writes = threadIdx.x % 4 == 0;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float sum = softmax.total(half);
+      const int32_t row = rows.row + half * 8;
+      factors[half] = 1.0F;
+      if (destination.is_final) {
+        factors[half] = sum > 0.0F ? 1.0F / sum : 0.0F;
+        if (writes && rows.pair[half] >= 0) {
+          params.args.lse[rows.pair[half]] =
+              sum > 0.0F ? (softmax.row_max[half] + log2f(sum)) * kLn2 : kNothingSeen;
+        }
+      } else if (writes) {
+        params.workspace.partial_max[destination.partial + row] = softmax.row_max[half];
+        params.workspace.partial_sum[destination.partial + row] = sum;
+      }
+      if (writes) shared.factors[row] = factors[half];
+    }
+  }
+
+  __device__ __forceinline__ void run(const Params& params, SegmentWalk walk, Shared& shared) {
+    const int32_t rank = kBlocks == 1 ? 0 : static_cast<int32_t>(block_rank_in_cluster());
+    const int32_t cluster = static_cast<int32_t>(blockIdx.x) / kBlocks;
+    float acc[kHalfDims / 2];
+    uint32_t n = 0;
+    for (uint32_t segment = 0; walk.left > 0; ++segment, walk.next(params)) {
+      const Destination destination = find_destination(params, walk, cluster, rank);
+      rows.start(params, walk.unit, rank);
+      softmax.start();
+      clear(acc);
+      float factors[2] = {0.0F, 0.0F};
+      const int32_t count = walk.count();
+      wait_phase(shared_address(&shared.q_full), segment & 1);
+      for (int32_t tile = 0; tile < count; ++tile, ++n) {
+        const uint32_t stage = n % kStages;
+        float scores[32];
+        score(shared, n, scores);
+        wait_products<1>();  // the sums of the tile before
+        keep_weights();
+        if (tile > 0) free_half<kBlocks>(shared, (n - 1) % kStages, 0);
+        wait_products<0>();
+        pin(scores);
+        pin(acc);
+        if (tile + 1 == count) warp_arrive(shared.q_free);
+        warp_arrive(shared.scored);
+        hide_later(rows, shared.positions[stage], scores);
+        float rescale[2];
+        softmax.weigh(params.scale_log2, scores, rescale);
+        if (n > 0) wait_phase(shared_address(&shared.weights_free), (n - 1) & 1);
+        share_weights(shared, scores, rescale);
+        if (tile + 1 == count) finish(params, destination, shared, factors);
+        fence_shared_writes();
+        arrive(shared_address(&shared.weights_full));
+        rescale_columns(acc, rescale);
+        pin(acc);
+        fence_products();
+        const uint64_t v = column_major_operand(shared_address(shared.kv[stage]), kChunkBytes);
+#pragma unroll
+        for (int i = 0; i < kTileTokens / 16; ++i) {
+          multiply_add_256(acc, weights[i],
+                           v + static_cast<uint64_t>(i * 16 * kSwizzleRowBytes >> 4));
+        }
+        commit_products();
+      }
+      wait_products<0>();
+      keep_weights();
+      pin(acc);
+      free_half<kBlocks>(shared, (n - 1) % kStages, 0);
+      write_columns(params, rows, destination, 0, acc, factors);
+    }
+  }
+
+  // The products read the registers of their left operand until they are done.
+  __device__ __forceinline__ void keep_weights() {
+#pragma unroll
+    for (auto& step : weights) {
+#pragma unroll
+      for (uint32_t& pair : step) asm volatile("" : "+r"(pair)::"memory");
+    }
+  }
+};
+
+// Warpgroup 1: the other 256 columns.
+template <int kBlocks, bool kDelayed>
+__device__ __forceinline__ void add_right(const Params& params, SegmentWalk walk, Shared& shared) {
+  const int32_t rank = kBlocks == 1 ? 0 : static_cast<int32_t>(block_rank_in_cluster());
+  const int32_t cluster = static_cast<int32_t>(blockIdx.x) / kBlocks;
+  float acc[kHalfDims / 2];
+  uint32_t n = 0;
+  for (; walk.left > 0; walk.next(params)) {
+    const Destination destination = find_destination(params, walk, cluster, rank);
+    ThreadRows rows;
+    rows.start(params, walk.unit, rank);
+    clear(acc);
+    float factors[2] = {0.0F, 0.0F};
+    const int32_t count = walk.count();
+    for (int32_t tile = 0; tile < count; ++tile, ++n) {
+      const uint32_t stage = n % kStages;
+      wait_phase(shared_address(&shared.weights_full), n & 1);
+      const float rescale[2] = {shared.rescale[rows.row], shared.rescale[rows.row + 8]};
+      if (tile + 1 == count) {
+        factors[0] = shared.factors[rows.row];
+        factors[1] = shared.factors[rows.row + 8];
+      }
+      rescale_columns(acc, rescale);
+      wait_phase(shared_address(&shared.kv_full[stage][1]), n / kStages & 1);
+      // Leaves the tensor cores to the next scores, and works while those are weighed.
+      if (kDelayed && tile + 1 < count) wait_phase(shared_address(&shared.scored), (n + 1) & 1);
+      pin(acc);
+      fence_products();
+      const uint64_t p = depth_major_operand(shared_address(shared.weights));
+      const uint64_t v = column_major_operand(
+          shared_address(shared.kv[stage]) + kLeftChunks * kChunkBytes, kChunkBytes);
+#pragma unroll
+      for (int i = 0; i < kTileTokens / 16; ++i) {
+        multiply_add_256(acc, p + static_cast<uint64_t>(i * 32 >> 4),
+                         v + static_cast<uint64_t>(i * 16 * kSwizzleRowBytes >> 4));
+      }
+      commit_products();
+      wait_products<0>();
+      pin(acc);
+      warp_arrive(shared.weights_free);
+      free_half<kBlocks>(shared, stage, 1);
+    }
+    write_columns(params, rows, destination, kHalfDims, acc, factors);
+  }
+}
+
+template <int kBlocks, bool kDelayed>
+__global__ void __launch_bounds__(kThreads, 1)
+    attend_kernel(const __grid_constant__ Params params) {
+  extern __shared__ __align__(1024) uint8_t raw[];
+  Shared& shared = *reinterpret_cast<Shared*>(raw);
+  if (threadIdx.x == 0) {
+    if (shared_address(raw) % kSwizzleGroupBytes != 0) __trap();
+    prefetch_map(&params.queries);
+    prefetch_map(&params.tokens);
+    start_barriers<kBlocks>(shared);
+  }
+  if constexpr (kBlocks > 1) {
+    synchronise_cluster();
+  } else {
+    __syncthreads();
+  }
+  SegmentWalk walk;
+  walk.start(params, params.workspace.stretches[blockIdx.x / kBlocks]);
+  // Known to be the same in all lanes.
+  const int warp = __shfl_sync(0xffffffffU, static_cast<int>(threadIdx.x) / 32, 0);
+  if (warp >= kProducerWarp) {
+    lower_registers<kProducerRegisters>();
+    if (warp == kProducerWarp) load_tiles<kBlocks>(params, walk, shared);
+  } else if (warp < kGroupWarps) {
+    raise_registers<kProductRegisters>();
+    Scorer<kBlocks> scorer;
+    scorer.run(params, walk, shared);
+  } else {
+    raise_registers<kProductRegisters>();
+    add_right<kBlocks, kDelayed>(params, walk, shared);
+  }
+  // Nobody leaves while the other block may still arrive at its barriers.
+  __syncwarp();
+  if constexpr (kBlocks > 1) synchronise_cluster();
+}
+
+}  // namespace
+}  // namespace nanocp::cuda
