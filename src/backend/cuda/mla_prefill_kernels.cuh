@@ -3,8 +3,8 @@
 // A block has a tile of 64 queries in shared memory and takes 64 tokens at a time. Warpgroup 0
 // scores them, keeps the running softmax and adds up the first 256 output columns; warpgroup 1 adds
 // up the other 256 with the weights that it gets through shared memory; a warp of a third warpgroup
-// asks for tiles ahead. Blocks are launched in clusters of two with adjacent tiles of queries and
-// the same tokens: each loads half of every tile of tokens for both.
+// asks for tiles ahead. While warpgroup 0 weighs one tile, warpgroup 1 has the tensor cores for the
+// tile before.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -40,7 +40,7 @@ constexpr float kNothingSeen = -INFINITY;
 constexpr float kLn2 = 0.6931471805599453F;
 constexpr float kLog2E = 1.4426950408889634F;
 
-// Adjacent (row, head) pairs of an item: as many as a cluster takes at once.
+// 64 adjacent (row, head) pairs of an item: the queries that a block takes at once.
 struct Unit {
   int32_t item;
   int32_t first;       // pair of the item
@@ -48,28 +48,31 @@ struct Unit {
   int32_t num_tiles;
 };
 
-// Where a cluster begins, and how many tiles it takes from there.
+// Where a block begins, and how many tiles it takes from there.
 struct Stretch {
   int32_t unit;
   int32_t tile;  // of the unit
   int32_t count;
 };
 
-// A unit that begins in a cluster and ends in a later one; count 0: none does.
+// A unit that begins in one block and ends in a later one.
 struct SplitUnit {
   int32_t unit;
-  int32_t count;  // clusters that share it
+  int32_t block;  // the first one
+  int32_t count;  // blocks that share it
 };
 
 struct Workspace {
-  Stretch* stretches;   // [clusters]
-  SplitUnit* splits;    // [clusters]
-  int32_t* item_begin;  // [max_rows + 1], first unit of each item
-  Unit* units;          // [units_max]
-  int32_t* num_units;
-  float* partial_out;  // [2 * clusters, pairs of a unit, 512]
-  float* partial_max;  // [2 * clusters, pairs of a unit], base 2
-  float* partial_sum;  // [2 * clusters, pairs of a unit]
+  Stretch* stretches;   // [grid]
+  SplitUnit* splits;    // [grid]
+  int32_t* num_splits;  // up to grid
+  int32_t* item_begin;  // [max_rows], first unit of each item
+  // [units_max]: units with tiles from the front, those that see nothing from the back.
+  Unit* units;
+  int32_t* num_neutral;  // of the latter
+  float* partial_out;    // [2 * grid, 64, 512]
+  float* partial_max;    // [2 * grid, 64], base 2
+  float* partial_sum;    // [2 * grid, 64]
 };
 
 struct Params {
@@ -77,8 +80,8 @@ struct Params {
   CUtensorMap tokens;   // boxes of box_tokens
   MlaPrefillArgs args;
   Workspace workspace;
-  int32_t clusters;
-  int32_t unit_pairs;
+  int32_t units_max;
+  int32_t grid;
   int32_t box_tokens;
   float scale_log2;
 };
@@ -118,19 +121,16 @@ struct SegmentWalk {
     left -= count();
     tile = 0;
     if (left <= 0) return;
-    do {
-      unit = params.workspace.units[++index];
-    } while (unit.num_tiles == 0);
+    unit = params.workspace.units[++index];
   }
 };
 
-template <int kBlocks>
 __device__ inline void start_barriers(Shared& shared) {
   constexpr uint32_t kWarps = kGroupWarps;
   for (int stage = 0; stage < kStages; ++stage) {
     for (int half = 0; half < 2; ++half) {
       init_barrier(shared_address(&shared.kv_full[stage][half]), 1);
-      init_barrier(shared_address(&shared.kv_free[stage][half]), kWarps * kBlocks);
+      init_barrier(shared_address(&shared.kv_free[stage][half]), kWarps);
     }
   }
   init_barrier(shared_address(&shared.q_full), 1);
@@ -158,10 +158,8 @@ __device__ inline Run find_run(const MlaPrefillArgs& args, const PrefillItem& it
 }
 
 // One warp: asks for queries and tokens of the block's segments as room becomes free.
-template <int kBlocks>
 __device__ inline void load_tiles(const Params& params, SegmentWalk walk, Shared& shared) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int32_t rank = kBlocks == 1 ? 0 : static_cast<int32_t>(block_rank_in_cluster());
   const int32_t boxes = kTileTokens / params.box_tokens;  // of a chunk
   const uint32_t box_bytes = static_cast<uint32_t>(params.box_tokens) * kSwizzleRowBytes;
   const uint32_t q_full = shared_address(&shared.q_full);
@@ -172,8 +170,7 @@ __device__ inline void load_tiles(const Params& params, SegmentWalk walk, Shared
     if (lane == 0) arrive_expecting(q_full, kChunks * kChunkBytes);
     __syncwarp();
     if (lane < kChunks) {
-      const int32_t pair =
-          item.row_begin * params.args.config.num_heads + walk.unit.first + rank * kTileQueries;
+      const int32_t pair = item.row_begin * params.args.config.num_heads + walk.unit.first;
       copy_box(shared_address(shared.q) + static_cast<uint32_t>(lane * kChunkBytes),
                &params.queries, pair, lane * 64, q_full);
     }
@@ -196,8 +193,8 @@ __device__ inline void load_tiles(const Params& params, SegmentWalk walk, Shared
         if (lane == 0) arrive_expecting(full, static_cast<uint32_t>((end - begin) * kChunkBytes));
         __syncwarp();
         const int count = (end - begin) * boxes;
-        for (int first = 0; first < count; first += 32 * kBlocks) {
-          const int i = first + lane * kBlocks + rank;
+        for (int first = 0; first < count; first += 32) {
+          const int i = first + lane;
           const int box = i % boxes;
           const int chunk = begin + i / boxes;
           const int32_t row =
@@ -205,27 +202,11 @@ __device__ inline void load_tiles(const Params& params, SegmentWalk walk, Shared
           if (i >= count) continue;
           const uint32_t at = to + static_cast<uint32_t>(chunk * kChunkBytes) +
                               static_cast<uint32_t>(box) * box_bytes;
-          if constexpr (kBlocks == 1) {
-            copy_box(at, &params.tokens, row, chunk * 64, full);
-          } else {
-            copy_box_to_blocks(at, &params.tokens, row, chunk * 64, full, (1U << kBlocks) - 1);
-          }
+          copy_box(at, &params.tokens, row, chunk * 64, full);
         }
         __syncwarp();
       }
     }
-  }
-}
-
-// A warp has done with half a stage.
-template <int kBlocks>
-__device__ inline void free_half(Shared& shared, uint32_t stage, int half) {
-  const uint32_t barrier = shared_address(&shared.kv_free[stage][half]);
-  const uint32_t lane = threadIdx.x % 32;
-  if constexpr (kBlocks == 1) {
-    if (lane == 0) arrive(barrier);
-  } else {
-    if (lane < kBlocks) arrive_at_block(barrier, lane);
   }
 }
 
@@ -247,16 +228,15 @@ struct ThreadRows {
   int32_t position[2];
   int64_t pair[2];  // of out and lse; -1: past the end of the item
 
-  __device__ void start(const Params& params, const Unit& unit, int32_t rank) {
+  __device__ void start(const Params& params, const Unit& unit) {
     const PrefillItem item = params.args.items[unit.item];
     const int32_t heads = params.args.config.num_heads;
     const auto thread = static_cast<int32_t>(threadIdx.x) % kGroupThreads;
     row = thread / 32 * 16 + thread % 32 / 4;
-    const int32_t first = unit.first + rank * kTileQueries;
-    first_position = item.first_position + first / heads;
+    first_position = item.first_position + unit.first / heads;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int32_t at = first + row + half * 8;
+      const int32_t at = unit.first + row + half * 8;
       position[half] = item.first_position + at / heads;
       pair[half] =
           at < item.num_rows * heads ? static_cast<int64_t>(item.row_begin) * heads + at : -1;
@@ -270,13 +250,11 @@ struct Destination {
   int64_t partial;  // index of the tile's first pair otherwise
 };
 
-__device__ inline Destination find_destination(const Params& params, const SegmentWalk& walk,
-                                               int32_t cluster, int32_t rank) {
+__device__ inline Destination find_destination(const SegmentWalk& walk) {
   const bool starts_here = walk.tile == 0;
   const bool ends_here = walk.tile + walk.count() == walk.unit.num_tiles;
-  const int32_t slot = 2 * cluster + (starts_here ? 1 : 0);
-  return {starts_here && ends_here,
-          static_cast<int64_t>(slot) * params.unit_pairs + rank * kTileQueries};
+  const int32_t slot = 2 * static_cast<int32_t>(blockIdx.x) + (starts_here ? 1 : 0);
+  return {starts_here && ends_here, int64_t{slot} * kTileQueries};
 }
 
 // This warpgroup's 256 columns from `column` on.
@@ -376,7 +354,6 @@ __device__ __forceinline__ void hide_later(const ThreadRows& rows,
 }
 
 // Warpgroup 0: scores, softmax, and the first 256 columns.
-template <int kBlocks>
 struct Scorer {
   ThreadRows rows;
   Softmax softmax;
@@ -448,13 +425,11 @@ struct Scorer {
   }
 
   __device__ __forceinline__ void run(const Params& params, SegmentWalk walk, Shared& shared) {
-    const int32_t rank = kBlocks == 1 ? 0 : static_cast<int32_t>(block_rank_in_cluster());
-    const int32_t cluster = static_cast<int32_t>(blockIdx.x) / kBlocks;
     float acc[kHalfDims / 2];
     uint32_t n = 0;
     for (uint32_t segment = 0; walk.left > 0; ++segment, walk.next(params)) {
-      const Destination destination = find_destination(params, walk, cluster, rank);
-      rows.start(params, walk.unit, rank);
+      const Destination destination = find_destination(walk);
+      rows.start(params, walk.unit);
       softmax.start();
       clear(acc);
       float factors[2] = {0.0F, 0.0F};
@@ -466,7 +441,7 @@ struct Scorer {
         score(shared, n, scores);
         wait_products<1>();  // the sums of the tile before
         keep_weights();
-        if (tile > 0) free_half<kBlocks>(shared, (n - 1) % kStages, 0);
+        if (tile > 0) warp_arrive(shared.kv_free[(n - 1) % kStages][0]);
         wait_products<0>();
         pin(scores);
         pin(acc);
@@ -494,7 +469,7 @@ struct Scorer {
       wait_products<0>();
       keep_weights();
       pin(acc);
-      free_half<kBlocks>(shared, (n - 1) % kStages, 0);
+      warp_arrive(shared.kv_free[(n - 1) % kStages][0]);
       write_columns(params, rows, destination, 0, acc, factors);
     }
   }
@@ -510,16 +485,13 @@ struct Scorer {
 };
 
 // Warpgroup 1: the other 256 columns.
-template <int kBlocks, bool kDelayed>
 __device__ __forceinline__ void add_right(const Params& params, SegmentWalk walk, Shared& shared) {
-  const int32_t rank = kBlocks == 1 ? 0 : static_cast<int32_t>(block_rank_in_cluster());
-  const int32_t cluster = static_cast<int32_t>(blockIdx.x) / kBlocks;
   float acc[kHalfDims / 2];
   uint32_t n = 0;
   for (; walk.left > 0; walk.next(params)) {
-    const Destination destination = find_destination(params, walk, cluster, rank);
+    const Destination destination = find_destination(walk);
     ThreadRows rows;
-    rows.start(params, walk.unit, rank);
+    rows.start(params, walk.unit);
     clear(acc);
     float factors[2] = {0.0F, 0.0F};
     const int32_t count = walk.count();
@@ -534,7 +506,7 @@ __device__ __forceinline__ void add_right(const Params& params, SegmentWalk walk
       rescale_columns(acc, rescale);
       wait_phase(shared_address(&shared.kv_full[stage][1]), n / kStages & 1);
       // Leaves the tensor cores to the next scores, and works while those are weighed.
-      if (kDelayed && tile + 1 < count) wait_phase(shared_address(&shared.scored), (n + 1) & 1);
+      if (tile + 1 < count) wait_phase(shared_address(&shared.scored), (n + 1) & 1);
       pin(acc);
       fence_products();
       const uint64_t p = depth_major_operand(shared_address(shared.weights));
@@ -549,13 +521,12 @@ __device__ __forceinline__ void add_right(const Params& params, SegmentWalk walk
       wait_products<0>();
       pin(acc);
       warp_arrive(shared.weights_free);
-      free_half<kBlocks>(shared, stage, 1);
+      warp_arrive(shared.kv_free[stage][1]);
     }
     write_columns(params, rows, destination, kHalfDims, acc, factors);
   }
 }
 
-template <int kBlocks, bool kDelayed>
 __global__ void __launch_bounds__(kThreads, 1)
     attend_kernel(const __grid_constant__ Params params) {
   extern __shared__ __align__(1024) uint8_t raw[];
@@ -564,31 +535,24 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (shared_address(raw) % kSwizzleGroupBytes != 0) __trap();
     prefetch_map(&params.queries);
     prefetch_map(&params.tokens);
-    start_barriers<kBlocks>(shared);
+    start_barriers(shared);
   }
-  if constexpr (kBlocks > 1) {
-    synchronise_cluster();
-  } else {
-    __syncthreads();
-  }
+  __syncthreads();
   SegmentWalk walk;
-  walk.start(params, params.workspace.stretches[blockIdx.x / kBlocks]);
+  walk.start(params, params.workspace.stretches[blockIdx.x]);
   // Known to be the same in all lanes.
   const int warp = __shfl_sync(0xffffffffU, static_cast<int>(threadIdx.x) / 32, 0);
   if (warp >= kProducerWarp) {
     lower_registers<kProducerRegisters>();
-    if (warp == kProducerWarp) load_tiles<kBlocks>(params, walk, shared);
+    if (warp == kProducerWarp) load_tiles(params, walk, shared);
   } else if (warp < kGroupWarps) {
     raise_registers<kProductRegisters>();
-    Scorer<kBlocks> scorer;
+    Scorer scorer;
     scorer.run(params, walk, shared);
   } else {
     raise_registers<kProductRegisters>();
-    add_right<kBlocks, kDelayed>(params, walk, shared);
+    add_right(params, walk, shared);
   }
-  // Nobody leaves while the other block may still arrive at its barriers.
-  __syncwarp();
-  if constexpr (kBlocks > 1) synchronise_cluster();
 }
 
 }  // namespace
