@@ -1,6 +1,7 @@
 // Latent prefill attention on one GPU: `--check` compares random chunks and shards with the plain
-// reference, and long ones with the decode kernel, row by row; `--time` measures chunks of one
-// sequence by their products, beside the same rows in the decode kernel.
+// reference, also where chunks of another instance come late, and long ones with the decode kernel;
+// `--time` measures chunks of one sequence by their products, beside the same rows in the decode
+// kernel.
 #include <cuda_bf16.h>
 
 #include <algorithm>
@@ -17,6 +18,7 @@
 #include "base/random.h"
 #include "bench/kernels/cuda_attention_bench_data.h"
 #include "bench/kernels/cuda_device_array.h"
+#include "bench/kernels/cuda_late_instance.cuh"
 #include "ops/attention.h"
 
 namespace nanocp {
@@ -64,15 +66,15 @@ class Launches {
     CHECK_CUDA(cudaMemset(out_.data(), 0xff, out_.bytes()));
     CHECK_CUDA(cudaMemset(lse_.data(), 0xff, lse_.bytes()));
     CHECK_CUDA(cudaMemset(workspace_.data(), 0xff, workspace_.bytes()));
-  }
-  void run_prefill() {
-    clear();
-    expect_ok(cuda::launch_mla_prefill_schedule(prefill_, nullptr));
-    expect_ok(cuda::launch_mla_prefill(prefill_, nullptr));
     CHECK_CUDA(cudaDeviceSynchronize());
   }
+  void run_prefill(cudaStream_t stream) {
+    expect_ok(cuda::launch_mla_prefill_schedule(prefill_, stream));
+    expect_ok(cuda::launch_mla_prefill(prefill_, stream));
+    CHECK_CUDA(cudaDeviceSynchronize());
+  }
+  void wait_for(const bench::LateInstance& instance) { instance.fill(prefill_); }
   void run_decode() {
-    clear();
     expect_ok(cuda::launch_mla_schedule(decode_, nullptr));
     expect_ok(cuda::launch_mla_decode(decode_, nullptr));
     CHECK_CUDA(cudaDeviceSynchronize());
@@ -114,7 +116,7 @@ class Launches {
     args.q = decode_.q;
     args.q_rows = static_cast<int64_t>(plan.rows.size());
     args.cache = decode_.cache;
-    args.num_blocks = static_cast<int64_t>(std::max<size_t>(1, plan.blocks.size()));
+    args.block_stride = decode_.block_stride;
     args.out = out_.data();
     args.lse = lse_.data();
     return args;
@@ -213,8 +215,26 @@ struct Chunks {
   int count, max_rows, max_tokens;
 };
 
-bool check_shape(const Shape& shape, const Chunks& chunks, Random& random) {
-  const Plan plan = random_chunks(shape, chunks.count, chunks.max_rows, chunks.max_tokens, random);
+// The second half of the chunks belongs to the second instance; poisons what it sends.
+void make_remote(const Shape& shape, Plan& plan, std::vector<__nv_bfloat16>& q,
+                 std::vector<__nv_bfloat16>& cache) {
+  const __nv_bfloat16 poison = __ushort_as_bfloat16(0xffff);
+  const auto row_size = static_cast<ptrdiff_t>(shape.heads * cuda::kLatentKeyDim);
+  const auto block_size = static_cast<ptrdiff_t>(shape.block_size * cuda::kLatentKeyDim);
+  for (size_t i = 0; i < plan.items.size(); ++i) {
+    cuda::PrefillItem& item = plan.items[i];
+    item.source = i >= plan.items.size() / 2 ? 1 : 0;
+    if (item.source == 0) continue;
+    std::fill_n(q.begin() + item.row_begin * row_size, item.num_rows * row_size, poison);
+    for (int32_t b = 0; b < item.num_blocks; ++b) {
+      const int32_t block = plan.blocks[static_cast<size_t>(item.block_begin + b)];
+      std::fill_n(cache.begin() + block * block_size, block_size, poison);
+    }
+  }
+}
+
+bool check_shape(const Shape& shape, const Chunks& chunks, bool is_late, Random& random) {
+  Plan plan = random_chunks(shape, chunks.count, chunks.max_rows, chunks.max_tokens, random);
   const auto num_rows = static_cast<int64_t>(plan.rows.size());
   const size_t block_values = static_cast<size_t>(shape.block_size * cuda::kLatentKeyDim);
   std::vector<__nv_bfloat16> cache(std::max<size_t>(1, plan.blocks.size()) * block_values);
@@ -223,16 +243,30 @@ bool check_shape(const Shape& shape, const Chunks& chunks, Random& random) {
   std::vector<float> cache_float, q_float;
   fill_random(cache, cache_float, random);
   fill_random(q, q_float, random);
+  const DeviceArray<__nv_bfloat16> true_cache(cache), true_q(q);
+  if (is_late) make_remote(shape, plan, q, cache);
   const DeviceArray<__nv_bfloat16> device_cache(cache), device_q(q);
   Launches launches(shape, plan, device_q.data(), device_cache.data());
-  launches.run_prefill();
+  launches.clear();
+  const bench::LateInstance instance;
+  if (is_late) {
+    launches.wait_for(instance);
+    instance.send({.from = {reinterpret_cast<const uint8_t*>(true_q.data()),
+                            reinterpret_cast<const uint8_t*>(true_cache.data())},
+                   .to = {reinterpret_cast<uint8_t*>(device_q.data()),
+                          reinterpret_cast<uint8_t*>(device_cache.data())},
+                   .count = {true_q.bytes(), true_cache.bytes()}});
+  }
+  launches.run_prefill(instance.own());
   tensor::MatrixBuffer want_out, want_lse;
   const tensor::Matrix out = want_out.resize(num_rows, int64_t{shape.heads} * cuda::kLatentDim);
   const tensor::Matrix lse = want_lse.resize(num_rows, shape.heads);
   run_reference(shape, plan, cache_float, q_float, out, lse);
-  return report("reference", shape, plan,
-                compare(launches, {out.data, static_cast<size_t>(out.rows * out.cols)},
-                        {lse.data, static_cast<size_t>(lse.rows * lse.cols)}));
+  const bool passed = report(is_late ? "reference, late" : "reference", shape, plan,
+                             compare(launches, {out.data, static_cast<size_t>(out.rows * out.cols)},
+                                     {lse.data, static_cast<size_t>(lse.rows * lse.cols)}));
+  if (instance.timed_out()) std::printf("  a wait TIMED OUT\n");
+  return passed && !instance.timed_out();
 }
 
 __global__ void fill_kernel(uint32_t* data, size_t count) {
@@ -259,10 +293,12 @@ bool check_long(const Shape& shape, const Chunks& chunks, Random& random) {
   fill(q);
   fill(cache);
   Launches launches(shape, plan, q.data(), cache.data());
+  launches.clear();
   launches.run_decode();
   const std::vector<float> want_out = launches.out();
   const std::vector<float> want_lse = launches.lse();
-  launches.run_prefill();
+  launches.clear();
+  launches.run_prefill(nullptr);
   return report("decode", shape, plan, compare(launches, want_out, want_lse));
 }
 
@@ -276,8 +312,9 @@ int run_checks(bool is_short) {
     const int rows = std::max(6, 400 / shape.heads);
     for (const Chunks& chunks : {Chunks{1, rows, 20}, Chunks{1, rows, is_short ? 300 : 1500},
                                  Chunks{5, rows / 2, 200}, Chunks{9, 3, 150}}) {
-      count(check_shape(shape, chunks, random));
+      count(check_shape(shape, chunks, false, random));
     }
+    count(check_shape(shape, {6, rows / 2, 200}, true, random));
   }
   if (!is_short) {
     for (const Shape& shape : {make_shape(16, 64), make_shape(128, 16), make_shape(128, 64)}) {

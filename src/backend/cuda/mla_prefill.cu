@@ -334,6 +334,29 @@ Status fill_params(const MlaPrefillArgs& args, Params* params) {
   return ok_status();
 }
 
+// Queries are pairs of rows and heads; the tokens of a block follow one another.
+Status make_maps(Params* params) {
+  constexpr int64_t kBlocksMax = int64_t{1} << 30;
+  const MlaPrefillArgs& args = params->args;
+  const int64_t num_pairs = args.q_rows * args.config.num_heads;
+  NANOCP_RETURN_IF_ERROR(make_tensor_map({.base = args.q,
+                                          .columns = kLatentKeyDim,
+                                          .rows = num_pairs,
+                                          .matrices = 1,
+                                          .row_stride = kLatentKeyDim,
+                                          .matrix_stride = num_pairs * kLatentKeyDim,
+                                          .box_rows = kTileQueries},
+                                         &params->queries));
+  return make_tensor_map({.base = args.cache,
+                          .columns = kLatentKeyDim,
+                          .rows = args.config.block_size,
+                          .matrices = kBlocksMax,
+                          .row_stride = kLatentKeyDim,
+                          .matrix_stride = args.block_stride,
+                          .box_rows = params->box_tokens},
+                         &params->tokens);
+}
+
 }  // namespace
 
 Result<size_t> mla_prefill_workspace_bytes(const MlaPrefillConfig& config) {
@@ -353,12 +376,7 @@ Status launch_mla_prefill_schedule(const MlaPrefillArgs& args, cudaStream_t stre
 Status launch_mla_prefill(const MlaPrefillArgs& args, cudaStream_t stream) {
   Params params = {};
   NANOCP_RETURN_IF_ERROR(fill_params(args, &params));
-  NANOCP_RETURN_IF_ERROR(make_swizzled_map(
-      {.data = args.q, .rows = args.q_rows * args.config.num_heads, .cols = kLatentKeyDim},
-      kTileQueries, &params.queries));
-  NANOCP_RETURN_IF_ERROR(make_swizzled_map(
-      {.data = args.cache, .rows = args.num_blocks * args.config.block_size, .cols = kLatentKeyDim},
-      params.box_tokens, &params.tokens));
+  NANOCP_RETURN_IF_ERROR(make_maps(&params));
   NANOCP_RETURN_IF_ERROR(
       cuda_status(cudaFuncSetAttribute(attend_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                        sizeof(Shared)),

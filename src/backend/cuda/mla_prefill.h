@@ -33,11 +33,14 @@ struct MlaPrefillArgs {
   const int32_t* block_idx;  // the blocks' places in their sequences, rising within an item
   const void* q;             // bf16 [q_rows, num_heads * 576]: latent part, then rotary, a head
   int64_t q_rows;            // that may be read; items name fewer
-  const void* cache;         // bf16 [num_blocks, block_size, 576], no NaN anywhere
-  int64_t num_blocks;
-  float* out;       // [*, num_heads * 512]; 0 where nothing is seen
-  float* lse;       // [*, num_heads], natural logarithm; -infinity where nothing is seen
-  void* workspace;  // mla_prefill_workspace_bytes(config), kept between the two launches
+  const void* cache;     // bf16; token t of block b at b * block_stride + t * 576; no NaN anywhere
+  int64_t block_stride;  // elements, a multiple of 8
+  float* out;            // [*, num_heads * 512]; 0 where nothing is seen
+  float* lse;            // [*, num_heads], natural logarithm; -infinity where nothing is seen
+  void* workspace;       // mla_prefill_workspace_bytes(config), kept between the two launches
+  // With more than one instance: an item is read once its source has raised kQuery for `epoch`.
+  ExchangeView exchange;
+  ExchangeEpoch epoch;
 };
 
 // Fails on shapes not covered.

@@ -10,6 +10,7 @@
 #include <cuda_bf16.h>
 
 #include "backend/cuda/device/bulk_load.cuh"
+#include "backend/cuda/device/exchange.cuh"
 #include "backend/cuda/device/mma.cuh"
 #include "backend/cuda/device/tensor_load.cuh"
 #include "backend/cuda/device/warpgroup_mma.cuh"
@@ -24,16 +25,18 @@ constexpr int kGroupThreads = 128;
 constexpr int kGroupWarps = 4;
 constexpr int kProducerWarp = 2 * kGroupWarps;
 constexpr int kThreads = 3 * kGroupThreads;
-constexpr int kProductRegisters = 240;  // of the two warpgroups with accumulators
-constexpr int kProducerRegisters = 24;
+constexpr int kProductRegisters = 224;  // of the two warpgroups with accumulators
+constexpr int kProducerRegisters = 56;
 constexpr int kTileQueries = 64;
 constexpr int kTileTokens = 64;
 constexpr int kStages = 2;
 constexpr int kChunks = kLatentKeyDim / 64;    // of 64 values: a row of 128 bytes
 constexpr int kLeftChunks = kLatentDim / 128;  // that warpgroup 0 adds up
 constexpr int kHalfDims = kLatentDim / 2;      // columns of a warpgroup
-constexpr int kChunkBytes = kTileTokens * kSwizzleRowBytes;
-constexpr int kRunTokens = 16;  // never straddle blocks
+constexpr int kChunkRowBytes = 128;
+constexpr int kChunkBytes = kTileTokens * kChunkRowBytes;
+constexpr int kScorerBarrier = 1;  // of warpgroup 0
+constexpr int kRunTokens = 16;     // never straddle blocks
 constexpr int kRuns = kTileTokens / kRunTokens;
 constexpr int32_t kNoPosition = 1 << 30;  // after all rows
 constexpr float kNothingSeen = -INFINITY;
@@ -141,9 +144,10 @@ __device__ inline void start_barriers(Shared& shared) {
   publish_barriers();
 }
 
-// The place of one run of 16 tokens: its row in the cache, and its first position.
+// 16 tokens of one block: where they are in the cache, and their first position.
 struct Run {
-  int32_t cache_row;
+  int32_t block;
+  int32_t in_block;
   int32_t position;
 };
 
@@ -154,30 +158,50 @@ __device__ inline Run find_run(const MlaPrefillArgs& args, const PrefillItem& it
   const int32_t in_block = token % size;
   const int32_t position =
       at < item.num_blocks ? args.block_idx[entry] * size + in_block : kNoPosition;
-  return {args.blocks[entry] * size + in_block, position};
+  return {args.blocks[entry], in_block, position};
+}
+
+// One warp: what another instance sends has arrived, for its copies too. After a wait that failed
+// the step computes on stale data and is thrown away by the host.
+__device__ inline void wait_for_source(const MlaPrefillArgs& args, int32_t source,
+                                       int32_t* open_source) {
+  const ExchangeView& exchange = args.exchange;
+  if (exchange.num_instances <= 1 || source < 0 || source == exchange.self) return;
+  if (source == *open_source) return;
+  if (threadIdx.x % 32 == 0) {
+    wait_for_flag(flag_of(exchange, exchange.self, FlagKind::kQuery, source), number_of(args.epoch),
+                  exchange.wait, WaitPurpose::kQuery, source);
+  }
+  __syncwarp();
+  publish_to_copies();
+  *open_source = source;
 }
 
 // One warp: asks for queries and tokens of the block's segments as room becomes free.
 __device__ inline void load_tiles(const Params& params, SegmentWalk walk, Shared& shared) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int32_t boxes = kTileTokens / params.box_tokens;  // of a chunk
-  const uint32_t box_bytes = static_cast<uint32_t>(params.box_tokens) * kSwizzleRowBytes;
+  const uint32_t box_bytes = static_cast<uint32_t>(params.box_tokens) * kChunkRowBytes;
   const uint32_t q_full = shared_address(&shared.q_full);
+  const uint64_t once = evict_first_policy();
+  const uint64_t often = evict_normal_policy();
+  int32_t open_source = -1;
   uint32_t n = 0;
   for (uint32_t segment = 0; walk.left > 0; ++segment, walk.next(params)) {
     const PrefillItem item = params.args.items[walk.unit.item];
+    wait_for_source(params.args, item.source, &open_source);
     if (segment > 0) wait_phase(shared_address(&shared.q_free), (segment - 1) & 1);
     if (lane == 0) arrive_expecting(q_full, kChunks * kChunkBytes);
     __syncwarp();
     if (lane < kChunks) {
       const int32_t pair = item.row_begin * params.args.config.num_heads + walk.unit.first;
-      copy_box(shared_address(shared.q) + static_cast<uint32_t>(lane * kChunkBytes),
-               &params.queries, pair, lane * 64, q_full);
+      load_box(shared_address(shared.q) + static_cast<uint32_t>(lane * kChunkBytes), params.queries,
+               lane * 64, pair, 0, q_full, once);
     }
     for (int32_t tile = walk.tile; tile < walk.tile + walk.count(); ++tile, ++n) {
       const uint32_t stage = n % kStages;
       const uint32_t to = shared_address(shared.kv[stage]);
-      Run run = {0, kNoPosition};
+      Run run = {0, 0, kNoPosition};
       if (lane < kRuns) {
         run = find_run(params.args, item, tile * kTileTokens + lane * kRunTokens);
       }
@@ -197,12 +221,13 @@ __device__ inline void load_tiles(const Params& params, SegmentWalk walk, Shared
           const int i = first + lane;
           const int box = i % boxes;
           const int chunk = begin + i / boxes;
-          const int32_t row =
-              __shfl_sync(0xffffffffU, run.cache_row, box * params.box_tokens / kRunTokens);
+          const int source = box * params.box_tokens / kRunTokens;
+          const int32_t block = __shfl_sync(0xffffffffU, run.block, source);
+          const int32_t in_block = __shfl_sync(0xffffffffU, run.in_block, source);
           if (i >= count) continue;
           const uint32_t at = to + static_cast<uint32_t>(chunk * kChunkBytes) +
                               static_cast<uint32_t>(box) * box_bytes;
-          copy_box(at, &params.tokens, row, chunk * 64, full);
+          load_box(at, params.tokens, chunk * 64, in_block, block, full, often);
         }
         __syncwarp();
       }
@@ -291,6 +316,17 @@ __device__ __forceinline__ void rescale_columns(float (&acc)[kHalfDims / 2],
   for (int i = 0; i < kHalfDims / 2; ++i) acc[i] *= rescale[i / 2 % 2];
 }
 
+// Starts adding up 256 columns: those of the four chunks at `values`.
+__device__ __forceinline__ void add_values(float (&acc)[kHalfDims / 2], uint32_t weights,
+                                           uint32_t values) {
+  const uint64_t p = describe_rows(weights);
+  const uint64_t v = describe_depth(values, kChunkBytes);
+#pragma unroll
+  for (uint32_t i = 0; i < kTileTokens / 16; ++i) {
+    multiply_depth_256(acc, advance(p, i * 32), advance(v, i * 16 * kChunkRowBytes), true);
+  }
+}
+
 // The running softmax of 64 queries, spread over warpgroup 0.
 struct Softmax {
   float row_max[2];  // base 2
@@ -357,31 +393,30 @@ __device__ __forceinline__ void hide_later(const ThreadRows& rows,
 struct Scorer {
   ThreadRows rows;
   Softmax softmax;
-  uint32_t weights[kTileTokens / 16][4];  // left operands, in use until wait_products
 
   // Starts the scores of a tile.
   __device__ __forceinline__ void score(Shared& shared, uint32_t n, float (&scores)[32]) const {
     const uint32_t stage = n % kStages;
     const uint32_t phase = n / kStages & 1;
-    const uint64_t q = depth_major_operand(shared_address(shared.q));
-    const uint64_t k = depth_major_operand(shared_address(shared.kv[stage]));
+    const uint64_t q = describe_rows(shared_address(shared.q));
+    const uint64_t k = describe_rows(shared_address(shared.kv[stage]));
     wait_phase(shared_address(&shared.kv_full[stage][0]), phase);
-    fence_products();
+    begin_products();
 #pragma unroll
     for (int i = 0; i < kChunks * 4; ++i) {
       if (i == kLeftChunks * 4) {
         wait_phase(shared_address(&shared.kv_full[stage][1]), phase);
-        fence_products();
+        begin_products();
       }
-      const auto offset = static_cast<uint64_t>((i / 4 * kChunkBytes + i % 4 * 32) >> 4);
-      multiply_64(scores, q + offset, k + offset, i > 0);
+      const auto offset = static_cast<uint32_t>(i / 4 * kChunkBytes + i % 4 * 32);
+      multiply_rows_64(scores, advance(q, offset), advance(k, offset), i > 0);
     }
     commit_products();
   }
 
-  // Rounds the weights, for the own columns and for the other warpgroup.
+  // Rounds the weights, for both warpgroups.
   __device__ __forceinline__ void share_weights(Shared& shared, const float (&scores)[32],
-                                                const float (&rescale)[2]) {
+                                                const float (&rescale)[2]) const {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     const uint32_t to = shared_address(shared.weights) + static_cast<uint32_t>(lane % 4 * 4);
 #pragma unroll
@@ -389,10 +424,7 @@ struct Scorer {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const uint32_t pair = pack_bf16(scores[4 * i + 2 * half], scores[4 * i + 2 * half + 1]);
-        weights[i / 2][i % 2 * 2 + half] = pair;
-        asm volatile("st.shared.u32 [%0], %1;" ::"r"(to + swizzled_offset(rows.row + half * 8, i)),
-                     "r"(pair)
-                     : "memory");
+        store_shared_4(to + swizzled_offset(rows.row + half * 8, i), pair);
       }
     }
     if (lane % 4 == 0) {
@@ -440,7 +472,6 @@ struct Scorer {
         float scores[32];
         score(shared, n, scores);
         wait_products<1>();  // the sums of the tile before
-        keep_weights();
         if (tile > 0) warp_arrive(shared.kv_free[(n - 1) % kStages][0]);
         wait_products<0>();
         pin(scores);
@@ -453,33 +484,19 @@ struct Scorer {
         if (n > 0) wait_phase(shared_address(&shared.weights_free), (n - 1) & 1);
         share_weights(shared, scores, rescale);
         if (tile + 1 == count) finish(params, destination, shared, factors);
-        fence_shared_writes();
+        publish_shared();
         arrive(shared_address(&shared.weights_full));
+        sync_threads(kScorerBarrier, kGroupThreads);
         rescale_columns(acc, rescale);
         pin(acc);
-        fence_products();
-        const uint64_t v = column_major_operand(shared_address(shared.kv[stage]), kChunkBytes);
-#pragma unroll
-        for (int i = 0; i < kTileTokens / 16; ++i) {
-          multiply_add_256(acc, weights[i],
-                           v + static_cast<uint64_t>(i * 16 * kSwizzleRowBytes >> 4));
-        }
+        begin_products();
+        add_values(acc, shared_address(shared.weights), shared_address(shared.kv[stage]));
         commit_products();
       }
       wait_products<0>();
-      keep_weights();
       pin(acc);
       warp_arrive(shared.kv_free[(n - 1) % kStages][0]);
       write_columns(params, rows, destination, 0, acc, factors);
-    }
-  }
-
-  // The products read the registers of their left operand until they are done.
-  __device__ __forceinline__ void keep_weights() {
-#pragma unroll
-    for (auto& step : weights) {
-#pragma unroll
-      for (uint32_t& pair : step) asm volatile("" : "+r"(pair)::"memory");
     }
   }
 };
@@ -508,15 +525,9 @@ __device__ __forceinline__ void add_right(const Params& params, SegmentWalk walk
       // Leaves the tensor cores to the next scores, and works while those are weighed.
       if (tile + 1 < count) wait_phase(shared_address(&shared.scored), (n + 1) & 1);
       pin(acc);
-      fence_products();
-      const uint64_t p = depth_major_operand(shared_address(shared.weights));
-      const uint64_t v = column_major_operand(
-          shared_address(shared.kv[stage]) + kLeftChunks * kChunkBytes, kChunkBytes);
-#pragma unroll
-      for (int i = 0; i < kTileTokens / 16; ++i) {
-        multiply_add_256(acc, p + static_cast<uint64_t>(i * 32 >> 4),
-                         v + static_cast<uint64_t>(i * 16 * kSwizzleRowBytes >> 4));
-      }
+      begin_products();
+      add_values(acc, shared_address(shared.weights),
+                 shared_address(shared.kv[stage]) + kLeftChunks * kChunkBytes);
       commit_products();
       wait_products<0>();
       pin(acc);
@@ -532,9 +543,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ __align__(1024) uint8_t raw[];
   Shared& shared = *reinterpret_cast<Shared*>(raw);
   if (threadIdx.x == 0) {
-    if (shared_address(raw) % kSwizzleGroupBytes != 0) __trap();
-    prefetch_map(&params.queries);
-    prefetch_map(&params.tokens);
+    if (shared_address(raw) % 1024 != 0) __trap();
+    prefetch_tensor_map(params.queries);
+    prefetch_tensor_map(params.tokens);
     start_barriers(shared);
   }
   __syncthreads();
@@ -543,14 +554,14 @@ __global__ void __launch_bounds__(kThreads, 1)
   // Known to be the same in all lanes.
   const int warp = __shfl_sync(0xffffffffU, static_cast<int>(threadIdx.x) / 32, 0);
   if (warp >= kProducerWarp) {
-    lower_registers<kProducerRegisters>();
+    give_registers<kProducerRegisters>();
     if (warp == kProducerWarp) load_tiles(params, walk, shared);
   } else if (warp < kGroupWarps) {
-    raise_registers<kProductRegisters>();
+    take_registers<kProductRegisters>();
     Scorer scorer;
     scorer.run(params, walk, shared);
   } else {
-    raise_registers<kProductRegisters>();
+    take_registers<kProductRegisters>();
     add_right(params, walk, shared);
   }
 }

@@ -1,7 +1,6 @@
 #include "backend/cuda/tensor_map.h"
 
-#include <cudaTypedefs.h>
-#include <cuda_runtime_api.h>
+#include <cuda_runtime.h>
 
 #include <string>
 
@@ -10,44 +9,46 @@
 namespace nanocp::cuda {
 namespace {
 
-struct Encoder {
-  PFN_cuTensorMapEncodeTiled_v12000 encode;
-};
+using Encode = decltype(&cuTensorMapEncodeTiled);
 
-// Asked of the runtime, so that the program needs no link to the driver's library.
-Result<Encoder> find_encoder() {
-  void* function = nullptr;
+// Found by the runtime, so that nothing links against the driver.
+Status find_encode(Encode* encode) {
+  void* entry = nullptr;
   cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
   NANOCP_RETURN_IF_ERROR(
-      cuda_status(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000,
+      cuda_status(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000,
                                                    cudaEnableDefault, &found),
-                  "looking for cuTensorMapEncodeTiled"));
-  if (found != cudaDriverEntryPointSuccess) {
-    return unsupported("the CUDA driver has no cuTensorMapEncodeTiled: it is older than 12.0");
+                  "cudaGetDriverEntryPointByVersion"));
+  if (found != cudaDriverEntryPointSuccess || entry == nullptr) {
+    return unsupported("the driver has no cuTensorMapEncodeTiled; CUDA 12 or newer is needed");
   }
-  return Encoder{reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function)};
+  *encode = reinterpret_cast<Encode>(entry);
+  return ok_status();
 }
 
 }  // namespace
 
-Status make_swizzled_map(const Bf16Matrix& matrix, int32_t box_rows, CUtensorMap* map) {
-  static const Result<Encoder> encoder = find_encoder();
-  if (!encoder.ok()) return encoder.error();
-  constexpr cuuint32_t kBoxCols = 64;  // 128 bytes
-  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(matrix.cols),
-                               static_cast<cuuint64_t>(matrix.rows)};
-  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(matrix.cols) * 2};
-  const cuuint32_t box[2] = {kBoxCols, static_cast<cuuint32_t>(box_rows)};
-  const cuuint32_t steps[2] = {1, 1};
-  const CUresult code = encoder->encode(
-      map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(matrix.data), sizes, strides, box,
-      steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+Status make_tensor_map(const TensorMapShape& shape, CUtensorMap* map) {
+  static Encode encode = nullptr;
+  static const Status found = find_encode(&encode);
+  if (!found.ok()) return found.error();
+  constexpr uint64_t kBytes = 2;
+  const cuuint64_t sizes[3] = {static_cast<cuuint64_t>(shape.columns),
+                               static_cast<cuuint64_t>(shape.rows),
+                               static_cast<cuuint64_t>(shape.matrices)};
+  const cuuint64_t strides[2] = {static_cast<cuuint64_t>(shape.row_stride) * kBytes,
+                                 static_cast<cuuint64_t>(shape.matrix_stride) * kBytes};
+  const cuuint32_t box[3] = {64, static_cast<cuuint32_t>(shape.box_rows), 1};
+  const cuuint32_t steps[3] = {1, 1, 1};
+  const CUresult code =
+      encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<void*>(shape.base), sizes,
+             strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (code != CUDA_SUCCESS) {
-    return invalid_argument("no tensor map of " + std::to_string(matrix.rows) + " x " +
-                            std::to_string(matrix.cols) + " values in boxes of " +
-                            std::to_string(box_rows) + " rows: driver error " +
-                            std::to_string(static_cast<int>(code)));
+    return Error{ErrorCode::kInternal, "cuTensorMapEncodeTiled refuses a tensor of " +
+                                           std::to_string(shape.rows) + " rows of " +
+                                           std::to_string(shape.columns) + " values: code " +
+                                           std::to_string(code)};
   }
   return ok_status();
 }

@@ -1,5 +1,5 @@
-// Descriptions of matrices in device memory for the copy engine of an SM (device/tensor_load.cuh).
-// A map is plain data, by value in kernel parameters, and owns nothing.
+// Descriptions of bf16 tensors in device memory for the copy engine of an SM (sm_90 and newer).
+// Plain values, made on the host without touching the device; passed as kernel parameters.
 #pragma once
 
 #include <cuda.h>
@@ -10,14 +10,18 @@
 
 namespace nanocp::cuda {
 
-struct Bf16Matrix {
-  const void* data = nullptr;  // device, a multiple of 16 bytes
-  int64_t rows = 0;
-  int64_t cols = 0;  // a multiple of 8; rows lie behind one another without gaps
+// [matrices, rows, columns] of bf16. Boxes are [1, box_rows, 64 columns]: 128 bytes a row, whose
+// 16-byte pieces are permuted by the row number (swizzle of 128 bytes).
+struct TensorMapShape {
+  const void* base;  // a multiple of 16
+  int64_t columns;
+  int64_t rows;
+  int64_t matrices;       // boxes beyond are zero; may be more than there are if none is asked for
+  int64_t row_stride;     // elements, a multiple of 8
+  int64_t matrix_stride;  // likewise
+  int32_t box_rows;       // up to 256
 };
 
-// Boxes of box_rows (up to 256) x 64 values, written to shared memory as rows of 128 bytes with the
-// 128-byte swizzle. Fails where the driver cannot.
-Status make_swizzled_map(const Bf16Matrix& matrix, int32_t box_rows, CUtensorMap* map);
+Status make_tensor_map(const TensorMapShape& shape, CUtensorMap* map);
 
 }  // namespace nanocp::cuda

@@ -221,10 +221,12 @@ cuda::MlaPrefillArgs InstanceForward::mla_prefill_args(int32_t layer) const {
   args.q = decode.q;
   args.q_rows = int64_t{1 + options_.num_instances} * options_.max_rows;
   args.cache = decode.cache;
-  args.num_blocks = options_.num_blocks;
+  args.block_stride = decode.block_stride;
   args.out = decode.out;
   args.lse = decode.lse;
   args.workspace = prefill_workspace_;
+  args.exchange = exchange_;
+  args.epoch = shard_epoch(layer);
   return args;
 }
 
