@@ -235,7 +235,9 @@ __device__ inline void load_tiles(const Params& params, SegmentWalk walk, Shared
   }
 }
 
+// What all lanes have read or written comes before it.
 __device__ inline void warp_arrive(uint64_t& barrier) {
+  __syncwarp();
   if (threadIdx.x % 32 == 0) arrive(shared_address(&barrier));
 }
 
