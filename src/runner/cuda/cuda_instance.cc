@@ -213,7 +213,7 @@ bool CudaInstance::is_graph_step() const {
 void CudaInstance::fill_image(const scheduler::StepPlan& plan) {
   const int32_t rows = plan.instances[static_cast<size_t>(id_)].num_rows();
   const bool is_small = rows <= std::min(options_.max_rows, options_.max_graph_rows);
-  image_->fill(++step_, plan, is_small ? 0 : InstanceForward::prefill_rows_min(spec_));
+  image_->fill(++step_, plan, is_small ? 0 : InstanceForward::kPrefillRowsMin);
 }
 
 Status CudaInstance::enqueue_step(const scheduler::StepPlan& plan) {

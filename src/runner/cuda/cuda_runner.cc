@@ -336,13 +336,11 @@ engine::StepTicket CudaRunner::launch(const scheduler::StepPlan& plan) {
   return ++num_launched_;
 }
 
-// Where logits are handed back, each step needs them unchanged until they are copied. Without an
-// expert layer an instance could be a step ahead of one that still reads blocks it writes to.
+// Where logits are handed back, each step needs them unchanged until they are copied. Unless the
+// last layer has experts, an instance could be a step ahead of one that still reads blocks it
+// writes to (see comm.reuse).
 bool CudaRunner::runs_ahead() const {
-  const auto& layers = spec_->layers;
-  const bool is_lock_step =
-      options_.num_instances == 1 ||
-      std::any_of(layers.begin(), layers.end(), [](const auto& layer) { return layer.is_moe; });
+  const bool is_lock_step = options_.num_instances == 1 || spec_->layers.back().is_moe;
   return is_lock_step && !options_.keep_logits;
 }
 
