@@ -17,7 +17,6 @@ namespace nanocp::cuda {
 namespace {
 
 constexpr int kScheduleThreads = 1024;
-constexpr int kMergeBlocksPerSm = 2;
 // Tiles that a lane may take above the average so that rows of equal lengths are cut evenly: about
 // what a second segment costs (queries, first tiles, a partial result).
 constexpr int kEvenCutTiles = 2;
@@ -41,7 +40,9 @@ __device__ int32_t find_block(const int32_t* block_idx, int32_t count, int32_t p
 __device__ RowSpan visible_span(const MlaDecodeArgs& args, const AttentionRow& row) {
   const int32_t size = args.config.block_size;
   const int32_t* idx = args.block_idx + row.block_begin;
-  const int32_t last = find_block(idx, row.num_blocks, row.position / size + 1) - 1;
+  const int32_t place = row.position / size;
+  int32_t last = row.num_blocks - 1;  // most often all blocks are seen
+  if (last >= 0 && idx[last] > place) last = find_block(idx, last, place + 1) - 1;
   if (last < 0) return {0, 0, 0};
   const int32_t end = last * size + min(size, row.position - idx[last] * size + 1);
   return {end, 0, (end + kTileTokens - 1) / kTileTokens};
@@ -59,18 +60,18 @@ __device__ Stretch locate(const Params& params, int32_t num_rows, int32_t place)
       high = middle - 1;
     }
   }
-  return {low, place - params.workspace.spans[low].tile_begin, 0};
+  const RowSpan span = params.workspace.spans[low];
+  return {low, place - span.tile_begin, 0, span, params.args.rows[low]};
 }
 
 // Tiles of a stretch: the average, or a little more where that is a whole part of the longest row.
 // The last lanes may get nothing: levelling stretches to one tile cuts more rows.
 __device__ int32_t stretch_length(const Params& params, int32_t num_tiles, int32_t longest_row) {
   const int32_t average = max(kMinStretchTiles, (num_tiles + params.lanes - 1) / params.lanes);
-  for (int32_t parts = 1; longest_row / parts >= average; ++parts) {
-    const int32_t even = (longest_row + parts - 1) / parts;
-    if (even <= average + kEvenCutTiles) return even;
-  }
-  return average;
+  const int32_t parts = longest_row / average;
+  if (parts == 0) return average;
+  const int32_t even = (longest_row + parts - 1) / parts;
+  return even <= average + kEvenCutTiles ? even : average;
 }
 
 // This thread's lane: its stretch, and the row that it leaves unfinished (without its units).
@@ -79,14 +80,14 @@ __device__ SplitRow cut_line(const Params& params, int32_t num_rows, int32_t num
   const auto lane = static_cast<int32_t>(threadIdx.x);
   const int32_t begin = lane * length;
   const int32_t end = min(num_tiles, begin + length);
-  Stretch stretch = {0, 0, 0};
+  Stretch stretch = {};
   SplitRow split = {0, 0, 0};
   if (begin < end) {
     stretch = locate(params, num_rows, begin);
     stretch.count = end - begin;
     const Stretch last = locate(params, num_rows, end - 1);
     const int32_t row_begin = end - 1 - last.tile;
-    const int32_t row_end = row_begin + params.workspace.spans[last.row].num_tiles;
+    const int32_t row_end = row_begin + last.span.num_tiles;
     if (row_begin >= begin && row_end > end) {
       split = {last.row, (row_end - 1) / length - lane + 1, 0};
     }
@@ -259,12 +260,13 @@ Status launch_mla_decode(const MlaDecodeArgs& args, cudaStream_t stream) {
   Params params = {};
   NANOCP_RETURN_IF_ERROR(make_params(args, &params));
   NANOCP_RETURN_IF_ERROR(describe_tensors(&params));
-  NANOCP_RETURN_IF_ERROR(
-      cuda_status(cudaFuncSetAttribute(attend_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                       sizeof(Shared)),
-                  "shared memory of latent attention"));
+  // Above one group of heads the products are the limit, not the memory.
+  const auto attend = params.groups > 1 ? attend_kernel<true> : attend_kernel<false>;
+  NANOCP_RETURN_IF_ERROR(cuda_status(
+      cudaFuncSetAttribute(attend, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Shared)),
+      "shared memory of latent attention"));
   const auto grid = static_cast<unsigned>(params.lanes * params.groups);
-  NANOCP_RETURN_IF_ERROR(launch_overlapped(attend_kernel, dim3(grid), kThreads, params, stream,
+  NANOCP_RETURN_IF_ERROR(launch_overlapped(attend, dim3(grid), kThreads, params, stream,
                                            "latent attention", sizeof(Shared)));
   return launch_overlapped(merge_kernel, dim3(grid * kMergeBlocksPerSm), kMergeThreads, params,
                            stream, "the merge of latent attention");

@@ -44,11 +44,14 @@ struct RowSpan {
   int32_t num_tiles;
 };
 
-// Where a lane begins on the line of tiles, and how many it takes from there.
+// Where a lane begins on the line of tiles, and how many it takes from there; with copies of what
+// belongs to the first row, so that a block needs no further tables to begin.
 struct Stretch {
-  int32_t row;
+  int32_t row;   // index in rows and spans
   int32_t tile;  // of the row
   int32_t count;
+  RowSpan span;
+  AttentionRow info;
 };
 
 // A row that begins in a lane and ends in a later one; count 0: none does.
@@ -108,12 +111,14 @@ struct Segment {
   int32_t count;  // tiles
   int32_t left;   // tiles of the stretch from `tile` on
   RowSpan span;
+  AttentionRow info;
 
-  __device__ void start(const Params& params, const Stretch& stretch) {
+  __device__ void start(const Stretch& stretch) {
     row = stretch.row;
     tile = stretch.tile;
     left = stretch.count;
-    span = params.workspace.spans[row];
+    span = stretch.span;
+    info = stretch.info;
     count = min(left, span.num_tiles - tile);
   }
   __device__ void next(const Params& params) {
@@ -123,6 +128,7 @@ struct Segment {
     do {
       span = params.workspace.spans[++row];
     } while (span.num_tiles == 0);
+    info = params.args.rows[row];
     count = min(left, span.num_tiles);
   }
 };
@@ -210,11 +216,11 @@ struct Producer {
 
   __device__ void run(const Stretch& stretch, int32_t group) const {
     Segment segment;
-    segment.start(params, stretch);
+    segment.start(stretch);
     int32_t number = 0;  // of the tile
     int32_t open_source = -1;
     for (int32_t s = 0; segment.left > 0; ++s, segment.next(params)) {
-      const AttentionRow row = params.args.rows[segment.row];
+      const AttentionRow& row = segment.info;
       if (is_remote(params, row) && row.source != open_source) {
         if (lane == 0) wait_for_source(params, row.source);
         __syncwarp();
@@ -240,10 +246,11 @@ __device__ inline float exp2_approx(float x) {
 
 // One of the two warpgroups that compute. Both add up the values of all tiles, each for its half;
 // the scores and softmax of a segment's first, third, ... tile are the first one's, of the others
-// the second one's. Scores are asked for behind the sums of the pair before: while one warpgroup
-// turns its scores into weights the tensor cores work on the other's scores, then on the sums of
-// the first. A thread holds rows `row` and `row` + 8 of 64, see warpgroup_mma.cuh.
-template <int kSelf>
+// the second one's. With kScoresFirst scores are asked for behind the sums of the pair before:
+// while one warpgroup turns its scores into weights the tensor cores work on the other's scores,
+// then on the sums of the first. A thread holds rows `row` and `row` + 8 of 64, see
+// warpgroup_mma.cuh.
+template <int kSelf, bool kScoresFirst>
 struct Computer {
   const Params& params;
   Shared& shared;
@@ -415,17 +422,23 @@ struct Computer {
     const int32_t pairs_end = begin + (end - begin) / 2 * 2;
     if (begin < pairs_end) {
       wait_phase(shared_address(&shared.q_full), segment & 1);
-      score(begin + 1);
+      if constexpr (kScoresFirst) score(begin + 1);
       for (int32_t number = begin;; number += 2) {
         receive_weights(number);
         add_values(number, kTileTokens, number == begin);
-        wait_products<1>();  // the scores; the sums go on
+        if constexpr (kScoresFirst) {
+          wait_products<1>();  // the scores; the sums go on
+        } else {
+          wait_values(number);
+          score(number + 1);
+          wait_products<0>();
+        }
         make_weights(number + 1, number + 2 == end ? seen : kTileTokens, number + 2 == pairs_end);
-        wait_values(number);
+        if constexpr (kScoresFirst) wait_values(number);
         add_values(number + 1, number + 2 == end ? seen : kTileTokens, false);
         wait_values(number + 1);
         if (number + 2 == pairs_end) break;
-        score(number + 3);
+        if constexpr (kScoresFirst) score(number + 3);
       }
     } else if (leads_warp()) {
       arrive(shared_address(&shared.q_empty));
@@ -458,8 +471,7 @@ struct Computer {
       float factor = 1.0F;
       if (is_final) {
         const int64_t at =
-            static_cast<int64_t>(params.args.rows[segment.row].row) * params.args.config.num_heads +
-            in_row;
+            static_cast<int64_t>(segment.info.row) * params.args.config.num_heads + in_row;
         to = params.args.out + at * kLatentDim;
         factor = 1.0F / sum;
         if (writes_sums) params.args.lse[at] = (row_max[half] + log2f(sum)) * kLn2;
@@ -482,7 +494,7 @@ struct Computer {
 
   __device__ void run(const Stretch& stretch, int32_t lane) {
     Segment segment;
-    segment.start(params, stretch);
+    segment.start(stretch);
     int32_t number = 0;
     for (int32_t s = 0; segment.left > 0; ++s, segment.next(params)) {
       const int32_t last = segment.tile + segment.count - 1;
@@ -494,6 +506,7 @@ struct Computer {
   }
 };
 
+template <bool kScoresFirst>
 __global__ void __launch_bounds__(kThreads, 1)
     attend_kernel(const __grid_constant__ Params params) {
   extern __shared__ __align__(1024) uint8_t raw[];
@@ -504,8 +517,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     prefetch_tensor_map(params.cache_map);
   }
   __syncthreads();
-  cudaTriggerProgrammaticLaunchCompletion();
   cudaGridDependencySynchronize();
+  cudaTriggerProgrammaticLaunchCompletion();  // the merge may read what came before this kernel
   const auto lane = static_cast<int32_t>(blockIdx.x) / params.groups;
   const auto group = static_cast<int32_t>(blockIdx.x) % params.groups;
   const Stretch stretch = params.workspace.stretches[lane];
@@ -527,9 +540,11 @@ __global__ void __launch_bounds__(kThreads, 1)
   const auto thread = static_cast<int32_t>(threadIdx.x) % kGroupThreads;
   const int32_t row = thread / 32 * 16 + thread % 32 / 4;
   if (warpgroup == 0) {
-    Computer<0>{.params = params, .shared = shared, .group = group, .row = row}.run(stretch, lane);
+    Computer<0, kScoresFirst>{.params = params, .shared = shared, .group = group, .row = row}.run(
+        stretch, lane);
   } else {
-    Computer<1>{.params = params, .shared = shared, .group = group, .row = row}.run(stretch, lane);
+    Computer<1, kScoresFirst>{.params = params, .shared = shared, .group = group, .row = row}.run(
+        stretch, lane);
   }
 }
 

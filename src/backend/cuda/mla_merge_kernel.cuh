@@ -9,6 +9,7 @@ namespace nanocp::cuda {
 namespace {
 
 constexpr int kMergeWarps = 16;
+constexpr int kMergeBlocksPerSm = 1;
 constexpr int kMergeThreads = 32 * kMergeWarps;
 constexpr int kQuarters = 4;
 constexpr int kWarpParts = 9;  // of a warp at most: all are asked for at once
@@ -21,17 +22,26 @@ __device__ inline int32_t merge_units(int32_t num_parts, int32_t num_heads) {
 }
 
 struct MergeShared {
+  SplitRow splits[kLanesMax];
   float scales[kMergeWarps][kLanesMax];
   float4 sums[kMergeWarps][32];
 };
 
+// One load, not a chain of them.
+__device__ inline void read_splits(const Params& params, MergeShared& shared) {
+  const auto thread = static_cast<int32_t>(threadIdx.x);
+  if (thread < params.lanes) shared.splits[thread] = params.workspace.splits[thread];
+  __syncthreads();
+}
+
 // The lane whose row the unit belongs to.
-__device__ inline int32_t find_split(const Params& params, int32_t unit) {
+__device__ inline int32_t find_split(const Params& params, const MergeShared& shared,
+                                     int32_t unit) {
   int32_t low = 0;
   int32_t high = params.lanes - 1;
   while (low < high) {  // the last one that begins at or before `unit`
     const int32_t middle = (low + high + 1) / 2;
-    if (params.workspace.splits[middle].unit_begin <= unit) {
+    if (shared.splits[middle].unit_begin <= unit) {
       low = middle;
     } else {
       high = middle - 1;
@@ -123,8 +133,8 @@ struct Piece {
 };
 
 __device__ inline void merge_unit(const Params& params, int32_t unit, MergeShared& shared) {
-  const int32_t lane = find_split(params, unit);
-  const SplitRow split = params.workspace.splits[lane];
+  const int32_t lane = find_split(params, shared, unit);
+  const SplitRow split = shared.splits[lane];
   const auto warp = static_cast<int32_t>(threadIdx.x) / 32;
   const auto thread = static_cast<int32_t>(threadIdx.x) % 32;
   const bool is_shared = split.count > kWarpParts;
@@ -173,13 +183,15 @@ __device__ inline void write_neutral_rows(const Params& params) {
   }
 }
 
-__global__ void __launch_bounds__(kMergeThreads)
+__global__ void __launch_bounds__(kMergeThreads, kMergeBlocksPerSm)
     merge_kernel(const __grid_constant__ Params params) {
   __shared__ MergeShared shared;
   cudaTriggerProgrammaticLaunchCompletion();
-  cudaGridDependencySynchronize();
-  write_neutral_rows(params);
+  // The attend kernel lets this one begin once all before it has ended: schedule and flags stand.
+  read_splits(params, shared);
   const int32_t num_units = *params.workspace.num_units;
+  write_neutral_rows(params);
+  cudaGridDependencySynchronize();
   for (auto unit = static_cast<int32_t>(blockIdx.x); unit < num_units;
        unit += static_cast<int32_t>(gridDim.x)) {
     merge_unit(params, unit, shared);
