@@ -260,7 +260,8 @@ Status launch_mla_decode(const MlaDecodeArgs& args, cudaStream_t stream) {
   Params params = {};
   NANOCP_RETURN_IF_ERROR(make_params(args, &params));
   NANOCP_RETURN_IF_ERROR(describe_tensors(&params));
-  const auto attend = params.groups % 2 == 0 ? attend_kernel<true> : attend_kernel<false>;
+  // Above one group of heads the products are the limit, not the memory.
+  const auto attend = params.groups > 1 ? attend_kernel<true> : attend_kernel<false>;
   NANOCP_RETURN_IF_ERROR(cuda_status(
       cudaFuncSetAttribute(attend, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Shared)),
       "shared memory of latent attention"));

@@ -73,8 +73,7 @@ struct Workspace {
 };
 
 // A lane is one block for each group of 64 heads; the blocks of a lane go through the same tiles at
-// the same time, so that the second-level cache serves all but the first, and an even number of
-// them in pairs that share their copies.
+// the same time, so that the second-level cache serves all but the first.
 struct Params {
   CUtensorMap q_map;      // [rows, num_heads, 576]
   CUtensorMap cache_map;  // [blocks, block_size, 576]
@@ -147,12 +146,11 @@ struct Shared {
   uint64_t q_empty;
 };
 
-// `blocks` take part in a tile.
-__device__ inline void init_barriers(Shared& shared, uint32_t blocks) {
+__device__ inline void init_barriers(Shared& shared) {
   for (int stage = 0; stage < kStages; ++stage) {
     for (auto& barrier : shared.full[stage]) init_barrier(shared_address(&barrier), 1);
     for (int part = 0; part < 3; ++part) {
-      init_barrier(shared_address(&shared.empty[stage][part]), blocks * (part < 2 ? 4 : 8));
+      init_barrier(shared_address(&shared.empty[stage][part]), part < 2 ? 4 : 8);
     }
   }
   init_barrier(shared_address(&shared.q_full), 1);
@@ -162,14 +160,10 @@ __device__ inline void init_barriers(Shared& shared, uint32_t blocks) {
 
 // The warp that asks for tiles and queries. A tile is copied in boxes of tokens of one block, a
 // lane for each; places without a block arrive as zeros.
-//
-// In a pair of blocks, which go through the same tiles, each asks for every other chunk for both.
-template <bool kPair>
 struct Producer {
   const Params& params;
   Shared& shared;
   uint64_t policy;
-  int32_t group;
   int32_t lane;
   int32_t num_boxes;  // of a chunk
 
@@ -191,13 +185,10 @@ struct Producer {
     const uint32_t barrier = shared_address(&shared.full[stage][chunk]);
     if (lane == 0) arrive_expecting(barrier, kChunkBytes);
     __syncwarp();
-    if (lane >= num_boxes) return;
-    const uint32_t to = shared_address(shared.tiles[stage]) + chunk * kChunkBytes +
-                        static_cast<uint32_t>(lane * params.box_tokens) * 128;
-    if constexpr (!kPair) {
+    if (lane < num_boxes) {
+      const uint32_t to = shared_address(shared.tiles[stage]) + chunk * kChunkBytes +
+                          static_cast<uint32_t>(lane * params.box_tokens) * 128;
       load_box(to, params.cache_map, chunk * 64, box.token, box.block, barrier, policy);
-    } else if (chunk % 2 == group % 2) {
-      load_box_for_pair(to, params.cache_map, chunk * 64, box.token, box.block, barrier, policy);
     }
   }
 
@@ -212,7 +203,7 @@ struct Producer {
     load_chunk(stage, kRotaryChunk, box);
   }
 
-  __device__ void load_queries(int32_t segment, int32_t row) const {
+  __device__ void load_queries(int32_t segment, int32_t row, int32_t group) const {
     wait_phase(shared_address(&shared.q_empty), (segment + 1) & 1);
     if (lane != 0) return;
     const uint32_t barrier = shared_address(&shared.q_full);
@@ -223,7 +214,7 @@ struct Producer {
     }
   }
 
-  __device__ void run(const Stretch& stretch) const {
+  __device__ void run(const Stretch& stretch, int32_t group) const {
     Segment segment;
     segment.start(stretch);
     int32_t number = 0;  // of the tile
@@ -240,7 +231,7 @@ struct Producer {
       for (int32_t k = 0; k < segment.count; ++k) {
         const Box next = look_up(row, segment.tile + k + 1);
         load_tile(number++, box);
-        if (k == 0) load_queries(s, row.row);
+        if (k == 0) load_queries(s, row.row, group);
         box = next;
       }
     }
@@ -255,11 +246,11 @@ __device__ inline float exp2_approx(float x) {
 
 // One of the two warpgroups that compute. Both add up the values of all tiles, each for its half;
 // the scores and softmax of a segment's first, third, ... tile are the first one's, of the others
-// the second one's. Where two blocks share tiles scores are asked for behind the sums of the pair
-// before: while one warpgroup turns its scores into weights the tensor cores work on the other's
-// scores, then on the sums of the first. A thread holds rows `row` and `row` + 8 of 64, see
+// the second one's. With kScoresFirst scores are asked for behind the sums of the pair before:
+// while one warpgroup turns its scores into weights the tensor cores work on the other's scores,
+// then on the sums of the first. A thread holds rows `row` and `row` + 8 of 64, see
 // warpgroup_mma.cuh.
-template <int kSelf, bool kPair>
+template <int kSelf, bool kScoresFirst>
 struct Computer {
   const Params& params;
   Shared& shared;
@@ -386,15 +377,8 @@ struct Computer {
     wait_products<0>();
     pin(out);
     if (!leads_warp()) return;
-    for (const int part : {kSelf, 2}) {
-      const uint32_t barrier = shared_address(&shared.empty[stage][part]);
-      if constexpr (kPair) {
-        arrive_at(barrier, 0);
-        arrive_at(barrier, 1);
-      } else {
-        arrive(barrier);
-      }
-    }
+    arrive(shared_address(&shared.empty[stage][kSelf]));
+    arrive(shared_address(&shared.empty[stage][2]));
   }
 
   // The weights of an own tile, whose scores have been computed.
@@ -438,11 +422,11 @@ struct Computer {
     const int32_t pairs_end = begin + (end - begin) / 2 * 2;
     if (begin < pairs_end) {
       wait_phase(shared_address(&shared.q_full), segment & 1);
-      if constexpr (kPair) score(begin + 1);
+      if constexpr (kScoresFirst) score(begin + 1);
       for (int32_t number = begin;; number += 2) {
         receive_weights(number);
         add_values(number, kTileTokens, number == begin);
-        if constexpr (kPair) {
+        if constexpr (kScoresFirst) {
           wait_products<1>();  // the scores; the sums go on
         } else {
           wait_values(number);
@@ -450,11 +434,11 @@ struct Computer {
           wait_products<0>();
         }
         make_weights(number + 1, number + 2 == end ? seen : kTileTokens, number + 2 == pairs_end);
-        if constexpr (kPair) wait_values(number);
+        if constexpr (kScoresFirst) wait_values(number);
         add_values(number + 1, number + 2 == end ? seen : kTileTokens, false);
         wait_values(number + 1);
         if (number + 2 == pairs_end) break;
-        if constexpr (kPair) score(number + 3);
+        if constexpr (kScoresFirst) score(number + 3);
       }
     } else if (leads_warp()) {
       arrive(shared_address(&shared.q_empty));
@@ -522,19 +506,17 @@ struct Computer {
   }
 };
 
-// With kPair two blocks of a lane are a cluster and share each tile's copies.
-template <bool kPair>
-__global__ void __cluster_dims__(kPair ? 2 : 1, 1, 1) __launch_bounds__(kThreads, 1)
+template <bool kScoresFirst>
+__global__ void __launch_bounds__(kThreads, 1)
     attend_kernel(const __grid_constant__ Params params) {
   extern __shared__ __align__(1024) uint8_t raw[];
   Shared& shared = *reinterpret_cast<Shared*>(raw);
-  if (threadIdx.x == 0) init_barriers(shared, kPair ? 2 : 1);
+  if (threadIdx.x == 0) init_barriers(shared);
   if (threadIdx.x == kComputeThreads) {
     prefetch_tensor_map(params.q_map);
     prefetch_tensor_map(params.cache_map);
   }
   __syncthreads();
-  if constexpr (kPair) sync_cluster();
   cudaGridDependencySynchronize();
   cudaTriggerProgrammaticLaunchCompletion();  // the merge may read what came before this kernel
   const auto lane = static_cast<int32_t>(blockIdx.x) / params.groups;
@@ -543,30 +525,27 @@ __global__ void __cluster_dims__(kPair ? 2 : 1, 1, 1) __launch_bounds__(kThreads
   if (stretch.count == 0) return;
   const int32_t warpgroup =
       __shfl_sync(0xffffffffU, static_cast<int32_t>(threadIdx.x) / kGroupThreads, 0);
-  const auto thread = static_cast<int32_t>(threadIdx.x) % kGroupThreads;
-  const int32_t row = thread / 32 * 16 + thread % 32 / 4;
   if (warpgroup == 2) {
     give_registers<kProducerRegisters>();
-    if (thread >= 32) return;
-    Producer<kPair>{.params = params,
-                    .shared = shared,
-                    .policy = params.groups == 1 ? evict_first_policy() : evict_normal_policy(),
-                    .group = group,
-                    .lane = thread,
-                    .num_boxes = kTileTokens / params.box_tokens}
-        .run(stretch);
-  } else {
-    take_registers<kComputeRegisters>();
-    if (warpgroup == 0) {
-      Computer<0, kPair>{.params = params, .shared = shared, .group = group, .row = row}.run(
-          stretch, lane);
-    } else {
-      Computer<1, kPair>{.params = params, .shared = shared, .group = group, .row = row}.run(
-          stretch, lane);
-    }
+    if (threadIdx.x >= kComputeThreads + 32) return;
+    Producer{.params = params,
+             .shared = shared,
+             .policy = params.groups == 1 ? evict_first_policy() : evict_normal_policy(),
+             .lane = static_cast<int32_t>(threadIdx.x) % 32,
+             .num_boxes = kTileTokens / params.box_tokens}
+        .run(stretch, group);
+    return;
   }
-  // Neither block ends while the other may still write to its shared memory.
-  if constexpr (kPair) sync_cluster();
+  take_registers<kComputeRegisters>();
+  const auto thread = static_cast<int32_t>(threadIdx.x) % kGroupThreads;
+  const int32_t row = thread / 32 * 16 + thread % 32 / 4;
+  if (warpgroup == 0) {
+    Computer<0, kScoresFirst>{.params = params, .shared = shared, .group = group, .row = row}.run(
+        stretch, lane);
+  } else {
+    Computer<1, kScoresFirst>{.params = params, .shared = shared, .group = group, .row = row}.run(
+        stretch, lane);
+  }
 }
 
 }  // namespace
