@@ -10,7 +10,7 @@
 #include "backend/cuda/cuda_status.h"
 #include "backend/cuda/launch_overlapped.h"
 #include "backend/cuda/mla_decode_kernels.cuh"
-#include "backend/cuda/mla_merge_kernel.cuh"
+#include "backend/cuda/mla_join.cuh"
 #include "backend/cuda/tensor_map.h"
 
 namespace nanocp::cuda {
@@ -18,8 +18,10 @@ namespace {
 
 constexpr int kScheduleThreads = 1024;
 // Tiles that a lane may take above the average so that rows of equal lengths are cut evenly: about
-// what a second segment costs (queries, first tiles, a partial result).
+// what a second segment costs (queries, first tiles, a partial result), or this part of the
+// average.
 constexpr int kEvenCutTiles = 2;
+constexpr int kEvenCutPart = 32;
 
 // First block whose place in the sequence is >= place.
 __device__ int32_t find_block(const int32_t* block_idx, int32_t count, int32_t place) {
@@ -64,36 +66,42 @@ __device__ Stretch locate(const Params& params, int32_t num_rows, int32_t place)
   return {low, place - span.tile_begin, 0, span, params.args.rows[low]};
 }
 
-// Tiles of a stretch: the average, or a little more where that is a whole part of the longest row.
-// The last lanes may get nothing: levelling stretches to one tile cuts more rows.
+// Tiles of a stretch: the average, or a little more where rows as long as the longest one are then
+// cut evenly or not at all. The last lanes may get nothing: levelling stretches to one tile cuts
+// more rows.
 __device__ int32_t stretch_length(const Params& params, int32_t num_tiles, int32_t longest_row) {
   const int32_t average = max(kMinStretchTiles, (num_tiles + params.lanes - 1) / params.lanes);
   const int32_t parts = longest_row / average;
-  if (parts == 0) return average;
-  const int32_t even = (longest_row + parts - 1) / parts;
-  return even <= average + kEvenCutTiles ? even : average;
+  const int32_t even = parts > 0 ? (longest_row + parts - 1) / parts
+                                 : (average + longest_row - 1) / longest_row * longest_row;
+  return even <= average + max(kEvenCutTiles, average / kEvenCutPart) ? even : average;
 }
 
-// This thread's lane: its stretch, and the row that it leaves unfinished (without its units).
-__device__ SplitRow cut_line(const Params& params, int32_t num_rows, int32_t num_tiles,
-                             int32_t length) {
+// This thread's lane.
+__device__ void cut_line(const Params& params, int32_t num_rows, int32_t num_tiles,
+                         int32_t length) {
   const auto lane = static_cast<int32_t>(threadIdx.x);
   const int32_t begin = lane * length;
   const int32_t end = min(num_tiles, begin + length);
   Stretch stretch = {};
-  SplitRow split = {0, 0, 0};
+  SharedRow begun_before = {0, 0, 0};
+  SharedRow unfinished = {0, 0, 0};
   if (begin < end) {
+    const auto share = [&](const Stretch& at) {
+      const int32_t last_tile = at.span.tile_begin + at.span.num_tiles - 1;
+      const int32_t first_lane = at.span.tile_begin / length;
+      return SharedRow{at.info.row, first_lane, last_tile / length - first_lane + 1};
+    };
     stretch = locate(params, num_rows, begin);
     stretch.count = end - begin;
+    if (stretch.tile > 0) begun_before = share(stretch);
     const Stretch last = locate(params, num_rows, end - 1);
-    const int32_t row_begin = end - 1 - last.tile;
-    const int32_t row_end = row_begin + last.span.num_tiles;
-    if (row_begin >= begin && row_end > end) {
-      split = {last.row, (row_end - 1) / length - lane + 1, 0};
-    }
+    const bool begins_here = last.span.tile_begin >= begin;
+    if (begins_here && last.tile + 1 < last.span.num_tiles) unfinished = share(last);
   }
   params.workspace.stretches[lane] = stretch;
-  return split;
+  params.workspace.shared_rows[2 * lane] = begun_before;
+  params.workspace.shared_rows[2 * lane + 1] = unfinished;
 }
 
 // The sum over the threads before this one, and that over all. All threads of the block.
@@ -103,7 +111,6 @@ struct RunningSum {
 };
 __device__ RunningSum add_up(int32_t value, int32_t (&totals)[kScheduleThreads]) {
   const auto thread = static_cast<int32_t>(threadIdx.x);
-  __syncthreads();  // the totals of an earlier call have been read
   totals[thread] = value;
   __syncthreads();
   for (int distance = 1; distance < kScheduleThreads; distance *= 2) {
@@ -115,7 +122,7 @@ __device__ RunningSum add_up(int32_t value, int32_t (&totals)[kScheduleThreads])
   return {totals[thread] - value, totals[kScheduleThreads - 1]};
 }
 
-// Fills spans, stretches and splits. One block; every thread takes a run of adjacent rows.
+// Fills spans and stretches. One block; every thread takes a run of adjacent rows.
 __global__ void schedule_kernel(const __grid_constant__ Params params) {
   __shared__ int32_t totals[kScheduleThreads];
   __shared__ int32_t longest_row;
@@ -138,15 +145,9 @@ __global__ void schedule_kernel(const __grid_constant__ Params params) {
   atomicMax(&longest_row, longest);
   for (int32_t i = begin; i < end; ++i) params.workspace.spans[i].tile_begin += tiles.before;
   __syncthreads();  // the spans of all rows are written
-  const bool is_lane = thread < params.lanes;
-  SplitRow split = {0, 0, 0};
-  if (is_lane) {
-    split = cut_line(params, num_rows, tiles.all, stretch_length(params, tiles.all, longest_row));
+  if (thread < params.lanes) {
+    cut_line(params, num_rows, tiles.all, stretch_length(params, tiles.all, max(1, longest_row)));
   }
-  const RunningSum units = add_up(merge_units(split.count, params.args.config.num_heads), totals);
-  split.unit_begin = units.before;
-  if (is_lane) params.workspace.splits[thread] = split;
-  if (thread == 0) *params.workspace.num_units = units.all;
 }
 
 // What a launch can be given before its arguments are looked at.
@@ -180,8 +181,7 @@ size_t lay_out(const MlaDecodeConfig& config, const GridShape& shape, void* base
   const auto lanes = static_cast<size_t>(shape.lanes);
   const auto heads = 2 * lanes * static_cast<size_t>(shape.groups * shape.slot_heads);
   workspace->stretches = reinterpret_cast<Stretch*>(take(sizeof(Stretch) * lanes));
-  workspace->splits = reinterpret_cast<SplitRow*>(take(sizeof(SplitRow) * lanes));
-  workspace->num_units = reinterpret_cast<int32_t*>(take(sizeof(int32_t)));
+  workspace->shared_rows = reinterpret_cast<SharedRow*>(take(sizeof(SharedRow) * 2 * lanes));
   workspace->spans = reinterpret_cast<RowSpan*>(take(sizeof(RowSpan) * config.max_rows));
   workspace->partial_out =
       reinterpret_cast<float*>(take(heads * static_cast<size_t>(kLatentDim) * sizeof(float)));
@@ -268,8 +268,8 @@ Status launch_mla_decode(const MlaDecodeArgs& args, cudaStream_t stream) {
   const auto grid = static_cast<unsigned>(params.lanes * params.groups);
   NANOCP_RETURN_IF_ERROR(launch_overlapped(attend, dim3(grid), kThreads, params, stream,
                                            "latent attention", sizeof(Shared)));
-  return launch_overlapped(merge_kernel, dim3(grid * kMergeBlocksPerSm), kMergeThreads, params,
-                           stream, "the merge of latent attention");
+  return launch_overlapped(join_kernel, dim3(grid), kJoinThreads, params, stream,
+                           "the join of latent attention");
 }
 
 }  // namespace nanocp::cuda

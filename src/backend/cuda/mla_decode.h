@@ -49,8 +49,8 @@ Result<size_t> mla_decode_workspace_bytes(const MlaDecodeConfig& config);
 // Enqueues the split of the work; once per step, it serves all layers.
 Status launch_mla_schedule(const MlaDecodeArgs& args, cudaStream_t stream);
 
-// Enqueues attention and merge behind the schedule, on the same stream. No host synchronisation;
-// may be captured.
+// Enqueues attention and the join of long rows' parts behind the schedule, on the same stream. No
+// host synchronisation; may be captured.
 Status launch_mla_decode(const MlaDecodeArgs& args, cudaStream_t stream);
 
 }  // namespace nanocp::cuda

@@ -7,102 +7,12 @@
 #include <cuda_bf16.h>
 
 #include "backend/cuda/device/bulk_load.cuh"
-#include "backend/cuda/device/exchange.cuh"
 #include "backend/cuda/device/mma.cuh"
 #include "backend/cuda/device/tensor_load.cuh"
-#include "backend/cuda/device/warpgroup_mma.cuh"
-#include "backend/cuda/mla_decode.h"
+#include "backend/cuda/mla_decode_params.cuh"
 
 namespace nanocp::cuda {
 namespace {
-
-using namespace device;  // NOLINT(google-build-using-namespace)
-
-constexpr int kTileTokens = 64;
-constexpr int kHeads = 64;  // rows of a tensor-core product
-constexpr int kGroupThreads = 128;
-constexpr int kComputeThreads = 2 * kGroupThreads;
-constexpr int kThreads = kComputeThreads + kGroupThreads;  // of the last group one warp works
-// Of a thread; the kernel starts with 168 for all.
-constexpr int kComputeRegisters = 232;
-constexpr int kProducerRegisters = 40;
-constexpr int kStages = 2;
-constexpr int kChunks = kLatentKeyDim / 64;  // of a tile or the queries: 64 rows of 128 bytes
-constexpr int kHalfChunks = kLatentDim / 64 / 2;
-constexpr int kRotaryChunk = kChunks - 1;
-constexpr uint32_t kChunkBytes = 64 * 128;
-constexpr uint32_t kTileBytes = kChunks * kChunkBytes;
-constexpr int kLanesMax = 144;
-constexpr int kMinStretchTiles = 2;  // less is not worth a partial result
-constexpr float kNothingSeen = -INFINITY;
-constexpr float kLn2 = 0.6931471805599453F;
-constexpr float kLog2E = 1.4426950408889634F;
-
-struct RowSpan {
-  int32_t token_end;   // the row sees local tokens before this
-  int32_t tile_begin;  // of the row's first tile on the line of all rows' tiles
-  int32_t num_tiles;
-};
-
-// Where a lane begins on the line of tiles, and how many it takes from there; with copies of what
-// belongs to the first row, so that a block needs no further tables to begin.
-struct Stretch {
-  int32_t row;   // index in rows and spans
-  int32_t tile;  // of the row
-  int32_t count;
-  RowSpan span;
-  AttentionRow info;
-};
-
-// A row that begins in a lane and ends in a later one; count 0: none does.
-struct SplitRow {
-  int32_t row;
-  int32_t count;       // lanes that share it, this one the first
-  int32_t unit_begin;  // of its units of work of the merge
-};
-
-struct Workspace {
-  Stretch* stretches;  // [lanes]
-  SplitRow* splits;    // [lanes]
-  int32_t* num_units;  // of all splits
-  RowSpan* spans;      // [max_rows]
-  // A lane has two slots for each group of heads; the second is for the row that begins in it.
-  float* partial_out;  // [2 * lanes * groups, slot_heads, 512]
-  float* partial_max;  // [2 * lanes * groups, slot_heads], base 2
-  float* partial_sum;  // likewise
-};
-
-// A lane is one block for each group of 64 heads; the blocks of a lane go through the same tiles at
-// the same time, so that the second-level cache serves all but the first.
-struct Params {
-  CUtensorMap q_map;      // [rows, num_heads, 576]
-  CUtensorMap cache_map;  // [blocks, block_size, 576]
-  MlaDecodeArgs args;
-  Workspace workspace;
-  int32_t groups;
-  int32_t lanes;
-  int32_t slot_heads;  // heads kept of a group
-  int32_t box_tokens;  // tokens of a copy, which lie in one block: a divisor of 64
-  float scale_log2;
-};
-
-__device__ inline bool is_remote(const Params& params, const AttentionRow& row) {
-  const ExchangeView& exchange = params.args.exchange;
-  return exchange.num_instances > 1 && row.source >= 0 && row.source != exchange.self;
-}
-
-// One thread: until another instance's queries and what came with them have arrived. After a wait
-// that failed the step computes on stale data and is thrown away by the host.
-__device__ inline void wait_for_source(const Params& params, int32_t source) {
-  const ExchangeView& exchange = params.args.exchange;
-  wait_for_flag(flag_of(exchange, exchange.self, FlagKind::kQuery, source),
-                number_of(params.args.epoch), exchange.wait, WaitPurpose::kQuery, source);
-}
-
-__device__ inline int32_t partial_slot(const Params& params, int32_t lane, bool begins_here,
-                                       int32_t group) {
-  return (2 * lane + (begins_here ? 1 : 0)) * params.groups + group;
-}
 
 // The part of a stretch that lies in one row.
 struct Segment {
@@ -323,12 +233,12 @@ struct Computer {
     }
     publish_shared();
     __syncwarp();
-    arrive_threads(1 + kSelf, kComputeThreads);
+    arrive_threads(kWeightsBarrier + kSelf, kComputeThreads);
   }
 
   // Waits for the other's weights of a tile.
   __device__ void receive_weights(int32_t number) {
-    sync_threads(2 - kSelf, kComputeThreads);
+    sync_threads(kWeightsBarrier + 1 - kSelf, kComputeThreads);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const float new_max = shared.maxima[number % kStages][row + half * 8];
@@ -350,7 +260,7 @@ struct Computer {
       clear_shared_16(to);
     }
     publish_shared();
-    sync_threads(3 + kSelf, kGroupThreads);
+    sync_threads(kScoresBarrier + kSelf, kGroupThreads);
   }
 
   // Asks for the sums of a tile's weighted values.
@@ -385,7 +295,7 @@ struct Computer {
   __device__ void make_weights(int32_t number, int32_t seen, bool is_last) {
     pin(scores);
     if (is_last && leads_warp()) arrive(shared_address(&shared.q_empty));
-    sync_threads(3 + kSelf, kGroupThreads);  // nobody reads the rotary keys any more
+    sync_threads(kScoresBarrier + kSelf, kGroupThreads);  // nobody reads the rotary keys any more
     weigh(number, seen);
   }
 
@@ -459,7 +369,7 @@ struct Computer {
       row_sum[half] += __shfl_xor_sync(0xffffffffU, row_sum[half], 2);
       if (threadIdx.x % 4 == 0) shared.sums[parity][kSelf][row + half * 8] = row_sum[half];
     }
-    sync_threads(5, kComputeThreads);
+    sync_threads(kSumsBarrier, kComputeThreads);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int32_t head = row + half * 8;
@@ -518,26 +428,26 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   __syncthreads();
   cudaGridDependencySynchronize();
-  cudaTriggerProgrammaticLaunchCompletion();  // the merge may read what came before this kernel
+  cudaTriggerProgrammaticLaunchCompletion();  // the join may read what came before this kernel
   const auto lane = static_cast<int32_t>(blockIdx.x) / params.groups;
   const auto group = static_cast<int32_t>(blockIdx.x) % params.groups;
   const Stretch stretch = params.workspace.stretches[lane];
   if (stretch.count == 0) return;
   const int32_t warpgroup =
       __shfl_sync(0xffffffffU, static_cast<int32_t>(threadIdx.x) / kGroupThreads, 0);
+  const auto thread = static_cast<int32_t>(threadIdx.x) % kGroupThreads;
   if (warpgroup == 2) {
     give_registers<kProducerRegisters>();
-    if (threadIdx.x >= kComputeThreads + 32) return;
+    if (thread >= 32) return;
     Producer{.params = params,
              .shared = shared,
              .policy = params.groups == 1 ? evict_first_policy() : evict_normal_policy(),
-             .lane = static_cast<int32_t>(threadIdx.x) % 32,
+             .lane = thread,
              .num_boxes = kTileTokens / params.box_tokens}
         .run(stretch, group);
     return;
   }
   take_registers<kComputeRegisters>();
-  const auto thread = static_cast<int32_t>(threadIdx.x) % kGroupThreads;
   const int32_t row = thread / 32 * 16 + thread % 32 / 4;
   if (warpgroup == 0) {
     Computer<0, kScoresFirst>{.params = params, .shared = shared, .group = group, .row = row}.run(
