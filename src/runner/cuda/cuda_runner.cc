@@ -338,7 +338,7 @@ engine::StepTicket CudaRunner::launch(const scheduler::StepPlan& plan) {
 
 // Where logits are handed back, each step needs them unchanged until they are copied. Unless the
 // last layer has experts, an instance could be a step ahead of one that still reads blocks it
-// writes to (see comm.reuse).
+// writes to (see comm.flow_control).
 bool CudaRunner::runs_ahead() const {
   const bool is_lock_step = options_.num_instances == 1 || spec_->layers.back().is_moe;
   return is_lock_step && !options_.keep_logits;

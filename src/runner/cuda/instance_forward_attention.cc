@@ -150,21 +150,16 @@ cuda::AttentionDecodeArgs InstanceForward::decode_args(int32_t layer) const {
   return args;
 }
 
-// Rows of other instances come last and are waited for: inside the kernels of grouped-query
-// attention, before that of latent attention.
+// Rows of other instances come last and are waited for inside the kernels.
 Status InstanceForward::attend(int32_t layer, const StepShape& shape, cudaStream_t stream) {
-  if (!spec_.attention.is_mla()) {
-    NANOCP_RETURN_IF_ERROR(cuda::launch_attention_decode(decode_args(layer), stream));
+  if (spec_.attention.is_mla()) {
+    NANOCP_RETURN_IF_ERROR(cuda::launch_mla_decode(mla_args(layer), stream));
     if (!shape.has_prefill) return ok_status();
-    return cuda::launch_attention_prefill(prefill_args(layer), stream);
+    return cuda::launch_mla_prefill(mla_prefill_args(layer), stream);
   }
-  if (options_.num_instances > 1) {
-    NANOCP_RETURN_IF_ERROR(cuda::launch_wait_queries(
-        {.step = image_.device(), .exchange = exchange_, .epoch = shard_epoch(layer)}, stream));
-  }
-  NANOCP_RETURN_IF_ERROR(cuda::launch_mla_decode(mla_args(layer), stream));
+  NANOCP_RETURN_IF_ERROR(cuda::launch_attention_decode(decode_args(layer), stream));
   if (!shape.has_prefill) return ok_status();
-  return cuda::launch_mla_prefill(mla_prefill_args(layer), stream);
+  return cuda::launch_attention_prefill(prefill_args(layer), stream);
 }
 
 cuda::AttentionPrefillArgs InstanceForward::prefill_args(int32_t layer) const {
@@ -204,6 +199,8 @@ cuda::MlaDecodeArgs InstanceForward::mla_args(int32_t layer) const {
   args.out = buffers_.attention_out;
   args.lse = buffers_.attention_lse;
   args.workspace = attention_workspaces_[static_cast<size_t>(layer)];
+  args.exchange = exchange_;
+  args.epoch = shard_epoch(layer);
   return args;
 }
 
