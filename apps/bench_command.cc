@@ -137,7 +137,8 @@ Status write_json(const BenchOptions& options, const EngineSession& session,
       {"per_instance", options.per_instance},
       {"num_steps", options.num_steps},
       {"num_warmup_steps", options.num_warmup_steps},
-      {"graphs", !options.engine.enforce_eager},
+      {"graphs", !options.engine.enforce_eager && options.engine.exchange != "nccl"},
+      {"exchange", options.engine.exchange},
       {"runs", std::move(runs)}};
   return write_file(options.json_file, json_text(document));
 }

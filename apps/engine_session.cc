@@ -120,6 +120,12 @@ int64_t num_device_blocks(const EngineOptions& options, const model::ModelSpec& 
       1, static_cast<int64_t>(std::min(options.kv_memory_bytes, limit)) / block_bytes);
 }
 
+runner::ExchangeTransport exchange_transport(const std::string& name) {
+  if (name == "nvlink") return runner::ExchangeTransport::kNvlink;
+  if (name == "nccl") return runner::ExchangeTransport::kNccl;
+  return runner::ExchangeTransport::kAuto;
+}
+
 runner::DeviceRunnerOptions device_options(const EngineOptions& options,
                                            const model::ModelSpec& spec,
                                            const SessionNeeds& needs) {
@@ -131,6 +137,7 @@ runner::DeviceRunnerOptions device_options(const EngineOptions& options,
   result.max_rows = options.max_num_batched_tokens;
   result.max_graph_rows = std::min(options.max_graph_rows, max_num_seqs(options));
   result.use_graphs = !options.enforce_eager;
+  result.exchange = exchange_transport(options.exchange);
   result.profile = needs.profile;
   result.wait_timeout_us = std::llround(options.wait_timeout_s * 1e6);
   result.keep_logits = needs.keep_logits;

@@ -228,7 +228,8 @@ __global__ void __launch_bounds__(kCombineThreads)
   uint64_t epoch = 0;
   if (waits) {
     epoch = number_of(args.epoch);
-    return_rows(args, epoch, parts);
+    if (args.part != ExchangePart::kMerge) return_rows(args, epoch, parts);
+    if (args.part == ExchangePart::kReturn) return;
     // An instance without rows waits too (one block): it must not run ahead of the others.
     if (num_rows == 0 && first == 0) wait_for_sums(args, epoch);
   }

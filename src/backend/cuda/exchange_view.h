@@ -48,6 +48,10 @@ struct ExchangeEpoch {
   int32_t index;
 };
 
+// What a kernel does that sends rows back and then works on those that came back: both in one
+// launch where stores reach the peers; otherwise the rows travel between two launches.
+enum class ExchangePart : int32_t { kBoth, kReturn, kMerge };
+
 struct ExchangeView {
   uint8_t* const* base;  // device memory, [num_instances]
   ExchangeOffsets offsets;

@@ -47,6 +47,7 @@ struct CombineArgs {
   float* residual = nullptr;    // [rows, hidden], up to 8192 values a row
   void* x = nullptr;            // bf16 [rows, hidden]
   uint32_t* counter = nullptr;  // one word, zero before the first launch; zero again after each
+  ExchangePart part = ExchangePart::kBoth;
 };
 // Returns one weighted sum for each received row and raises kCombine at all others; then, for own
 // rows: residual += sums of all instances + shared, x = rms_norm(residual) * norm_weight.

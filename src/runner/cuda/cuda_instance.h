@@ -14,7 +14,8 @@
 
 #include "backend/cuda/dense_product.h"
 #include "backend/cuda/exchange_view.h"
-#include "comm/nvlink/symmetric_heap.h"
+#include "comm/device/exchange_group.h"
+#include "comm/nvlink/exchange_layout.h"
 #include "engine/model_runner.h"
 #include "graph/step_graph.h"
 #include "model/model_spec.h"
@@ -37,16 +38,19 @@ class CudaInstance {
 
   // Whether the kernels cover the model's shapes.
   static Status check_model(const model::ModelSpec& spec);
+  // With the blocks of the staging slots.
   static comm::ExchangeCapacity exchange_capacity(const model::ModelSpec& spec,
                                                   const DeviceRunnerOptions& options,
                                                   int64_t num_blocks);
+  // Blocks behind those of block tables, where K/V waits that is sent to other instances.
+  static int64_t staging_blocks(const DeviceRunnerOptions& options);
   // Of one KV block in all layers.
   static int64_t block_bytes(const model::ModelSpec& spec, const DeviceRunnerOptions& options);
 
   InstanceId id() const { return id_; }
   // `done` is told the bytes loaded since its last call.
   Status load(const model::ModelWeights* weights, const std::function<void(int64_t)>& done);
-  Status connect(const cuda::ExchangeView& exchange, int64_t num_blocks);
+  Status connect(comm::ExchangeGroup& group, int64_t num_blocks);
   void disconnect();
   // A step of the most rows with no exchange of meaning, to learn how much memory a step takes.
   Status run_largest_step();
@@ -73,6 +77,7 @@ class CudaInstance {
   Status fill_kv_cache(int64_t num_blocks);
   Status enqueue(const StepShape& shape, cudaStream_t stream);
   void fill_image(const scheduler::StepPlan& plan);
+  Status begin_exchanges(const scheduler::StepPlan& plan);
   Status wait_stream(int64_t timeout_us);
   void plan_samples(const scheduler::StepPlan& plan);
   Status finish_samples(const scheduler::StepPlan& plan);
@@ -85,6 +90,7 @@ class CudaInstance {
   const int device_;
 
   cudaStream_t stream_ = nullptr;
+  comm::ExchangeLink* link_ = nullptr;  // of the group; null: kernels reach peers themselves
   std::unique_ptr<DeviceWeights> weights_;
   std::unique_ptr<InstanceForward> forward_;
   std::unique_ptr<StepImage> image_;

@@ -12,7 +12,7 @@
 #include <thread>
 #include <vector>
 
-#include "comm/nvlink/symmetric_heap.h"
+#include "comm/device/exchange_group.h"
 #include "runner/cuda/cuda_instance.h"
 #include "runner/device_runner.h"
 
@@ -40,6 +40,8 @@ class CudaRunner final : public DeviceRunner {
 
   CudaRunner(std::shared_ptr<const model::ModelSpec> spec, const DeviceRunnerOptions& options);
   Status open_devices();
+  // Settles options_.exchange and what follows from it.
+  Status choose_exchange();
   Status start(const model::ModelWeights* weights);
   Status load(const model::ModelWeights* weights);
   Status make_group(int64_t num_blocks);
@@ -58,12 +60,12 @@ class CudaRunner final : public DeviceRunner {
 
   // Constant after construction.
   const std::shared_ptr<const model::ModelSpec> spec_;
-  const DeviceRunnerOptions options_;
+  DeviceRunnerOptions options_;
   std::vector<int> devices_;  // [num_instances]
   std::string device_name_;
   int64_t num_blocks_ = 0;
 
-  std::unique_ptr<comm::NvlinkGroup> group_;
+  std::unique_ptr<comm::ExchangeGroup> group_;
   // Each touched by its own thread while a task runs, by the engine's thread otherwise.
   std::vector<Worker> workers_;
 
