@@ -166,6 +166,11 @@ TEST_F(NcclGroupTest, RowsArriveInTheirSlots) {
   peer.join();
 }
 
+// What runs before the first step has no exchange to wait for.
+TEST_F(NcclGroupTest, NothingIsMissedBeforeTheFirstStep) {
+  EXPECT_TRUE(group_->link(0)->watch().ok());
+}
+
 TEST_F(NcclGroupTest, MissingInstanceIsReportedByName) {
   const SteadyClock clock;
   Instance instance(*group_, 0);

@@ -1,8 +1,8 @@
 // What kernels see of the memory that instances exchange rows through. Every instance has a heap of
 // the same layout; `base[i]` is instance i's heap as this GPU reaches it, so an object of instance
-// i is at base[i] + its offset. Plain data, by value in kernel parameters; the memory belongs to
-// comm/nvlink. Slots are single-buffered: comm/CONTRACT.md, comm.flow_control says why that is
-// enough.
+// i is at base[i] + its offset. Over NCCL it is an outbox for instance i instead (comm.link). Plain
+// data, by value in kernel parameters; the memory belongs to comm/nvlink or comm/nccl. Slots are
+// single-buffered: comm/CONTRACT.md, comm.flow_control says why that is enough.
 #pragma once
 
 #include <cstdint>

@@ -274,7 +274,8 @@ Status NcclLink::advance() {
 Status NcclLink::watch() {
   if (group_.is_aborted()) return group_.failure();
   NANOCP_RETURN_IF_ERROR(advance());
-  if (clock_.now_us() - moved_on_us_ < place_.timeout_us) return ok_status();
+  const bool in_step = moved_on_us_ != 0;
+  if (!in_step || clock_.now_us() - moved_on_us_ < place_.timeout_us) return ok_status();
   return group_.fail(describe_wait());
 }
 

@@ -110,7 +110,7 @@ class NcclLink final : public ExchangeLink {
 
   std::array<Exchange, kRing> ring_ = {};
   uint64_t num_enqueued_ = 0;
-  int64_t moved_on_us_ = 0;  // when begun_ last grew, or a step began
+  int64_t moved_on_us_ = 0;  // when begun_ last grew, or a step began; 0: none has begun
   std::atomic<uint64_t> begun_{0};
 };
 
