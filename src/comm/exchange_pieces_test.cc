@@ -40,8 +40,9 @@ cuda::ExchangeView make_view() {
 TEST(ExchangePieces, LieWhereKernelsWriteRows) {
   const cuda::ExchangeView view = make_view();
   const cuda::ExchangeOffsets& at = view.offsets;
+  uint64_t epoch = 6;
   const auto expect = [&](WaitPurpose purpose, std::vector<Piece> expected) {
-    const Pieces pieces = pieces_of(purpose, 2, 4, view);
+    const Pieces pieces = pieces_of(purpose, epoch, 2, 4, view);
     ASSERT_EQ(pieces.all().size(), expected.size()) << to_string(purpose);
     for (size_t i = 0; i < expected.size(); ++i) {
       EXPECT_EQ(pieces.all()[i].offset, expected[i].offset) << to_string(purpose);
@@ -51,9 +52,11 @@ TEST(ExchangePieces, LieWhereKernelsWriteRows) {
   expect(WaitPurpose::kQuery, {{at.query + 15 * 560, 4 * 560}});
   expect(WaitPurpose::kPartial,
          {{at.partial_out + 10 * 336, 4 * 336}, {at.partial_lse + 10 * 28, 4 * 28}});
-  expect(WaitPurpose::kDispatch, {{at.dispatch_x + 10 * 192, 4 * 192},
-                                  {at.topk_idx + 10 * 12, 4 * 12},
-                                  {at.topk_weights + 10 * 12, 4 * 12}});
+  expect(WaitPurpose::kDispatch,
+         {{at.dispatch_x + 10 * 192, 4 * 192}, {at.choices + 10 * 48, 4 * 48}});
+  epoch = 5;
+  expect(WaitPurpose::kDispatch,
+         {{at.dispatch_x + 10 * 192, 4 * 192}, {at.choices + (15 + 10) * 48, 4 * 48}});
   expect(WaitPurpose::kCombine, {{at.combine + 10 * 192, 4 * 192}});
 }
 
@@ -62,7 +65,7 @@ TEST(ExchangePieces, OfAllSourcesAndPurposesAreApart) {
   std::vector<Piece> all;
   for (const WaitPurpose purpose : kPurposes) {
     for (InstanceId source = 0; source < view.num_instances; ++source) {
-      const Pieces pieces = pieces_of(purpose, source, view.max_rows, view);
+      const Pieces pieces = pieces_of(purpose, 1, source, view.max_rows, view);
       all.insert(all.end(), pieces.all().begin(), pieces.all().end());
     }
   }

@@ -1,5 +1,7 @@
-// Router and dispatch in one kernel, a block per row: one warp chooses the experts, all threads
-// push the row. The last block to finish raises the flags.
+// Router and dispatch in one kernel, a block per row: one warp chooses the experts and posts them,
+// which needs no flag since each choice carries its epoch. Few rows go to all instances at once,
+// beside the choice; many go where they are needed, behind their choices, so that those who plan
+// need not wait for all rows. The last block to finish raises the flags of the rows.
 #include <algorithm>
 
 #include "backend/cuda/device/exchange.cuh"
@@ -15,10 +17,13 @@ constexpr int kGateThreads = 256;
 constexpr int kExpertsMax = 512;
 constexpr int kTopkMax = 32;
 constexpr int kGroupsMax = 32;
+constexpr int kRowsToAll = 16;
+constexpr int kChunksAtOnce = 4;  // of 16 bytes of a row, on their way in a thread
 constexpr uint32_t kAllLanes = 0xffffffffU;
 constexpr float kDropped = -INFINITY;
 
 struct GateShared {
+  uint8_t* base[kGateThreads];
   float choice[kExpertsMax];
   int32_t idx[kTopkMax];
   float weights[kTopkMax];
@@ -186,60 +191,98 @@ __device__ void pick_experts(const GateDispatchArgs& args, const LaneScores<kPer
   list_owners(args, valid ? shared.idx[lane] : -1, shared);
 }
 
-// The choice goes to all instances, the row to those that own one of its experts.
-__device__ void push_row(const GateDispatchArgs& args, int32_t row, const GateShared& shared) {
+// The first warp sends a row's choice to all instances.
+__device__ void post_choices(const GateDispatchArgs& args, int32_t row, uint64_t epoch,
+                             const GateShared& shared) {
   const ExchangeView& exchange = args.exchange;
-  const int64_t slot = static_cast<int64_t>(exchange.self) * exchange.max_rows + row;
   const int32_t topk = args.router.topk;
-  for (int32_t i = static_cast<int32_t>(threadIdx.x); i < exchange.num_instances * 32;
-       i += kGateThreads) {
-    const int32_t to = i / 32;
-    if (i % 32 >= topk) continue;
-    const int64_t at = slot * topk + i % 32;
-    heap_at<int32_t>(exchange, to, exchange.offsets.topk_idx)[at] = shared.idx[i % 32];
-    heap_at<float>(exchange, to, exchange.offsets.topk_weights)[at] = shared.weights[i % 32];
+  for (auto i = static_cast<int32_t>(threadIdx.x); i < exchange.num_instances * topk; i += 32) {
+    ExpertChoice* to = choices_of(exchange, shared.base[i / topk], epoch, exchange.self, row);
+    store_whole(to + i % topk, {shared.idx[i % topk], shared.weights[i % topk], epoch});
   }
-  if (shared.num_owners == 0) return;
-  const int64_t x_offset = exchange.offsets.dispatch_x + slot * exchange.hidden * 2;
-  const auto* x = heap_at<const uint4>(exchange, exchange.self, x_offset);
-  for (int32_t i = static_cast<int32_t>(threadIdx.x); i < exchange.hidden / 8; i += kGateThreads) {
-    const uint4 value = x[i];
-    for (int32_t owner = 0; owner < shared.num_owners; ++owner) {
-      heap_at<uint4>(exchange, shared.owners[owner], x_offset)[i] = value;
+}
+
+// One warp sends the number of rows to all instances. Whoever sees it knows that this instance has
+// done with the epoch before.
+__device__ void post_row_count(const ExchangeView& exchange, int32_t num_rows, uint64_t epoch,
+                               const GateShared& shared) {
+  asm volatile("fence.acq_rel.sys;" ::: "memory");
+  for (auto to = static_cast<int32_t>(threadIdx.x) % 32; to < exchange.num_instances; to += 32) {
+    store_whole(row_count_of(exchange, shared.base[to], epoch, exchange.self),
+                {num_rows, 0, epoch});
+  }
+}
+
+// The threads from `first` on push a row to `count` instances, the i-th being `instance(i)`.
+template <typename Instance>
+__device__ void push_row(const ExchangeView& exchange, int32_t row, int32_t first, int32_t count,
+                         const GateShared& shared, const Instance& instance) {
+  if (count == 0) return;
+  const int32_t chunks = exchange.hidden / 8;
+  const int32_t threads = kGateThreads - first;
+  const int64_t offset =
+      exchange.offsets.dispatch_x +
+      (static_cast<int64_t>(exchange.self) * exchange.max_rows + row) * exchange.hidden * 2;
+  const auto* x = reinterpret_cast<const uint4*>(shared.base[exchange.self] + offset);
+  for (int32_t begin = static_cast<int32_t>(threadIdx.x) - first; begin < chunks;
+       begin += kChunksAtOnce * threads) {
+    uint4 values[kChunksAtOnce];
+#pragma unroll
+    for (int i = 0; i < kChunksAtOnce; ++i) {
+      if (begin + i * threads < chunks) values[i] = x[begin + i * threads];
+    }
+    for (int32_t to = 0; to < count; ++to) {
+      auto* slot = reinterpret_cast<uint4*>(shared.base[instance(to)] + offset);
+#pragma unroll
+      for (int i = 0; i < kChunksAtOnce; ++i) {
+        if (begin + i * threads < chunks) slot[begin + i * threads] = values[i];
+      }
     }
   }
+}
+
+template <int kPerLane>
+__device__ void choose_and_push(const GateDispatchArgs& args, int32_t row, int32_t num_rows,
+                                uint64_t epoch, GateShared& shared) {
+  const ExchangeView& exchange = args.exchange;
+  const bool to_all = num_rows <= kRowsToAll;
+  if (threadIdx.x < 32) {
+    LaneScores<kPerLane> lanes;
+    compute_scores(args, row, lanes);
+    if (args.router.group_score != ops::RouterGroupScore::kNone) drop_groups(args, lanes, shared);
+    pick_experts(args, lanes, shared);
+    __syncwarp();
+    post_choices(args, row, epoch, shared);
+  } else if (to_all) {
+    push_row(exchange, row, 32, exchange.num_instances - 1, shared,
+             [&](int32_t i) { return i < exchange.self ? i : i + 1; });
+  }
+  if (to_all) return;
+  __syncthreads();
+  push_row(exchange, row, 0, shared.num_owners, shared,
+           [&](int32_t i) { return shared.owners[i]; });
 }
 
 template <int kPerLane>
 __global__ void __launch_bounds__(kGateThreads)
     gate_dispatch_kernel(const __grid_constant__ GateDispatchArgs args) {
   __shared__ GateShared shared;
-  cudaGridDependencySynchronize();
   cudaTriggerProgrammaticLaunchCompletion();
-  const auto row = static_cast<int32_t>(blockIdx.x);
-  const int32_t num_rows = args.step.header->num_rows;
-  if (row < num_rows) {
-    if (threadIdx.x < 32) {
-      LaneScores<kPerLane> lanes;
-      compute_scores(args, row, lanes);
-      if (args.router.group_score != ops::RouterGroupScore::kNone) {
-        drop_groups(args, lanes, shared);
-      }
-      pick_experts(args, lanes, shared);
-    }
-    __syncthreads();
-    push_row(args, row, shared);
-  }
   const ExchangeView& exchange = args.exchange;
-  if (row == 0 && static_cast<int32_t>(threadIdx.x) < exchange.num_instances) {
-    heap_at<int32_t>(exchange, static_cast<int32_t>(threadIdx.x),
-                     exchange.offsets.dispatch_count)[exchange.self] = num_rows;
-  }
+  const auto row = static_cast<int32_t>(blockIdx.x);
+  const auto thread = static_cast<int32_t>(threadIdx.x);
+  const int32_t num_rows = args.step.header->num_rows;
+  const uint64_t epoch = number_of(args.epoch);
+  if (thread < exchange.num_instances) shared.base[thread] = exchange.base[thread];
+  __syncthreads();
+  cudaGridDependencySynchronize();
+  if (row == 0 && thread >= kGateThreads - 32) post_row_count(exchange, num_rows, epoch, shared);
+  if (row < num_rows) choose_and_push<kPerLane>(args, row, num_rows, epoch, shared);
   if (exchange.num_instances == 1) return;
   if (!is_last_to_finish(args.counter, gridDim.x)) return;
   for (int32_t to = 0; to < exchange.num_instances; ++to) {
     if (to == exchange.self) continue;
-    set_flag(flag_of(exchange, to, FlagKind::kDispatch, exchange.self), number_of(args.epoch));
+    set_flag(flag_of(exchange, to, FlagKind::kDispatch, exchange.self), epoch);
   }
 }
 

@@ -48,11 +48,12 @@ struct Pieces {
   std::span<const Piece> all() const { return {list.data(), static_cast<size_t>(count)}; }
 };
 
-// The first `num_rows` rows that `source` writes for another instance.
-inline Pieces pieces_of(cuda::WaitPurpose purpose, InstanceId source, int64_t num_rows,
-                        const cuda::ExchangeView& view) {
+// The first `num_rows` rows that `source` writes for another instance in exchange `epoch`.
+inline Pieces pieces_of(cuda::WaitPurpose purpose, uint64_t epoch, InstanceId source,
+                        int64_t num_rows, const cuda::ExchangeView& view) {
   constexpr int64_t kBf16 = 2;
   constexpr int64_t kWord = 4;
+  constexpr int64_t kChoice = sizeof(cuda::ExpertChoice);
   const cuda::ExchangeOffsets& at = view.offsets;
   const int64_t first = int64_t{source} * view.max_rows;
   Pieces pieces;
@@ -69,8 +70,9 @@ inline Pieces pieces_of(cuda::WaitPurpose purpose, InstanceId source, int64_t nu
       break;
     case cuda::WaitPurpose::kDispatch:
       add_rows(at.dispatch_x, first, view.hidden * kBf16);
-      add_rows(at.topk_idx, first, view.topk * kWord);
-      add_rows(at.topk_weights, first, view.topk * kWord);
+      add_rows(at.choices,
+               first + static_cast<int64_t>(epoch % 2) * view.num_instances * view.max_rows,
+               view.topk * kChoice);
       break;
     case cuda::WaitPurpose::kCombine:
       add_rows(at.combine, first, view.hidden * kBf16);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <limits>
 
 #include "backend/cuda/cuda_status.h"
 #include "comm/nccl/exchange_pieces.h"
@@ -13,6 +14,8 @@ using cuda::cuda_status;
 using cuda::WaitPurpose;
 
 namespace {
+
+constexpr uint64_t kHighestEpoch = std::numeric_limits<uint64_t>::max();
 
 size_t align(size_t bytes) {
   return (bytes + 255) / 256 * 256;
@@ -45,7 +48,7 @@ NcclLink::Tables NcclLink::lay_out(uint8_t* base, size_t* total_bytes) const {
   const auto rows = static_cast<size_t>(place_.view.max_rows);
   const auto instances = static_cast<size_t>(place_.view.num_instances);
   Tables tables = {};
-  take(tables.row_counts, instances);
+  take(tables.row_counts, 2 * instances);
   take(tables.sent_slots, rows);
   take(tables.received_slots, instances * rows);
   *total_bytes = next;
@@ -120,7 +123,9 @@ void NcclLink::fill_tables(std::span<const InstancePlan> plans) {
   std::vector<int64_t> begin(plans.size());  // of each source's received slots
   for (InstanceId peer = 0; peer < place_.view.num_instances; ++peer) {
     const auto at = static_cast<size_t>(peer);
-    host_.row_counts[at] = plans[at].num_rows();
+    const cuda::RowCount count = {plans[at].num_rows(), 0, kHighestEpoch};
+    host_.row_counts[at] = count;
+    host_.row_counts[plans.size() + at] = count;
     if (peer == place_.self) continue;
     for (const int32_t row : own.kv_sends.rows(peer)) {
       host_.sent_slots[num_kv_sent_++] = place_.kv_staging_slot + row;
@@ -138,7 +143,8 @@ void NcclLink::fill_tables(std::span<const InstancePlan> plans) {
   }
 }
 
-// The number of rows that each source dispatches is known here, so it need not travel.
+// The number of rows that each source dispatches is known here, so it need not travel: it counts as
+// arrived for all exchanges of the step.
 Status NcclLink::upload_tables(cudaStream_t stream) {
   const auto instances = static_cast<size_t>(place_.view.num_instances);
   const auto copy = [&](void* to, const void* from, size_t bytes) {
@@ -146,8 +152,8 @@ Status NcclLink::upload_tables(cudaStream_t stream) {
     return cuda_status(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream),
                        "upload of exchange tables");
   };
-  NANOCP_RETURN_IF_ERROR(copy(place_.heap + place_.view.offsets.dispatch_count, host_.row_counts,
-                              instances * sizeof(int32_t)));
+  NANOCP_RETURN_IF_ERROR(copy(place_.heap + place_.view.offsets.row_counts, host_.row_counts,
+                              2 * instances * sizeof(cuda::RowCount)));
   NANOCP_RETURN_IF_ERROR(copy(device_.sent_slots, host_.sent_slots,
                               static_cast<size_t>(num_kv_sent_) * sizeof(int64_t)));
   NANOCP_RETURN_IF_ERROR(copy(device_.received_slots, host_.received_slots,
@@ -159,7 +165,7 @@ Status NcclLink::carry(WaitPurpose purpose, uint64_t epoch, const cuda::CacheRow
                        cudaStream_t stream) {
   NANOCP_RETURN_IF_ERROR(begin_exchange(purpose, epoch, stream));
   if (!moves(purpose)) return ok_status();
-  if (purpose != WaitPurpose::kQuery) return send_and_receive(purpose, stream);
+  if (purpose != WaitPurpose::kQuery) return send_and_receive(purpose, epoch, stream);
   NANOCP_CHECK_EQ(cuda::cache_row_bytes(cache), place_.kv_row_bytes);
   NANOCP_RETURN_IF_ERROR(
       cuda::launch_gather_cache_rows({.rows = cache,
@@ -168,7 +174,7 @@ Status NcclLink::carry(WaitPurpose purpose, uint64_t epoch, const cuda::CacheRow
                                       .num_rows = static_cast<int32_t>(num_kv_sent_),
                                       .packed = sent_kv_},
                                      stream));
-  NANOCP_RETURN_IF_ERROR(send_and_receive(purpose, stream));
+  NANOCP_RETURN_IF_ERROR(send_and_receive(purpose, epoch, stream));
   return cuda::launch_scatter_cache_rows({.rows = cache,
                                           .heap = place_.heap,
                                           .slots = device_.received_slots,
@@ -192,12 +198,12 @@ Status NcclLink::begin_exchange(WaitPurpose purpose, uint64_t epoch, cudaStream_
 }
 
 // One group, so that no order of the instances can keep them from meeting.
-Status NcclLink::send_and_receive(WaitPurpose purpose, cudaStream_t stream) {
+Status NcclLink::send_and_receive(WaitPurpose purpose, uint64_t epoch, cudaStream_t stream) {
   NANOCP_RETURN_IF_ERROR(nccl_status(ncclGroupStart(), "ncclGroupStart"));
   Status status = ok_status();
   for (InstanceId peer = 0; peer < place_.view.num_instances && status.ok(); ++peer) {
     if (peer == place_.self) continue;
-    status = enqueue_peer(purpose, peer, stream);
+    status = enqueue_peer(purpose, epoch, peer, stream);
     if (status.ok() && purpose == WaitPurpose::kQuery) status = enqueue_kv(peer, stream);
   }
   const ncclResult_t code = ncclGroupEnd();
@@ -205,12 +211,13 @@ Status NcclLink::send_and_receive(WaitPurpose purpose, cudaStream_t stream) {
   return nccl_status(code, "ncclGroupEnd");
 }
 
-Status NcclLink::enqueue_peer(WaitPurpose purpose, InstanceId peer, cudaStream_t stream) {
+Status NcclLink::enqueue_peer(WaitPurpose purpose, uint64_t epoch, InstanceId peer,
+                              cudaStream_t stream) {
   const auto at = static_cast<size_t>(peer);
   const int32_t num_sent = rows(purpose).sent[at];
   const int32_t num_received = rows(purpose).received[at];
   if (num_sent > 0) {
-    const Pieces sent = pieces_of(purpose, place_.self, num_sent, place_.view);
+    const Pieces sent = pieces_of(purpose, epoch, place_.self, num_sent, place_.view);
     for (const Piece& piece : sent.all()) {
       NANOCP_RETURN_IF_ERROR(
           nccl_status(ncclSend(place_.outboxes[at] + piece.offset, static_cast<size_t>(piece.bytes),
@@ -219,7 +226,7 @@ Status NcclLink::enqueue_peer(WaitPurpose purpose, InstanceId peer, cudaStream_t
     }
   }
   if (num_received > 0) {
-    const Pieces received = pieces_of(purpose, peer, num_received, place_.view);
+    const Pieces received = pieces_of(purpose, epoch, peer, num_received, place_.view);
     for (const Piece& piece : received.all()) {
       NANOCP_RETURN_IF_ERROR(
           nccl_status(ncclRecv(place_.heap + piece.offset, static_cast<size_t>(piece.bytes),

@@ -65,9 +65,9 @@ class NcclLink final : public ExchangeLink {
     bool any = false;
   };
   struct Tables {
-    int32_t* row_counts;      // [num_instances] rows that each dispatches
-    int64_t* sent_slots;      // [max_rows] staging slots, by destination
-    int64_t* received_slots;  // [num_instances * max_rows] cache slots, by source
+    cuda::RowCount* row_counts;  // [2, num_instances] of the dispatch, as ExchangeOffsets says
+    int64_t* sent_slots;         // [max_rows] staging slots, by destination
+    int64_t* received_slots;     // [num_instances * max_rows] cache slots, by source
   };
 
   NcclLink(NcclGroup& group, const Place& place) : group_(group), place_(place) {}
@@ -80,8 +80,9 @@ class NcclLink final : public ExchangeLink {
 
   // Waits until one more exchange may be enqueued, and counts it.
   Status begin_exchange(cuda::WaitPurpose purpose, uint64_t epoch, cudaStream_t stream);
-  Status send_and_receive(cuda::WaitPurpose purpose, cudaStream_t stream);
-  Status enqueue_peer(cuda::WaitPurpose purpose, InstanceId peer, cudaStream_t stream);
+  Status send_and_receive(cuda::WaitPurpose purpose, uint64_t epoch, cudaStream_t stream);
+  Status enqueue_peer(cuda::WaitPurpose purpose, uint64_t epoch, InstanceId peer,
+                      cudaStream_t stream);
   Status enqueue_kv(InstanceId peer, cudaStream_t stream);
   // Takes note of exchanges that the GPU has come to.
   Status advance();

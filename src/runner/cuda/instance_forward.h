@@ -107,7 +107,7 @@ class InstanceForward {
   };
 
   // Words of Buffers::counters.
-  enum Counter : int { kPrepareCounter, kReturnCounter, kDispatchCounter, kCombineCounter };
+  enum Counter : int { kPrepareCounter, kReturnCounter, kDispatchCounter };
 
   InstanceForward(const model::ModelSpec& spec, const DeviceWeights& weights,
                   const StepImage& image, const cuda::ExchangeView& exchange,

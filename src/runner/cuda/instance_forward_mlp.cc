@@ -143,6 +143,7 @@ Status InstanceForward::run_experts(int32_t layer, cudaStream_t stream) {
                                                    .expert_begin = expert_begin_,
                                                    .num_experts = num_local_experts_,
                                                    .tile_rows = tile_rows(),
+                                                   .overlaps = true,
                                                    .lists = lists_},
                                                   stream));
   NANOCP_RETURN_IF_ERROR(mark(engine::Phase::kExperts, layer, stream));
@@ -170,8 +171,7 @@ Status InstanceForward::combine(int32_t layer, cudaStream_t stream) {
                                            .norm_weight = next_norm(layer),
                                            .eps = spec_.rms_norm_eps,
                                            .residual = buffers_.residual,
-                                           .x = x_,
-                                           .counter = buffers_.counters + kCombineCounter},
+                                           .x = x_},
                          cuda::WaitPurpose::kCombine, layer, stream);
 }
 
