@@ -53,6 +53,7 @@ SessionNeeds needs_of(const BenchOptions& options, const std::vector<int64_t>& c
   SessionNeeds needs;
   needs.any_length = true;
   needs.profile = options.profile || !options.trace_file.empty();
+  needs.time_steps = true;
   for (const int64_t num_tokens : contexts) {
     needs.request_tokens.push_back(num_tokens + options.num_steps + options.num_warmup_steps + 66);
   }
@@ -68,6 +69,7 @@ void print_report(const PolicyReport& result) {
     if (report.num_by_degree[degree] == 0) continue;
     std::printf(" %zu:%lld", degree, static_cast<long long>(report.num_by_degree[degree]));
   }
+  std::printf("; host gap %.1f us", report.host_gap_us);
   if (report.straggler_ratio > 0.0) std::printf("; straggler ratio %.3f", report.straggler_ratio);
   std::printf("\n");
   for (size_t i = 0; i < report.instances.size(); ++i) {
@@ -108,6 +110,7 @@ json report_json(const PolicyReport& result) {
             {"max", report.tpot.max_us}}},
           {"tokens_per_s", report.tokens_per_s},
           {"straggler_ratio", report.straggler_ratio},
+          {"host_gap_us", report.host_gap_us},
           {"num_requests", report.num_requests},
           {"num_requests_by_degree", report.num_by_degree},
           {"instances", std::move(instances)}};
@@ -139,6 +142,7 @@ Status write_json(const BenchOptions& options, const EngineSession& session,
       {"num_warmup_steps", options.num_warmup_steps},
       {"graphs", !options.engine.enforce_eager && options.engine.exchange != "nccl"},
       {"exchange", options.engine.exchange},
+      {"async_scheduling", options.engine.async_scheduling},
       {"runs", std::move(runs)}};
   return write_file(options.json_file, json_text(document));
 }

@@ -71,6 +71,7 @@ class DecodeBench {
           std::chrono::steady_clock::now() - start;
       step_us_.push_back(elapsed.count());
       add_phases();
+      add_gaps();
     }
     fill_report();
     for (const SequenceId id : ids_) static_cast<void>(engine_.cancel(id));
@@ -120,6 +121,14 @@ class DecodeBench {
         report_.instances[i].phase_us[static_cast<size_t>(span.phase)] +=
             span.duration_us / options_.num_steps;
       }
+    }
+  }
+
+  void add_gaps() {
+    const auto idle_us = engine_.last_idle_us();
+    for (const double us : idle_us) {
+      report_.host_gap_us +=
+          us / static_cast<double>(idle_us.size()) / static_cast<double>(options_.num_steps);
     }
   }
 

@@ -54,6 +54,9 @@ struct DecodeReport {
   std::vector<InstanceReport> instances;
   // Busiest instance over the mean of all, by the time not spent waiting; 0 unless profiling.
   double straggler_ratio = 0.0;
+  // Between the end of a step on an instance's device and the start of the next, over all
+  // instances and steps: what the host's work costs.
+  double host_gap_us = 0.0;
   // Of the last measured step, by instance; empty unless profiling.
   std::vector<std::vector<engine::PhaseSpan>> last_spans;
 };

@@ -153,6 +153,10 @@ void add_limit_group(CLI::App& command, EngineOptions& options) {
       ->check(in_range(1, kIntMax))
       ->type_name("TOKENS")
       ->group(group);
+  command
+      .add_flag("--async-scheduling,!--no-async-scheduling", options.async_scheduling,
+                "Plan and launch each step while the one before it runs (GPU; default: on)")
+      ->group(group);
   command.add_option("--threads", options.num_threads, "CPU threads in all (default: all cores)")
       ->check(in_range(1, 4096))
       ->type_name("N")

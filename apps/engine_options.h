@@ -30,6 +30,7 @@ struct EngineOptions {
   int64_t max_model_len = 0;         // 0: what the model allows
   int prefill_chunk_tokens = 0;      // 0: only max_num_batched_tokens limits
   int num_threads = 0;               // 0: all cores
+  bool async_scheduling = true;      // plan a step while the one before it runs
   double wait_timeout_s = 30.0;
   double gpu_memory_utilization = 0.9;
   int max_graph_rows = 256;

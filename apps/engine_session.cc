@@ -94,6 +94,7 @@ Result<engine::EngineOptions> engine_options(const EngineOptions& options,
   }
   NANOCP_ASSIGN_OR_RETURN(result.max_model_len, max_model_len(options, spec));
   result.vocab_size = spec.vocab_size;
+  result.async_scheduling = options.async_scheduling;
   return result;
 }
 
@@ -108,6 +109,7 @@ runner::CpuRunnerOptions runner_options(const EngineOptions& options, int64_t nu
   result.wait_timeout_us = std::llround(options.wait_timeout_s * 1e6);
   result.keep_logits = needs.keep_logits;
   result.profile = needs.profile;
+  result.time_steps = needs.time_steps;
   return result;
 }
 
@@ -139,6 +141,7 @@ runner::DeviceRunnerOptions device_options(const EngineOptions& options,
   result.use_graphs = !options.enforce_eager;
   result.exchange = exchange_transport(options.exchange);
   result.profile = needs.profile;
+  result.time_steps = needs.time_steps;
   result.wait_timeout_us = std::llround(options.wait_timeout_s * 1e6);
   result.keep_logits = needs.keep_logits;
   result.num_load_threads = std::max(1, num_threads(options) / options.num_instances);

@@ -29,6 +29,7 @@ struct DeviceRunnerOptions {
   bool use_graphs = true;           // kNccl has none
   ExchangeTransport exchange = ExchangeTransport::kAuto;
   bool profile = false;                   // time the phases of each step
+  bool time_steps = false;                // and what lies between steps: StepResult::idle_us
   int64_t wait_timeout_us = 30'000'000;   // of one wait of an instance for another
   int64_t step_timeout_us = 120'000'000;  // of the engine for a whole step
   bool keep_logits = false;               // hand the raw logits of every sampled row back

@@ -36,7 +36,7 @@ int scaled(int count) {
 }
 
 std::unique_ptr<runner::DeviceRunner> make_runner(
-    const TestModel& model, int num_instances, bool use_graphs,
+    const TestModel& model, int num_instances, bool use_graphs, bool keep_logits = true,
     runner::ExchangeTransport exchange = runner::ExchangeTransport::kAuto) {
   runner::DeviceRunnerOptions options;
   options.num_instances = num_instances;
@@ -48,7 +48,7 @@ std::unique_ptr<runner::DeviceRunner> make_runner(
   options.exchange = exchange;
   options.wait_timeout_us = 5'000'000;
   options.step_timeout_us = 20'000'000;
-  options.keep_logits = true;
+  options.keep_logits = keep_logits;  // then no step runs ahead
   auto runner = runner::create_device_runner(model.spec, model.weights, options);
   EXPECT_TRUE(runner.ok()) << runner.error().message;
   return runner.ok() ? std::move(runner).value() : nullptr;
@@ -105,7 +105,7 @@ std::vector<request::Request> golden_requests(const TestModel& model) {
   return requests;
 }
 
-std::vector<RunOutput> run(runner::DeviceRunner& runner, const TestModel& model,
+std::vector<RunOutput> run(engine::ModelRunner& runner, const TestModel& model,
                            const RunOptions& options, std::unique_ptr<scheduler::Policy> policy,
                            const std::vector<request::Request>& requests) {
   auto outputs = run_requests_on(runner, model, options, std::move(policy), requests);
@@ -159,10 +159,91 @@ TEST_P(DeviceGolden, GraphsAndLaunchesGiveTheSameBits) {
   }
 }
 
+// Counts the steps that were launched behind another one.
+class CountingRunner final : public engine::ModelRunner {
+ public:
+  explicit CountingRunner(engine::ModelRunner& inner) : inner_(inner) {}
+  engine::StepTicket launch(const scheduler::StepPlan& plan) override {
+    ++num_steps;
+    return inner_.launch(plan);
+  }
+  Result<engine::StepResult> wait(engine::StepTicket ticket) override {
+    return inner_.wait(ticket);
+  }
+  bool runs_ahead() const override { return inner_.runs_ahead(); }
+  bool can_launch_ahead(const scheduler::StepPlan& next) const override {
+    const bool can = inner_.can_launch_ahead(next);
+    num_ahead += can ? 1 : 0;
+    return can;
+  }
+  int num_steps = 0;
+  mutable int num_ahead = 0;
+
+ private:
+  engine::ModelRunner& inner_;
+};
+
+// Greedy and drawn tokens; with `on_host` also rows that are sampled on the host.
+std::vector<request::Request> ahead_requests(const TestModel& model, bool on_host) {
+  Random random(11);
+  std::vector<request::Request> requests;
+  for (int i = 0; i < 24; ++i) {
+    std::vector<TokenId> prompt(static_cast<size_t>(random.between(1, 200)));
+    for (TokenId& token : prompt) {
+      token = static_cast<TokenId>(random.below(static_cast<uint64_t>(model.spec->vocab_size)));
+    }
+    request::Request request =
+        greedy_request(std::move(prompt), static_cast<int>(random.between(1, 60)));
+    request.sampling.temperature = i % 2 == 0 ? 0.0F : 1.0F;
+    request.sampling.seed = static_cast<uint64_t>(i);
+    if (on_host && i % 8 == 3) request.sampling.top_p = 0.9F;
+    if (on_host && i % 8 == 5) request.sampling.repetition_penalty = 1.2F;
+    requests.push_back(std::move(request));
+  }
+  return requests;
+}
+
+// Runs the requests without and with a step ahead; returns the share of steps launched ahead.
+double compare_ahead(runner::DeviceRunner& runner, const TestModel& model, int gpus, bool on_host,
+                     bool is_random) {
+  const auto requests = ahead_requests(model, on_host);
+  std::vector<RunOutput> outputs[2];
+  double share = 0.0;
+  for (const bool ahead : {false, true}) {
+    RunOptions options = run_options(gpus);
+    options.async_scheduling = ahead;
+    CountingRunner counting(runner);
+    outputs[ahead ? 1 : 0] =
+        run(counting, model, options, is_random ? make_random_policy(5) : make_uneven_policy(gpus),
+            requests);
+    share = static_cast<double>(counting.num_ahead) / counting.num_steps;
+  }
+  for (size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_EQ(outputs[0][i].tokens, outputs[1][i].tokens) << "request " << i;
+  }
+  std::printf("%s, %d GPUs%s%s: %.2f of the steps launched ahead\n", model.name.c_str(), gpus,
+              on_host ? ", some rows sampled on the host" : "",
+              is_random ? ", random bindings" : "", share);
+  return share;
+}
+
+TEST_P(DeviceGolden, AStepAheadGivesTheSameTokens) {
+  for (int gpus = 1; gpus <= std::min(2, num_gpus()); ++gpus) {
+    for (const bool use_graphs : {true, false}) {
+      const auto runner = make_runner(model_, gpus, use_graphs, false);
+      ASSERT_NE(runner, nullptr);
+      EXPECT_GT(compare_ahead(*runner, model_, gpus, false, false), 0.9);
+      compare_ahead(*runner, model_, gpus, false, true);
+      compare_ahead(*runner, model_, gpus, true, false);
+      compare_ahead(*runner, model_, gpus, true, true);
+    }
+  }
+}
+
 // Both transports run the same kernels on the same values, so whatever they are wrong in shows.
 TEST_P(DeviceGolden, TransportsGiveTheSameBits) {
   for (int gpus = 1; gpus <= std::min(2, num_gpus()); ++gpus) {
-    const auto nccl = make_runner(model_, gpus, false, runner::ExchangeTransport::kNccl);
+    const auto nccl = make_runner(model_, gpus, false, true, runner::ExchangeTransport::kNccl);
     ASSERT_NE(nccl, nullptr);
     const auto nvlink = make_runner(model_, gpus, false);
     ASSERT_NE(nvlink, nullptr);
@@ -190,7 +271,7 @@ TEST_P(DeviceGolden, TransportsGiveTheSameBits) {
 // Random placements move tails and bindings all the time; steps without splits come between.
 TEST_P(DeviceGolden, TransportsAgreeOnRandomPlacements) {
   const int gpus = std::min(2, num_gpus());
-  const auto nccl = make_runner(model_, gpus, false, runner::ExchangeTransport::kNccl);
+  const auto nccl = make_runner(model_, gpus, false, true, runner::ExchangeTransport::kNccl);
   ASSERT_NE(nccl, nullptr);
   const auto nvlink = make_runner(model_, gpus, true);
   ASSERT_NE(nvlink, nullptr);
@@ -214,10 +295,18 @@ TEST_P(DeviceGolden, TransportsAgreeOnRandomPlacements) {
   }
 }
 
+TEST_P(DeviceGolden, AStepAheadOverNcclGivesTheSameTokens) {
+  const int gpus = std::min(2, num_gpus());
+  const auto runner = make_runner(model_, gpus, false, false, runner::ExchangeTransport::kNccl);
+  ASSERT_NE(runner, nullptr);
+  EXPECT_GT(compare_ahead(*runner, model_, gpus, false, false), 0.9);
+  compare_ahead(*runner, model_, gpus, true, true);
+}
+
 // Requests of random lengths over random split points, holders, bindings and tails.
 TEST_P(DeviceGolden, TenThousandStepsOfRandomPlacements) {
   const int gpus = std::min(2, num_gpus());
-  const auto runner = make_runner(model_, gpus, true);
+  const auto runner = make_runner(model_, gpus, true, false);
   ASSERT_NE(runner, nullptr);
   Random random(7);
   const int wanted = scaled(10'000);

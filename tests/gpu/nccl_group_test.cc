@@ -51,13 +51,15 @@ cuda::CacheRows cache_of(const cuda::ExchangeView& view) {
   return cache;
 }
 
-// Each instance has `rows` rows; row 0 of each is sent to the other, with its K/V to slot 5.
-std::vector<InstancePlan> make_plans(int32_t rows) {
+// Each instance has `rows` rows; where `splits`, row 0 of each is sent to the other, with its K/V
+// to slot 5.
+std::vector<InstancePlan> make_plans(int32_t rows, bool splits = true) {
   std::vector<InstancePlan> plans(2);
   for (InstanceId i = 0; i < 2; ++i) {
     InstancePlan& plan = plans[static_cast<size_t>(i)];
     plan.reset(2);
     plan.token_ids.assign(static_cast<size_t>(rows), 1);
+    if (!splits) continue;
     plan.query_sends.add(1 - i, 0);
     plan.kv_sends.add(1 - i, 0);
     plan.num_query_receives[static_cast<size_t>(1 - i)] = 1;
@@ -174,8 +176,9 @@ TEST_F(NcclGroupTest, NothingIsMissedBeforeTheFirstStep) {
 TEST_F(NcclGroupTest, MissingInstanceIsReportedByName) {
   const SteadyClock clock;
   Instance instance(*group_, 0);
-  ASSERT_TRUE(instance.begin(make_plans(1)).ok());
+  ASSERT_TRUE(instance.begin(make_plans(1, false)).ok());
   ASSERT_TRUE(instance.carry(WaitPurpose::kDispatch, 7).ok());
+  ASSERT_TRUE(instance.carry(WaitPurpose::kQuery, 8).ok());  // moves nothing
   const int64_t start_us = clock.now_us();
   const Status status = instance.wait();
   const int64_t waited_us = clock.now_us() - start_us;

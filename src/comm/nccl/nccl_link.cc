@@ -75,6 +75,7 @@ Status NcclLink::allocate() {
   for (Exchange& exchange : ring_) {
     NANOCP_RETURN_IF_ERROR(cuda_status(
         cudaEventCreateWithFlags(&exchange.event, cudaEventDisableTiming), "exchange event"));
+    exchange.partners.assign(instances, false);
   }
   const Rows none = {std::vector<int32_t>(instances), std::vector<int32_t>(instances), false};
   rows_.fill(none);
@@ -190,6 +191,9 @@ Status NcclLink::begin_exchange(WaitPurpose purpose, uint64_t epoch, cudaStream_
   next.purpose = purpose;
   next.epoch = epoch;
   next.is_recorded = moves(purpose);
+  for (size_t i = 0; i < next.partners.size(); ++i) {
+    next.partners[i] = rows(purpose).sent[i] > 0 || rows(purpose).received[i] > 0;
+  }
   if (next.is_recorded) {
     NANOCP_RETURN_IF_ERROR(cuda_status(cudaEventRecord(next.event, stream), "exchange event"));
   }
@@ -286,18 +290,20 @@ Status NcclLink::watch() {
   return group_.fail(describe_wait());
 }
 
-// The GPU is between the exchange it came to last and the next one. If another instance that takes
-// part in it has not come that far, this one waits for it.
+// The GPU is between the last exchange it came to that moves anything and the next one. If another
+// instance that takes part in it has not come that far, this one waits for it.
 std::string NcclLink::describe_wait() const {
-  const uint64_t number = begun();
+  uint64_t number = begun();
+  while (number > 0 && !exchange(number).is_recorded && num_enqueued_ - number + 1 < kRing) {
+    --number;
+  }
   const Exchange& last = exchange(number);
   const double seconds = static_cast<double>(place_.timeout_us) / 1e6;
   InstanceId awaited = place_.self;
   uint64_t seen = number;
   for (InstanceId peer = 0; number > 0 && peer < place_.view.num_instances; ++peer) {
     const auto at = static_cast<size_t>(peer);
-    const bool takes_part = rows(last.purpose).sent[at] > 0 || rows(last.purpose).received[at] > 0;
-    if (!last.is_recorded || !takes_part) continue;
+    if (!last.partners[at]) continue;
     const uint64_t theirs = group_.begun(peer);
     if (theirs >= seen) continue;
     seen = theirs;

@@ -57,6 +57,7 @@ class NcclLink final : public ExchangeLink {
     bool is_recorded = false;     // false: nothing moved
     cuda::WaitPurpose purpose = cuda::WaitPurpose::kQuery;
     uint64_t epoch = 0;
+    std::vector<bool> partners;  // [num_instances] that send or receive here
   };
   // To and from each instance in the step that is being enqueued.
   struct Rows {

@@ -161,16 +161,14 @@ Status CudaRunner::start(const model::ModelWeights* weights) {
 
 // Whatever graphs the instances pick, they must meet in the same exchanges: comm.epochs.
 void CudaRunner::check_exchange_orders() const {
-  const auto& expected = workers_[0].instance->exchange_orders().begin()->second;
-  NANOCP_CHECK(!expected.empty());
+  const std::vector<ExchangeMark> expected = model::exchange_order(*spec_);
   for (const Worker& worker : workers_) {
     for (const auto& [rows, order] : worker.instance->exchange_orders()) {
       if (order == expected) continue;
       check_failed(__FILE__, __LINE__,
                    "instance " + std::to_string(worker.instance->id()) +
-                       " would run other "
-                       "exchanges for " +
-                       std::to_string(rows) + " rows than instance 0");
+                       " would run other exchanges for " + std::to_string(rows) +
+                       " rows than the model says");
     }
   }
 }
@@ -344,27 +342,63 @@ void CudaRunner::work(InstanceId instance) {
 
 engine::StepTicket CudaRunner::launch(const scheduler::StepPlan& plan) {
   NANOCP_CHECK_EQ(plan.instances.size(), workers_.size());
-  begin([&plan](CudaInstance& instance) { return instance.run_step(plan); });
-  return task_number_;
+  // The launch of the step before may not be over; a failure of it is found by the next wait().
+  static_cast<void>(wait_for_instances());
+  all_on_gpu_ = true;
+  for (const auto& tasks : plan.sample_tasks) {
+    for (const scheduler::SampleTask& task : tasks) {
+      all_on_gpu_ = all_on_gpu_ && CudaInstance::samples_on_gpu(task.sequence->request.sampling);
+    }
+  }
+  begin([&plan](CudaInstance& instance) { return instance.enqueue_step(plan); });
+  return ++num_launched_;
+}
+
+// Where logits are handed back, each step needs them unchanged until they are copied. Without an
+// expert layer an instance could be a step ahead of one that still reads blocks it writes to.
+bool CudaRunner::runs_ahead() const {
+  const auto& layers = spec_->layers;
+  const bool is_lock_step =
+      options_.num_instances == 1 ||
+      std::any_of(layers.begin(), layers.end(), [](const auto& layer) { return layer.is_moe; });
+  return is_lock_step && !options_.keep_logits;
+}
+
+// Tokens sampled on another GPU, or on the host, are not where the next step could take them.
+bool CudaRunner::can_launch_ahead(const scheduler::StepPlan& next) const {
+  if (!all_on_gpu_) return false;
+  for (size_t i = 0; i < next.instances.size(); ++i) {
+    for (const UnreadToken& unread : next.instances[i].unread_tokens) {
+      if (unread.source != static_cast<InstanceId>(i)) return false;
+    }
+  }
+  return true;
 }
 
 Result<engine::StepResult> CudaRunner::wait(engine::StepTicket ticket) {
-  NANOCP_CHECK_EQ(ticket, task_number_.load());
-  if (!wait_finished(options_.step_timeout_us)) {
-    const std::string message = "step " + std::to_string(ticket) + " did not finish within " +
-                                std::to_string(options_.step_timeout_us / 1'000'000) +
-                                " s; the engine waited for " + unfinished_instances();
-    group_->abort(message);
-    // The instances still read the plan; one that does not come back leaves nothing to go on with.
-    if (!wait_finished(options_.step_timeout_us)) {
-      check_failed(__FILE__, __LINE__, message + ", also after an abort");
-    }
-    return Error{ErrorCode::kDeadlineExceeded, message};
-  }
+  ++num_waited_;
+  NANOCP_CHECK_EQ(ticket, num_waited_);
+  NANOCP_RETURN_IF_ERROR(wait_for_instances());
+  NANOCP_RETURN_IF_ERROR(first_failure());
+  begin([](CudaInstance& instance) { return instance.finish_step(); });
+  NANOCP_RETURN_IF_ERROR(wait_for_instances());
   NANOCP_RETURN_IF_ERROR(first_failure());
   engine::StepResult result;
   for (Worker& worker : workers_) worker.instance->collect(result);
   return result;
+}
+
+Status CudaRunner::wait_for_instances() {
+  if (wait_finished(options_.step_timeout_us)) return ok_status();
+  const std::string message = "step " + std::to_string(num_launched_) + " did not finish within " +
+                              std::to_string(options_.step_timeout_us / 1'000'000) +
+                              " s; the engine waited for " + unfinished_instances();
+  group_->abort(message);
+  // The instances still read the plan; one that does not come back leaves nothing to go on with.
+  if (!wait_finished(options_.step_timeout_us)) {
+    check_failed(__FILE__, __LINE__, message + ", also after an abort");
+  }
+  return Error{ErrorCode::kDeadlineExceeded, message};
 }
 
 void CudaRunner::note(const std::string& line) const {

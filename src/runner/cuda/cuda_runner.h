@@ -27,6 +27,8 @@ class CudaRunner final : public DeviceRunner {
 
   engine::StepTicket launch(const scheduler::StepPlan& plan) override;
   Result<engine::StepResult> wait(engine::StepTicket ticket) override;
+  bool runs_ahead() const override;
+  bool can_launch_ahead(const scheduler::StepPlan& next) const override;
   int64_t num_blocks() const override { return num_blocks_; }
   const std::string& device_name() const override { return device_name_; }
 
@@ -52,6 +54,8 @@ class CudaRunner final : public DeviceRunner {
   Status run_on_all(const char* what, const Task& task);
   void begin(const Task& task);
   bool wait_finished(int64_t timeout_us);
+  // Until all instances have carried out the last task begun.
+  Status wait_for_instances();
   Status first_failure() const;
   void work(InstanceId instance);
   bool wait_for_task(uint64_t& seen);
@@ -64,6 +68,11 @@ class CudaRunner final : public DeviceRunner {
   std::vector<int> devices_;  // [num_instances]
   std::string device_name_;
   int64_t num_blocks_ = 0;
+
+  // Engine's thread.
+  uint64_t num_launched_ = 0;
+  uint64_t num_waited_ = 0;
+  bool all_on_gpu_ = false;  // the last step launched samples on the GPU alone
 
   std::unique_ptr<comm::ExchangeGroup> group_;
   // Each touched by its own thread while a task runs, by the engine's thread otherwise.

@@ -102,7 +102,7 @@ Status InstanceForward::allocate() {
       cuda_status(cudaMemcpy(frequencies_, frequencies.data(), frequencies.size() * sizeof(float),
                              cudaMemcpyHostToDevice),
                   "rotary frequencies"));
-  NANOCP_ASSIGN_OR_RETURN(stamps_, arena_.take<uint64_t>(spec_.num_layers * kMarksPerLayer + 4));
+  NANOCP_ASSIGN_OR_RETURN(stamps_, arena_.take<uint64_t>(static_cast<int64_t>(num_stamps_max())));
   NANOCP_RETURN_IF_ERROR(allocate_attention());
   return allocate_mlp();
 }
@@ -210,13 +210,14 @@ const float* InstanceForward::next_norm(int32_t layer) const {
 Status InstanceForward::enqueue(const StepShape& shape, cudaStream_t stream) {
   marks_.clear();
   exchanges_.clear();
-  NANOCP_RETURN_IF_ERROR(mark(Phase::kAttention, -1, stream));
+  NANOCP_RETURN_IF_ERROR(mark_step(Phase::kAttention, stream));
   NANOCP_RETURN_IF_ERROR(schedule_attention(stream));
   NANOCP_RETURN_IF_ERROR(cuda::launch_embed_norm({.header = header(),
                                                   .rows = static_cast<int32_t>(shape.rows),
                                                   .hidden = spec_.hidden_size,
                                                   .vocab_size = spec_.vocab_size,
                                                   .token_ids = image_.device().token_ids,
+                                                  .sampled = buffers_.tokens,
                                                   .embedding = weights_.embedding,
                                                   .norm_weight = weights_.layers[0].input_norm,
                                                   .eps = spec_.rms_norm_eps,
@@ -229,27 +230,41 @@ Status InstanceForward::enqueue(const StepShape& shape, cudaStream_t stream) {
   }
   NANOCP_RETURN_IF_ERROR(mark(Phase::kHead, -1, stream));
   NANOCP_RETURN_IF_ERROR(run_head(shape, stream));
-  return mark(Phase::kHead, -1, stream);
+  return mark_step(Phase::kHead, stream);
 }
 
 Status InstanceForward::mark(Phase phase, int32_t layer, cudaStream_t stream) {
-  if (!options_.profile) return ok_status();
+  return options_.profile ? stamp(phase, layer, stream) : ok_status();
+}
+
+Status InstanceForward::mark_step(Phase phase, cudaStream_t stream) {
+  return options_.profile || options_.time_steps ? stamp(phase, -1, stream) : ok_status();
+}
+
+Status InstanceForward::stamp(Phase phase, int32_t layer, cudaStream_t stream) {
   marks_.push_back({phase, layer});
   return cuda::launch_phase_stamp(stamps_ + marks_.size() - 1, stream);
 }
 
+size_t InstanceForward::num_stamps_max() const {
+  return static_cast<size_t>(spec_.num_layers * kMarksPerLayer + 4);
+}
+
+Status InstanceForward::copy_stamps(uint64_t* to, cudaStream_t stream) const {
+  if (marks_.empty()) return ok_status();
+  return cuda_status(cudaMemcpyAsync(to, stamps_, marks_.size() * sizeof(uint64_t),
+                                     cudaMemcpyDeviceToHost, stream),
+                     "copy of phase stamps");
+}
+
 // A mark's phase lasts until the next mark.
-Result<std::vector<engine::PhaseSpan>> InstanceForward::read_spans() const {
+std::vector<engine::PhaseSpan> InstanceForward::spans_of(const uint64_t* stamps) const {
   std::vector<engine::PhaseSpan> spans;
-  if (marks_.empty()) return spans;
-  std::vector<uint64_t> times(marks_.size());
-  NANOCP_RETURN_IF_ERROR(cuda_status(
-      cudaMemcpy(times.data(), stamps_, times.size() * sizeof(uint64_t), cudaMemcpyDeviceToHost),
-      "copy of phase stamps"));
+  if (!options_.profile) return spans;
   for (size_t i = 0; i + 1 < marks_.size(); ++i) {
     spans.push_back({marks_[i].phase, marks_[i].layer,
-                     static_cast<double>(times[i] - times[0]) / 1e3,
-                     static_cast<double>(times[i + 1] - times[i]) / 1e3});
+                     static_cast<double>(stamps[i] - stamps[0]) / 1e3,
+                     static_cast<double>(stamps[i + 1] - stamps[i]) / 1e3});
   }
   return spans;
 }

@@ -23,6 +23,7 @@
 #include "base/result.h"
 #include "comm/device/exchange_group.h"
 #include "engine/model_runner.h"
+#include "model/exchange_order.h"
 #include "model/model_spec.h"
 #include "runner/cuda/device_weights.h"
 #include "runner/cuda/step_image.h"
@@ -36,6 +37,7 @@ struct ForwardOptions {
   int32_t block_size = 0;
   int64_t num_blocks = 0;  // of the KV cache, with those of the staging slots
   bool profile = false;
+  bool time_steps = false;
   comm::ExchangeLink* link = nullptr;  // null: kernels reach the heaps of peers
 };
 
@@ -46,14 +48,7 @@ struct StepShape {
   bool has_prefill = false;  // there are prefill items; captured graphs serve none
 };
 
-// One exchange of a step; see comm/CONTRACT.md, comm.epochs.
-struct ExchangeMark {
-  enum class Kind : int32_t { kShard, kExpert };
-  Kind kind;
-  int32_t index;  // among those of its kind in a step
-
-  bool operator==(const ExchangeMark&) const = default;
-};
+using model::ExchangeMark;
 
 class InstanceForward {
  public:
@@ -78,8 +73,14 @@ class InstanceForward {
   int64_t logits_stride() const { return logits_stride_; }
   // The exchanges of the last enqueue() in order, the same for all shapes and instances.
   const std::vector<ExchangeMark>& exchanges() const { return exchanges_; }
-  // What the last step that ran spent its time on; empty without options.profile.
-  Result<std::vector<engine::PhaseSpan>> read_spans() const;
+  // Stamps that a step leaves in device memory: the GPU's time (ns) at its start, between phases
+  // when options.profile, and at its end; 0 without that and options.time_steps.
+  size_t num_stamps() const { return marks_.size(); }
+  size_t num_stamps_max() const;
+  // Enqueues their copy to pinned memory.
+  Status copy_stamps(uint64_t* to, cudaStream_t stream) const;
+  // What the step with these stamps spent its time on; empty without options.profile.
+  std::vector<engine::PhaseSpan> spans_of(const uint64_t* stamps) const;
   int64_t device_bytes() const { return arena_.total_bytes(); }
 
  private:
@@ -118,6 +119,9 @@ class InstanceForward {
 
   // From here on the stream works on `phase`; for profiles.
   Status mark(engine::Phase phase, int32_t layer, cudaStream_t stream);
+  // The same for the start or end of the step, whose times are also wanted without a profile.
+  Status mark_step(engine::Phase phase, cudaStream_t stream);
+  Status stamp(engine::Phase phase, int32_t layer, cudaStream_t stream);
   Status schedule_attention(cudaStream_t stream);
   Status run_layer(int32_t layer, const StepShape& shape, cudaStream_t stream);
   Status prepare_gqa(int32_t layer, const StepShape& shape, cudaStream_t stream);
