@@ -302,7 +302,8 @@ Status launch_combine(const CombineArgs& args, cudaStream_t stream) {
   NANOCP_ASSIGN_OR_RETURN(const int32_t num_sms, num_multiprocessors());
   const int32_t threads = std::max(threads_of_row(exchange.hidden), kThreadsMin);
   const int64_t rows = int64_t{exchange.num_instances} * exchange.max_rows;
-  const int64_t blocks = std::min<int64_t>(int64_t{num_sms} * (kThreadsMax / threads), rows);
+  // One multiprocessor may still be held by the plan when blocks are placed.
+  const int64_t blocks = std::min<int64_t>(int64_t{num_sms - 1} * (kThreadsMax / threads), rows);
   return launch_overlapped(combine_kernel,
                            dim3(static_cast<unsigned>(std::max<int64_t>(1, blocks))), threads, args,
                            stream, "the combine");

@@ -167,24 +167,25 @@ __device__ void walk(const ExpertPlanArgs& args, uint8_t* heap, uint64_t epoch,
   }
 }
 
-// Inclusive sums over the block.
-__device__ uint64_t scan_block(uint64_t value, uint64_t (&warp_sums)[kPlanWarps]) {
+// Inclusive sums over the warps up to `num_warps`, which alone return something of use.
+__device__ uint64_t scan_warps(uint64_t value, int num_warps, uint64_t (&warp_sums)[kPlanWarps]) {
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const auto scan_warp = [lane](uint64_t sum) {
+  uint64_t own = value;
+  if (warp < num_warps) {
 #pragma unroll
     for (int distance = 1; distance < 32; distance *= 2) {
-      const uint64_t other = __shfl_up_sync(kAllLanes, sum, distance);
-      if (lane >= distance) sum += other;
+      const uint64_t other = __shfl_up_sync(kAllLanes, own, distance);
+      if (lane >= distance) own += other;
     }
-    return sum;
-  };
-  const uint64_t own = scan_warp(value);
-  if (lane == 31) warp_sums[warp] = own;
+    if (lane == 31) warp_sums[warp] = own;
+  }
   __syncthreads();
-  const uint64_t sums = scan_warp(warp_sums[lane]);
-  const uint64_t before = __shfl_sync(kAllLanes, sums, max(warp - 1, 0));
-  return own + (warp == 0 ? 0 : before);
+  if (warp == 0 || warp >= num_warps) return own;
+  const uint64_t sum = lane < warp ? warp_sums[lane] : 0;
+  const uint32_t high = __reduce_add_sync(kAllLanes, static_cast<uint32_t>(sum >> 32));
+  const uint32_t low = __reduce_add_sync(kAllLanes, static_cast<uint32_t>(sum));
+  return own + (static_cast<uint64_t>(high) << 32 | low);
 }
 
 // A thread for each expert: turns the warps' counts into what other warps have before, and writes
@@ -207,19 +208,22 @@ __device__ int32_t place_experts(const ExpertPlanArgs& args, PlanShared& shared,
       }
     }
   }
-  const int32_t num_tiles = (count + args.tile_rows - 1) / args.tile_rows;
+  const int32_t num_scanned = max(1, (args.num_experts + 31) / 32);  // warps that have experts
+  const int32_t num_tiles = count == 0 ? 0 : (count + args.tile_rows - 1) / args.tile_rows;
   const uint64_t both = static_cast<uint64_t>(num_tiles) << 32 | static_cast<uint32_t>(count);
-  const uint64_t end = scan_block(both, shared.warp_sums);
-  const int32_t begin = static_cast<int32_t>(end) - count;
-  const int32_t tile_begin = static_cast<int32_t>(end >> 32) - num_tiles;
-  shared.expert_begin[e] = begin;
-  for (int32_t i = 0; i < num_tiles; ++i) {
-    const int32_t first = i * args.tile_rows;
-    args.lists.tiles[tile_begin + i] = {e, begin + first, min(args.tile_rows, count - first), 0};
-  }
-  if (e == kPlanThreads - 1) {
-    *args.lists.num_tiles = tile_begin + num_tiles;
-    shared.expert_begin[kExpertsMax] = begin + count;
+  const uint64_t end = scan_warps(both, num_scanned, shared.warp_sums);
+  if (e < num_scanned * 32) {
+    const int32_t begin = static_cast<int32_t>(end) - count;
+    const int32_t tile_begin = static_cast<int32_t>(end >> 32) - num_tiles;
+    shared.expert_begin[e] = begin;
+    for (int32_t i = 0; i < num_tiles; ++i) {
+      const int32_t first = i * args.tile_rows;
+      args.lists.tiles[tile_begin + i] = {e, begin + first, min(args.tile_rows, count - first), 0};
+    }
+    if (e == num_scanned * 32 - 1) {
+      *args.lists.num_tiles = tile_begin + num_tiles;
+      shared.expert_begin[kExpertsMax] = begin + count;
+    }
   }
   __syncthreads();
   return shared.expert_begin[kExpertsMax];
@@ -232,12 +236,14 @@ __device__ int32_t run_length(int32_t total) {
   return max(32, max(min(of_half, kBatch * 32), of_all));
 }
 
-// The rows that the choices are about.
+// Called by one warp: the rows that the choices are about.
 __device__ void wait_for_rows(const ExchangeView& exchange, uint64_t epoch) {
-  const auto source = static_cast<int32_t>(threadIdx.x);
-  if (source >= exchange.num_instances || source == exchange.self) return;
-  wait_for_flag(flag_of(exchange, exchange.self, FlagKind::kDispatch, source), epoch, exchange.wait,
-                WaitPurpose::kDispatch, source);
+  for (auto source = static_cast<int32_t>(threadIdx.x) % 32; source < exchange.num_instances;
+       source += 32) {
+    if (source == exchange.self) continue;
+    wait_for_flag(flag_of(exchange, exchange.self, FlagKind::kDispatch, source), epoch,
+                  exchange.wait, WaitPurpose::kDispatch, source);
+  }
 }
 
 __global__ void __launch_bounds__(kPlanThreads, 1)
@@ -262,6 +268,7 @@ __global__ void __launch_bounds__(kPlanThreads, 1)
   walk<false>(args, heap, epoch, shared, run, counters_of_warp, row_of, batch);
   __syncthreads();
   const int32_t num_assignments = place_experts(args, shared, counters, num_warps);
+  if (warp == kPlanWarps - 1) wait_for_rows(args.exchange, epoch);  // beside the other warps' work
   walk<true>(args, heap, epoch, shared, run, counters_of_warp, row_of, batch);
   if (is_staged) {
     __syncthreads();
@@ -269,7 +276,6 @@ __global__ void __launch_bounds__(kPlanThreads, 1)
       args.lists.row_of[i] = shared.staged[i];
     }
   }
-  wait_for_rows(args.exchange, epoch);
   // Whoever waits for this kernel waits for the one before it too.
   cudaGridDependencySynchronize();
 }

@@ -1,5 +1,6 @@
 // A block takes 4 rows and 16 experts, two a warp. The rows lie in shared memory as a whole; the
-// norm's factor is the same for all values of a row and is multiplied last.
+// norm's factor is the same for all values of a row and is multiplied last. Weights do not depend on
+// the kernel before, so the first are under way while it ends.
 #include "backend/cuda/router.h"
 
 #include <cuda_bf16.h>
@@ -16,6 +17,7 @@ constexpr int kRowWarps = kWarps / kRows;  // that bring a row
 constexpr int kWarpExperts = 2;
 constexpr int kExperts = kWarps * kWarpExperts;
 constexpr int kStep = 128;  // values of a row that a warp multiplies at once
+constexpr int kStepsAhead = 16;  // whose weights are loaded before the rows are there
 constexpr int kHiddenMax = 12'288;
 constexpr uint32_t kAllLanes = 0xffffffffU;
 
@@ -53,36 +55,30 @@ __device__ void fetch_rows(const RouterArgs& args, int32_t first_row, float4* ro
   if (lane == 0) squares[warp] = sum;
 }
 
-__device__ float4 load_weights(const RouterArgs& args, int32_t expert, int32_t at) {
-  if (expert >= args.num_experts || at >= args.hidden) return make_float4(0.0F, 0.0F, 0.0F, 0.0F);
-  const auto* weight = static_cast<const __nv_bfloat16*>(args.weight);
-  const uint2 raw =
-      *reinterpret_cast<const uint2*>(weight + static_cast<int64_t>(expert) * args.hidden + at);
-  const float2 low = __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(raw.x));
-  const float2 high = __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(raw.y));
-  return make_float4(low.x, low.y, high.x, high.y);
-}
+// A lane's weights of the warp's experts in one step; zeros beyond the end.
+struct StepWeights {
+  uint2 raw[kWarpExperts];
 
-__global__ void __launch_bounds__(kThreads) router_kernel(const __grid_constant__ RouterArgs args) {
-  extern __shared__ float4 rows[];  // [kRows, hidden / 4]
-  __shared__ float squares[kWarps];
-  cudaGridDependencySynchronize();
-  cudaTriggerProgrammaticLaunchCompletion();
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const auto first_row = static_cast<int32_t>(blockIdx.y) * kRows;
-  const int32_t first_expert = static_cast<int32_t>(blockIdx.x) * kExperts + warp * kWarpExperts;
-  if (first_row >= args.header->num_rows) return;
-  fetch_rows(args, first_row, rows, squares);
-  __syncthreads();
-  float sums[kWarpExperts][kRows] = {};
-#pragma unroll 4
-  for (int32_t begin = 0; begin < args.hidden; begin += kStep) {
-    const int32_t at = begin + lane * 4;
-    if (at >= args.hidden) break;
-    float4 weights[kWarpExperts];
+  __device__ void load(const RouterArgs& args, int32_t first_expert, int32_t at) {
+    const auto* weight = static_cast<const __nv_bfloat16*>(args.weight);
 #pragma unroll
-    for (int e = 0; e < kWarpExperts; ++e) weights[e] = load_weights(args, first_expert + e, at);
+    for (int e = 0; e < kWarpExperts; ++e) {
+      raw[e] = make_uint2(0, 0);
+      if (first_expert + e >= args.num_experts || at >= args.hidden) continue;
+      raw[e] = *reinterpret_cast<const uint2*>(
+          weight + static_cast<int64_t>(first_expert + e) * args.hidden + at);
+    }
+  }
+  __device__ float4 of(int e) const {
+    const float2 low = __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(raw[e].x));
+    const float2 high = __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(raw[e].y));
+    return make_float4(low.x, low.y, high.x, high.y);
+  }
+  // sums += products with the rows' values from `at` on.
+  __device__ void multiply(const RouterArgs& args, const float4* rows, int32_t at,
+                           float (&sums)[kWarpExperts][kRows]) const {
+    if (at >= args.hidden) return;
+    const float4 weights[kWarpExperts] = {of(0), of(1)};
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       const float4 x = rows[r * (args.hidden / 4) + at / 4];
@@ -92,6 +88,32 @@ __global__ void __launch_bounds__(kThreads) router_kernel(const __grid_constant_
             x.x * weights[e].x + x.y * weights[e].y + x.z * weights[e].z + x.w * weights[e].w;
       }
     }
+  }
+};
+
+__global__ void __launch_bounds__(kThreads) router_kernel(const __grid_constant__ RouterArgs args) {
+  extern __shared__ float4 rows[];  // [kRows, hidden / 4]
+  __shared__ float squares[kWarps];
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const auto first_row = static_cast<int32_t>(blockIdx.y) * kRows;
+  const int32_t first_expert = static_cast<int32_t>(blockIdx.x) * kExperts + warp * kWarpExperts;
+  StepWeights ahead[kStepsAhead];
+#pragma unroll
+  for (int i = 0; i < kStepsAhead; ++i) ahead[i].load(args, first_expert, i * kStep + lane * 4);
+  cudaGridDependencySynchronize();
+  cudaTriggerProgrammaticLaunchCompletion();
+  if (first_row >= args.header->num_rows) return;
+  fetch_rows(args, first_row, rows, squares);
+  __syncthreads();
+  float sums[kWarpExperts][kRows] = {};
+#pragma unroll
+  for (int i = 0; i < kStepsAhead; ++i) ahead[i].multiply(args, rows, i * kStep + lane * 4, sums);
+#pragma unroll 4
+  for (int32_t begin = kStepsAhead * kStep; begin < args.hidden; begin += kStep) {
+    StepWeights weights;
+    weights.load(args, first_expert, begin + lane * 4);
+    weights.multiply(args, rows, begin + lane * 4, sums);
   }
 #pragma unroll
   for (int e = 0; e < kWarpExperts; ++e) {
