@@ -124,15 +124,11 @@ Status CudaInstance::connect(comm::ExchangeGroup& group, int64_t num_blocks) {
 Status CudaInstance::make_slots() {
   free_slots();
   for (StepSlot& slot : slots_) {
-    NANOCP_RETURN_IF_ERROR(
-        cuda_status(cudaHostAlloc(reinterpret_cast<void**>(&slot.tokens),
-                                  static_cast<size_t>(options_.max_rows) * sizeof(int32_t),
-                                  cudaHostAllocDefault),
-                    "pinned memory of sampled tokens"));
     NANOCP_RETURN_IF_ERROR(cuda_status(
-        cudaHostAlloc(reinterpret_cast<void**>(&slot.stamps),
-                      forward_->num_stamps_max() * sizeof(uint64_t), cudaHostAllocDefault),
-        "pinned memory of phase stamps"));
+        cudaHostAlloc(reinterpret_cast<void**>(&slot.readout),
+                      forward_->stamps_offset() + forward_->num_stamps_max() * sizeof(uint64_t),
+                      cudaHostAllocDefault),
+        "pinned memory of sampled tokens"));
     NANOCP_RETURN_IF_ERROR(cuda_status(cudaEventCreateWithFlags(&slot.done, cudaEventDisableTiming),
                                        "event of a step's end"));
   }
@@ -141,8 +137,7 @@ Status CudaInstance::make_slots() {
 
 void CudaInstance::free_slots() {
   for (StepSlot& slot : slots_) {
-    if (slot.tokens != nullptr) static_cast<void>(cudaFreeHost(slot.tokens));
-    if (slot.stamps != nullptr) static_cast<void>(cudaFreeHost(slot.stamps));
+    if (slot.readout != nullptr) static_cast<void>(cudaFreeHost(slot.readout));
     if (slot.done != nullptr) static_cast<void>(cudaEventDestroy(slot.done));
     slot = {};
   }
@@ -248,11 +243,9 @@ Status CudaInstance::enqueue_step(const scheduler::StepPlan& plan) {
   NANOCP_RETURN_IF_ERROR(image_->upload(stream_));
   NANOCP_RETURN_IF_ERROR(enqueue_forward());
   NANOCP_RETURN_IF_ERROR(
-      cuda_status(cudaMemcpyAsync(slot.tokens, forward_->tokens(),
-                                  static_cast<size_t>(image_->num_samples()) * sizeof(int32_t),
+      cuda_status(cudaMemcpyAsync(slot.readout, forward_->readout(), forward_->readout_bytes(),
                                   cudaMemcpyDeviceToHost, stream_),
                   "copy of sampled tokens"));
-  NANOCP_RETURN_IF_ERROR(forward_->copy_stamps(slot.stamps, stream_));
   NANOCP_RETURN_IF_ERROR(cuda_status(cudaEventRecord(slot.done, stream_), "end of a step"));
   ++num_enqueued_;
   return ok_status();
@@ -284,9 +277,10 @@ void CudaInstance::read_times(const StepSlot& slot, int64_t end_us) {
   end_us_ = end_us;
   const size_t num_stamps = forward_->num_stamps();
   if (num_stamps == 0) return;
-  idle_us_ = end_ns_ == 0 ? 0.0 : static_cast<double>(slot.stamps[0] - end_ns_) / 1e3;
-  end_ns_ = slot.stamps[num_stamps - 1];
-  spans_ = forward_->spans_of(slot.stamps);
+  const auto* stamps = reinterpret_cast<const uint64_t*>(slot.readout + forward_->stamps_offset());
+  idle_us_ = end_ns_ == 0 ? 0.0 : static_cast<double>(stamps[0] - end_ns_) / 1e3;
+  end_ns_ = stamps[num_stamps - 1];
+  spans_ = forward_->spans_of(stamps);
 }
 
 Status CudaInstance::wait_stream() {
@@ -336,10 +330,11 @@ void CudaInstance::plan_samples(const scheduler::StepPlan& plan, StepSlot& slot)
 // Logits are still those of this step: nothing is launched behind a step whose logits are needed.
 Status CudaInstance::finish_samples(const StepSlot& slot) {
   const auto& tasks = slot.plan->sample_tasks[static_cast<size_t>(id_)];
+  const auto* tokens = reinterpret_cast<const int32_t*>(slot.readout);
   for (size_t i = 0; i < tasks.size(); ++i) {
     engine::SampledToken token;
     token.sequence = tasks[i].sequence->id;
-    token.token = slot.tokens[i];
+    token.token = tokens[i];
     if (slot.on_host[i] || options_.keep_logits) {
       const auto vocab = static_cast<size_t>(spec_.vocab_size);
       host_logits_.resize(vocab);

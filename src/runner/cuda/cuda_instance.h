@@ -87,8 +87,7 @@ class CudaInstance {
     uint64_t step = 0;
     int64_t enqueued_us = 0;
     std::vector<bool> on_host;   // [num_samples] sampled on the host
-    int32_t* tokens = nullptr;   // pinned, [max_rows]
-    uint64_t* stamps = nullptr;  // pinned
+    uint8_t* readout = nullptr;  // pinned, as InstanceForward::readout()
     cudaEvent_t done = nullptr;
   };
 

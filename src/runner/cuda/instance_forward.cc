@@ -102,7 +102,10 @@ Status InstanceForward::allocate() {
       cuda_status(cudaMemcpy(frequencies_, frequencies.data(), frequencies.size() * sizeof(float),
                              cudaMemcpyHostToDevice),
                   "rotary frequencies"));
-  NANOCP_ASSIGN_OR_RETURN(stamps_, arena_.take<uint64_t>(static_cast<int64_t>(num_stamps_max())));
+  NANOCP_ASSIGN_OR_RETURN(readout_, arena_.take<uint8_t>(static_cast<int64_t>(
+                                        stamps_offset() + num_stamps_max() * sizeof(uint64_t))));
+  buffers_.tokens = reinterpret_cast<int32_t*>(readout_);
+  stamps_ = reinterpret_cast<uint64_t*>(readout_ + stamps_offset());
   NANOCP_RETURN_IF_ERROR(allocate_attention());
   return allocate_mlp();
 }
@@ -178,7 +181,6 @@ Status InstanceForward::allocate_mlp() {
   NANOCP_ASSIGN_OR_RETURN(buffers_.sampled, arena_.take<uint16_t>(rows * hidden));
   logits_stride_ = (int64_t{spec_.vocab_size} + 7) / 8 * 8;
   NANOCP_ASSIGN_OR_RETURN(buffers_.logits, arena_.take<float>(rows * logits_stride_));
-  NANOCP_ASSIGN_OR_RETURN(buffers_.tokens, arena_.take<int32_t>(rows));
   const size_t bytes = cuda::sampling_workspace_bytes(options_.max_rows);
   NANOCP_ASSIGN_OR_RETURN(buffers_.sampling_workspace,
                           arena_.take<uint8_t>(static_cast<int64_t>(bytes)));
@@ -250,11 +252,12 @@ size_t InstanceForward::num_stamps_max() const {
   return static_cast<size_t>(spec_.num_layers * kMarksPerLayer + 4);
 }
 
-Status InstanceForward::copy_stamps(uint64_t* to, cudaStream_t stream) const {
-  if (marks_.empty()) return ok_status();
-  return cuda_status(cudaMemcpyAsync(to, stamps_, marks_.size() * sizeof(uint64_t),
-                                     cudaMemcpyDeviceToHost, stream),
-                     "copy of phase stamps");
+size_t InstanceForward::stamps_offset() const {
+  return (static_cast<size_t>(options_.max_rows) * sizeof(int32_t) + 255) / 256 * 256;
+}
+
+size_t InstanceForward::readout_bytes() const {
+  return stamps_offset() + marks_.size() * sizeof(uint64_t);
 }
 
 // A mark's phase lasts until the next mark.

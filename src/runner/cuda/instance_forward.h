@@ -68,8 +68,12 @@ class InstanceForward {
   Status enqueue(const StepShape& shape, cudaStream_t stream);
 
   void* kv_cache() const { return heap_ + exchange_.offsets.kv_cache; }
-  const int32_t* tokens() const { return buffers_.tokens; }  // device, [max_rows]
-  const float* logits() const { return buffers_.logits; }    // device, [max_rows, logits_stride]
+  // What the host reads of a step: the sampled tokens, int32 [max_rows], and at stamps_offset() the
+  // stamps. Device memory.
+  const uint8_t* readout() const { return readout_; }
+  size_t readout_bytes() const;
+  size_t stamps_offset() const;
+  const float* logits() const { return buffers_.logits; }  // device, [max_rows, logits_stride]
   int64_t logits_stride() const { return logits_stride_; }
   // The exchanges of the last enqueue() in order, the same for all shapes and instances.
   const std::vector<ExchangeMark>& exchanges() const { return exchanges_; }
@@ -77,8 +81,6 @@ class InstanceForward {
   // when options.profile, and at its end; 0 without that and options.time_steps.
   size_t num_stamps() const { return marks_.size(); }
   size_t num_stamps_max() const;
-  // Enqueues their copy to pinned memory.
-  Status copy_stamps(uint64_t* to, cudaStream_t stream) const;
   // What the step with these stamps spent its time on; empty without options.profile.
   std::vector<engine::PhaseSpan> spans_of(const uint64_t* stamps) const;
   int64_t device_bytes() const { return arena_.total_bytes(); }
@@ -102,7 +104,7 @@ class InstanceForward {
     uint16_t* expert_out;     // [assignments, hidden]
     uint16_t* sampled;        // [max_rows, hidden]
     float* logits;            // [max_rows, vocab]
-    int32_t* tokens;          // [max_rows]
+    int32_t* tokens;          // [max_rows], in readout_
     uint8_t* sampling_workspace;
     uint32_t* counters;  // zeroed words that kernels count blocks in
   };
@@ -202,7 +204,8 @@ class InstanceForward {
   };
   std::vector<ExchangeMark> exchanges_;
   std::vector<Mark> marks_;     // of one step, the same for all shapes
-  uint64_t* stamps_ = nullptr;  // device, GPU time at each mark
+  uint64_t* stamps_ = nullptr;  // in readout_, GPU time at each mark
+  uint8_t* readout_ = nullptr;
   cudaStream_t side_stream_ = nullptr;
   cudaEvent_t fork_ = nullptr;
   cudaEvent_t join_ = nullptr;

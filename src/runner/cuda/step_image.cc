@@ -190,13 +190,17 @@ void StepImage::add_item(const AttentionItem& item) {
   }
 }
 
-// The used parts of both block tables go in one copy of two lines.
+// Each copy delays the step by some microseconds, so one takes all where that is not much more than
+// what is used; otherwise the used parts of both block tables go in a second copy of two lines.
 Status StepImage::upload(cudaStream_t stream) {
+  constexpr size_t kSmallBytes = size_t{96} << 10;
+  const bool is_small = copy_bytes() <= kSmallBytes;
   NANOCP_RETURN_IF_ERROR(cuda::cuda_status(
-      cudaMemcpyAsync(device_memory_, source_, table_bytes_, cudaMemcpyHostToDevice, stream),
+      cudaMemcpyAsync(device_memory_, source_, is_small ? copy_bytes() : table_bytes_,
+                      cudaMemcpyHostToDevice, stream),
       "upload of step tables"));
   const size_t used = static_cast<size_t>(num_blocks_used_) * sizeof(int32_t);
-  if (used == 0) return ok_status();
+  if (used == 0 || is_small) return ok_status();
   return cuda::cuda_status(
       cudaMemcpy2DAsync(device_memory_ + table_bytes_, block_bytes(), source_ + table_bytes_,
                         block_bytes(), used, 2, cudaMemcpyHostToDevice, stream),
