@@ -1,6 +1,6 @@
 // A block takes 4 rows and 16 experts, two a warp. The rows lie in shared memory as a whole; the
-// norm's factor is the same for all values of a row and is multiplied last. Weights do not depend
-// on the kernel before, so the first are under way while it ends.
+// norm's factor is the same for all values of a row and is multiplied last. Weights do not depend on
+// the kernel before, so the first are under way while it ends.
 #include "backend/cuda/router.h"
 
 #include <cuda_bf16.h>
@@ -16,7 +16,7 @@ constexpr int kRows = 4;
 constexpr int kRowWarps = kWarps / kRows;  // that bring a row
 constexpr int kWarpExperts = 2;
 constexpr int kExperts = kWarps * kWarpExperts;
-constexpr int kStep = 128;       // values of a row that a warp multiplies at once
+constexpr int kStep = 128;  // values of a row that a warp multiplies at once
 constexpr int kStepsAhead = 16;  // whose weights are loaded before the rows are there
 constexpr int kHiddenMax = 12'288;
 constexpr uint32_t kAllLanes = 0xffffffffU;
