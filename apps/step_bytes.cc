@@ -82,9 +82,11 @@ class ByteCount {
     if (window == 0 || window >= end) return shard.num_tokens;
     const int64_t first = end - window;
     int64_t count = 0;
-    for (auto it = shard.block_idx.rbegin(); it != shard.block_idx.rend(); ++it) {
-      const int64_t begin = int64_t{*it} * placement.block_size();
-      if (begin + placement.block_size() <= first) break;
+    const auto blocks_end = shard.block_idx.end();
+    auto block = std::lower_bound(shard.block_idx.begin(), blocks_end,
+                                  static_cast<int32_t>(first / placement.block_size()));
+    for (; block != blocks_end; ++block) {
+      const int64_t begin = int64_t{*block} * placement.block_size();
       count += std::max<int64_t>(
           0, std::min(end, begin + placement.block_size()) - std::max(first, begin));
     }
