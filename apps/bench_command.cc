@@ -171,7 +171,8 @@ Status write_json(const BenchOptions& options, const EngineSession& session,
       {"num_steps", options.num_steps},
       {"num_warmup_steps", options.num_warmup_steps},
       {"read_bandwidth_gb_per_s", options.read_bandwidth_gbs},
-      {"graphs", !options.engine.enforce_eager},
+      {"graphs", !options.engine.enforce_eager && options.engine.exchange != "nccl"},
+      {"exchange", options.engine.exchange},
       {"async_scheduling", options.engine.async_scheduling},
       {"runs", std::move(runs)}};
   return write_file(options.json_file, json_text(document));

@@ -52,6 +52,13 @@ void add_instance_group(CLI::App& command, EngineOptions& options) {
       ->capture_default_str()
       ->group(group);
   command
+      .add_option("--exchange", options.exchange,
+                  "How GPUs exchange rows. nvlink: stores into the memory of peers; nccl: send and "
+                  "receive, without step graphs; auto: nvlink where GPUs allow it")
+      ->check(CLI::IsMember({"auto", "nvlink", "nccl"}).description(""))
+      ->capture_default_str()
+      ->group(group);
+  command
       .add_option("--policy", options.policy,
                   "bound, uniform_cp, threshold_cp or dcp (default: uniform_cp if --cp-degree "
                   "is given, else dcp)")

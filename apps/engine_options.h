@@ -35,7 +35,8 @@ struct EngineOptions {
   double wait_timeout_s = 30.0;
   double gpu_memory_utilization = 0.9;
   int max_graph_rows = 256;
-  bool enforce_eager = false;  // launch every kernel of a step instead of a captured graph
+  std::string exchange = "auto";  // auto, nvlink or nccl
+  bool enforce_eager = false;     // launch every kernel of a step instead of a captured graph
 };
 
 // Adds the flags to `command`, in groups. Requires: `options` outlives the parsing.

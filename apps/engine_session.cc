@@ -128,6 +128,12 @@ runner::ExpertWeightsChoice expert_weights(const EngineOptions& options) {
   return runner::ExpertWeightsChoice::kAuto;
 }
 
+runner::ExchangeTransport exchange_transport(const std::string& name) {
+  if (name == "nvlink") return runner::ExchangeTransport::kNvlink;
+  if (name == "nccl") return runner::ExchangeTransport::kNccl;
+  return runner::ExchangeTransport::kAuto;
+}
+
 runner::DeviceRunnerOptions device_options(const EngineOptions& options,
                                            const model::ModelSpec& spec,
                                            const SessionNeeds& needs) {
@@ -140,6 +146,7 @@ runner::DeviceRunnerOptions device_options(const EngineOptions& options,
   result.max_graph_rows = std::min(options.max_graph_rows, max_num_seqs(options));
   result.use_graphs = !options.enforce_eager;
   result.expert_weights = expert_weights(options);
+  result.exchange = exchange_transport(options.exchange);
   result.profile = needs.profile;
   result.time_steps = needs.time_steps;
   result.wait_timeout_us = std::llround(options.wait_timeout_s * 1e6);

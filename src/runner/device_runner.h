@@ -16,6 +16,9 @@
 
 namespace nanocp::runner {
 
+// How instances exchange rows. kAuto: kNvlink where every GPU reaches the memory of the others.
+enum class ExchangeTransport : int32_t { kAuto, kNvlink, kNccl };
+
 struct DeviceRunnerOptions {
   int num_instances = 1;
   std::vector<int> devices;         // GPU of each instance; empty: 0 .. num_instances - 1
@@ -24,7 +27,8 @@ struct DeviceRunnerOptions {
   double memory_utilization = 0.9;  // share of a GPU's memory that the program may take
   int max_rows = 512;               // per instance and step
   int max_graph_rows = 256;         // steps of so many rows run as captured graphs
-  bool use_graphs = true;
+  bool use_graphs = true;           // kNccl has none
+  ExchangeTransport exchange = ExchangeTransport::kAuto;
   bool profile = false;                   // time the phases of each step
   bool time_steps = false;                // and what lies between steps: StepResult::idle_us
   int64_t wait_timeout_us = 30'000'000;   // of one wait of an instance for another

@@ -35,8 +35,9 @@ int scaled(int count) {
   return std::max(1, static_cast<int>(count * (scale != nullptr ? std::atof(scale) : 1.0)));
 }
 
-std::unique_ptr<runner::DeviceRunner> make_runner(const TestModel& model, int num_instances,
-                                                  bool use_graphs, bool keep_logits = true) {
+std::unique_ptr<runner::DeviceRunner> make_runner(
+    const TestModel& model, int num_instances, bool use_graphs, bool keep_logits = true,
+    runner::ExchangeTransport exchange = runner::ExchangeTransport::kAuto) {
   runner::DeviceRunnerOptions options;
   options.num_instances = num_instances;
   options.block_size = kBlockSize;
@@ -44,6 +45,7 @@ std::unique_ptr<runner::DeviceRunner> make_runner(const TestModel& model, int nu
   options.max_rows = kMaxRows;
   options.max_graph_rows = 64;
   options.use_graphs = use_graphs;
+  options.exchange = exchange;
   options.wait_timeout_us = 5'000'000;
   options.step_timeout_us = 20'000'000;
   options.keep_logits = keep_logits;  // then no step runs ahead
@@ -236,6 +238,69 @@ TEST_P(DeviceGolden, AStepAheadGivesTheSameTokens) {
       compare_ahead(*runner, model_, gpus, true, true);
     }
   }
+}
+
+// Both transports run the same kernels on the same values, so whatever they are wrong in shows.
+TEST_P(DeviceGolden, TransportsGiveTheSameBits) {
+  for (int gpus = 1; gpus <= std::min(2, num_gpus()); ++gpus) {
+    const auto nccl = make_runner(model_, gpus, false, true, runner::ExchangeTransport::kNccl);
+    ASSERT_NE(nccl, nullptr);
+    const auto nvlink = make_runner(model_, gpus, false);
+    ASSERT_NE(nvlink, nullptr);
+    for (int degree = 1; degree <= gpus; ++degree) {
+      for (const int chunk : {0, 7}) {
+        RunOptions options = run_options(gpus);
+        options.prefill_chunk_tokens = chunk;
+        const std::string what = model_.name + " over NCCL, " + std::to_string(gpus) +
+                                 " GPUs, degree " + std::to_string(degree) + ", chunk " +
+                                 std::to_string(chunk);
+        const auto over_nccl =
+            run(*nccl, model_, options, make_uneven_policy(degree), golden_requests(model_));
+        check_goldens(model_, over_nccl, what);
+        const auto over_nvlink =
+            run(*nvlink, model_, options, make_uneven_policy(degree), golden_requests(model_));
+        for (size_t i = 0; i < over_nccl.size(); ++i) {
+          EXPECT_EQ(over_nccl[i].tokens, over_nvlink[i].tokens) << what << " case " << i;
+          EXPECT_EQ(over_nccl[i].logits, over_nvlink[i].logits) << what << " case " << i;
+        }
+      }
+    }
+  }
+}
+
+// Random placements move tails and bindings all the time; steps without splits come between.
+TEST_P(DeviceGolden, TransportsAgreeOnRandomPlacements) {
+  const int gpus = std::min(2, num_gpus());
+  const auto nccl = make_runner(model_, gpus, false, true, runner::ExchangeTransport::kNccl);
+  ASSERT_NE(nccl, nullptr);
+  const auto nvlink = make_runner(model_, gpus, true);
+  ASSERT_NE(nvlink, nullptr);
+  Random random(11);
+  for (int round = 0; round < scaled(10); ++round) {
+    std::vector<request::Request> requests;
+    for (int i = 0; i < 12; ++i) {
+      std::vector<TokenId> prompt(static_cast<size_t>(random.between(1, 200)));
+      for (TokenId& token : prompt) {
+        token = static_cast<TokenId>(random.below(static_cast<uint64_t>(model_.spec->vocab_size)));
+      }
+      requests.push_back(greedy_request(std::move(prompt), 60));
+    }
+    const uint64_t seed = random.next();
+    const auto a = run(*nccl, model_, run_options(gpus), make_random_policy(seed), requests);
+    const auto b = run(*nvlink, model_, run_options(gpus), make_random_policy(seed), requests);
+    for (size_t i = 0; i < requests.size(); ++i) {
+      ASSERT_EQ(a[i].tokens, b[i].tokens) << "round " << round << " request " << i;
+      ASSERT_EQ(a[i].logits, b[i].logits) << "round " << round << " request " << i;
+    }
+  }
+}
+
+TEST_P(DeviceGolden, AStepAheadOverNcclGivesTheSameTokens) {
+  const int gpus = std::min(2, num_gpus());
+  const auto runner = make_runner(model_, gpus, false, false, runner::ExchangeTransport::kNccl);
+  ASSERT_NE(runner, nullptr);
+  EXPECT_GT(compare_ahead(*runner, model_, gpus, false, false), 0.9);
+  compare_ahead(*runner, model_, gpus, true, true);
 }
 
 // Requests of random lengths over random split points, holders, bindings and tails.

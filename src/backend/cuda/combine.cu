@@ -263,11 +263,12 @@ __global__ void __launch_bounds__(kThreadsMax)
          i += static_cast<int32_t>(blockDim.x) - 64) {
       const RowCount count = load_whole(row_count_of(exchange, context.heap, context.epoch, i));
       shared.num_rows[i] =
-          count.epoch == context.epoch ? min(count.num_rows, exchange.max_rows) : 0;
+          count.epoch >= context.epoch ? min(count.num_rows, exchange.max_rows) : 0;
     }
   }
   __syncthreads();
-  for (int32_t i = 0, p = nearest; i < exchange.num_instances - 1; ++i) {
+  const int32_t num_others = args.part == ExchangePart::kMerge ? 0 : exchange.num_instances - 1;
+  for (int32_t i = 0, p = nearest; i < num_others; ++i) {
     const int32_t source = source_of(p);
     for (int32_t row = first_row(exchange, p); row < shared.num_rows[source]; row += blocks) {
       if (i > 0 || row >= blocks) gather_next(context, source, row, shared.received);
@@ -275,6 +276,7 @@ __global__ void __launch_bounds__(kThreadsMax)
     }
     p = p == exchange.num_instances - 1 ? 1 : p + 1;
   }
+  if (args.part == ExchangePart::kReturn) return;
   bool waits = true;
   for (int32_t row = own_row; row < num_rows; row += blocks) {
     if (row >= blocks) gather_next(context, exchange.self, row, shared.own);

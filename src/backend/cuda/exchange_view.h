@@ -1,8 +1,9 @@
 // What kernels see of the memory that instances exchange rows through. Every instance has a heap of
 // the same layout; `base[i]` is instance i's heap as this GPU reaches it, so an object of instance
-// i is at base[i] + its offset. Plain data, by value in kernel parameters; the memory belongs to
-// comm/nvlink. Slots are single-buffered but for the router's choices: comm/CONTRACT.md,
-// comm.flow_control says why that is enough.
+// i is at base[i] + its offset. Over NCCL it is an outbox for instance i instead (comm.link). Plain
+// data, by value in kernel parameters; the memory belongs to comm/nvlink or comm/nccl. Slots are
+// single-buffered but for the router's choices: comm/CONTRACT.md, comm.flow_control says why that
+// is enough.
 #pragma once
 
 #include <cstdint>
@@ -63,6 +64,10 @@ struct ExchangeEpoch {
   int32_t per_step;
   int32_t index;
 };
+
+// What a kernel does that sends rows back and then works on those that came back: both in one
+// launch where stores reach the peers; otherwise the rows travel between two launches.
+enum class ExchangePart : int32_t { kBoth, kReturn, kMerge };
 
 struct ExchangeView {
   uint8_t* const* base;  // device memory, [num_instances]

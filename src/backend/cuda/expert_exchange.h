@@ -46,6 +46,7 @@ struct CombineArgs {
   float eps = 0.0F;
   float* residual = nullptr;  // [rows, hidden], up to 8192 values a row
   void* x = nullptr;          // bf16 [rows, hidden]
+  ExchangePart part = ExchangePart::kBoth;
 };
 // Returns one weighted sum for each received row that has experts here; then, for own rows, as
 // their sums arrive: residual += sums of all instances + shared,

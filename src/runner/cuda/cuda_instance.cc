@@ -64,7 +64,12 @@ comm::ExchangeCapacity CudaInstance::exchange_capacity(const model::ModelSpec& s
           .num_heads = attention.num_heads,
           .query_values = attention.num_heads * attention.cache_k_dim(),
           .partial_values = attention.num_heads * attention.cache_v_dim(),
-          .kv_cache_bytes = num_blocks * block_bytes(spec, options)};
+          .kv_cache_bytes = (num_blocks + staging_blocks(options)) * block_bytes(spec, options)};
+}
+
+int64_t CudaInstance::staging_blocks(const DeviceRunnerOptions& options) {
+  if (options.exchange != ExchangeTransport::kNccl) return 0;
+  return (options.max_rows + options.block_size - 1) / options.block_size;
 }
 
 int64_t CudaInstance::block_bytes(const model::ModelSpec& spec,
@@ -92,23 +97,29 @@ Status CudaInstance::load(const model::ModelWeights* weights, const ExpertFormat
   return ok_status();
 }
 
-Status CudaInstance::connect(const cuda::ExchangeView& exchange, int64_t num_blocks) {
+Status CudaInstance::connect(comm::ExchangeGroup& group, int64_t num_blocks) {
   step_ = 0;
-  NANOCP_ASSIGN_OR_RETURN(image_, StepImage::create({.self = id_,
-                                                     .num_instances = options_.num_instances,
-                                                     .max_rows = options_.max_rows,
-                                                     .num_blocks = num_blocks}));
+  link_ = group.link(id_);
+  const int64_t cache_blocks = num_blocks + staging_blocks(options_);
+  NANOCP_ASSIGN_OR_RETURN(
+      image_, StepImage::create(
+                  {.self = id_,
+                   .num_instances = options_.num_instances,
+                   .max_rows = options_.max_rows,
+                   .num_blocks = num_blocks,
+                   .kv_staging_slot = link_ == nullptr ? -1 : num_blocks * options_.block_size}));
   NANOCP_ASSIGN_OR_RETURN(forward_,
-                          InstanceForward::create(spec_, *weights_, *image_, exchange,
+                          InstanceForward::create(spec_, *weights_, *image_, group.view(id_),
                                                   {.instance = id_,
                                                    .num_instances = options_.num_instances,
                                                    .max_rows = options_.max_rows,
                                                    .block_size = options_.block_size,
-                                                   .num_blocks = num_blocks,
+                                                   .num_blocks = cache_blocks,
                                                    .profile = options_.profile,
-                                                   .time_steps = options_.time_steps}));
+                                                   .time_steps = options_.time_steps,
+                                                   .link = link_}));
   NANOCP_RETURN_IF_ERROR(make_slots());
-  return has_dummy_weights_ ? fill_kv_cache(num_blocks) : ok_status();
+  return has_dummy_weights_ ? fill_kv_cache(cache_blocks) : ok_status();
 }
 
 Status CudaInstance::make_slots() {
@@ -155,6 +166,7 @@ Status CudaInstance::run_largest_step() {
   plan.instances.resize(static_cast<size_t>(options_.num_instances));
   for (auto& instance : plan.instances) instance.reset(options_.num_instances);
   image_->fill(++step_, plan, 0);
+  NANOCP_RETURN_IF_ERROR(begin_exchanges(plan));
   NANOCP_RETURN_IF_ERROR(image_->upload(stream_));
   NANOCP_RETURN_IF_ERROR(
       forward_->enqueue({.rows = options_.max_rows, .samples = options_.max_rows}, stream_));
@@ -216,6 +228,10 @@ void CudaInstance::fill_image(const scheduler::StepPlan& plan) {
   image_->fill(++step_, plan, is_small ? 0 : InstanceForward::kPrefillRowsMin);
 }
 
+Status CudaInstance::begin_exchanges(const scheduler::StepPlan& plan) {
+  return link_ == nullptr ? ok_status() : link_->begin_step(plan.instances, stream_);
+}
+
 Status CudaInstance::enqueue_step(const scheduler::StepPlan& plan) {
   NANOCP_CHECK_LT(num_enqueued_ - num_finished_, slots_.size());
   StepSlot& slot = slots_[num_enqueued_ % slots_.size()];
@@ -224,6 +240,7 @@ Status CudaInstance::enqueue_step(const scheduler::StepPlan& plan) {
   fill_image(plan);
   plan_samples(plan, slot);
   slot.step = step_;
+  NANOCP_RETURN_IF_ERROR(begin_exchanges(plan));
   NANOCP_RETURN_IF_ERROR(image_->upload(stream_));
   NANOCP_RETURN_IF_ERROR(enqueue_forward());
   NANOCP_RETURN_IF_ERROR(
@@ -279,6 +296,7 @@ Status CudaInstance::wait_for_gpu(uint64_t step, Poll poll) const {
     const cudaError_t code = poll();
     if (code == cudaSuccess) return ok_status();
     if (code != cudaErrorNotReady) return cuda_status(code, "a step");
+    if (link_ != nullptr) NANOCP_RETURN_IF_ERROR(link_->watch());
     if (clock.now_us() > deadline_us) {
       return Error{ErrorCode::kDeadlineExceeded,
                    "instance " + std::to_string(id_) + " waited " +

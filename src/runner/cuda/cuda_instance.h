@@ -15,7 +15,8 @@
 
 #include "backend/cuda/dense_product.h"
 #include "backend/cuda/exchange_view.h"
-#include "comm/nvlink/symmetric_heap.h"
+#include "comm/device/exchange_group.h"
+#include "comm/nvlink/exchange_layout.h"
 #include "engine/model_runner.h"
 #include "graph/step_graph.h"
 #include "model/model_spec.h"
@@ -40,9 +41,12 @@ class CudaInstance {
   static bool samples_on_gpu(const SamplingParams& params);
   // Whether the kernels cover the model's shapes.
   static Status check_model(const model::ModelSpec& spec);
+  // With the blocks of the staging slots.
   static comm::ExchangeCapacity exchange_capacity(const model::ModelSpec& spec,
                                                   const DeviceRunnerOptions& options,
                                                   int64_t num_blocks);
+  // Blocks behind those of block tables, where K/V waits that is sent to other instances.
+  static int64_t staging_blocks(const DeviceRunnerOptions& options);
   // Of one KV block in all layers.
   static int64_t block_bytes(const model::ModelSpec& spec, const DeviceRunnerOptions& options);
 
@@ -50,7 +54,7 @@ class CudaInstance {
   // `done` is told the bytes loaded since its last call.
   Status load(const model::ModelWeights* weights, const ExpertFormats& expert_formats,
               const std::function<void(int64_t)>& done);
-  Status connect(const cuda::ExchangeView& exchange, int64_t num_blocks);
+  Status connect(comm::ExchangeGroup& group, int64_t num_blocks);
   void disconnect();
   // A step of the most rows with no exchange of meaning, to learn how much memory a step takes.
   Status run_largest_step();
@@ -91,6 +95,7 @@ class CudaInstance {
   Status make_slots();
   void free_slots();
   void fill_image(const scheduler::StepPlan& plan);
+  Status begin_exchanges(const scheduler::StepPlan& plan);
   void plan_samples(const scheduler::StepPlan& plan, StepSlot& slot);
   Status enqueue_forward();
   Status wait_stream();
@@ -108,6 +113,7 @@ class CudaInstance {
   const int device_;
 
   cudaStream_t stream_ = nullptr;
+  comm::ExchangeLink* link_ = nullptr;  // of the group; null: kernels reach peers themselves
   std::unique_ptr<DeviceWeights> weights_;
   std::unique_ptr<InstanceForward> forward_;
   std::unique_ptr<StepImage> image_;

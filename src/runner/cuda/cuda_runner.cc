@@ -8,7 +8,9 @@
 #include "backend/cuda/cuda_status.h"
 #include "backend/device_info.h"
 #include "base/clock.h"
+#include "comm/nccl/nccl_group.h"
 #include "comm/nvlink/exchange_layout.h"
+#include "comm/nvlink/symmetric_heap.h"
 
 namespace nanocp::runner {
 namespace {
@@ -35,6 +37,25 @@ Status check_options(const DeviceRunnerOptions& options) {
   return ok_status();
 }
 
+// The first GPU that does not reach the memory of another one, and that one.
+struct PeerGap {
+  int from = -1;
+  int to = -1;
+};
+
+Result<PeerGap> find_peer_gap(const std::vector<int>& devices) {
+  for (const int from : devices) {
+    for (const int to : devices) {
+      if (from == to) continue;
+      int reaches = 0;
+      NANOCP_RETURN_IF_ERROR(cuda::cuda_status(cudaDeviceCanAccessPeer(&reaches, from, to),
+                                               "cudaDeviceCanAccessPeer"));
+      if (reaches == 0) return PeerGap{from, to};
+    }
+  }
+  return PeerGap{};
+}
+
 }  // namespace
 
 Result<std::unique_ptr<DeviceRunner>> create_device_runner(
@@ -50,6 +71,7 @@ Result<std::unique_ptr<DeviceRunner>> CudaRunner::create(
   NANOCP_RETURN_IF_ERROR(CudaInstance::check_model(*spec));
   std::unique_ptr<CudaRunner> runner(new CudaRunner(std::move(spec), options));
   NANOCP_RETURN_IF_ERROR(runner->open_devices());
+  NANOCP_RETURN_IF_ERROR(runner->choose_exchange());
   NANOCP_RETURN_IF_ERROR(runner->plan_weights(weights.get()));
   NANOCP_RETURN_IF_ERROR(runner->start(weights.get()));
   return std::unique_ptr<DeviceRunner>(std::move(runner));
@@ -97,6 +119,26 @@ Status CudaRunner::check_weights_fit() const {
          .free_bytes = info.free_memory_bytes,
          .memory_utilization = options_.num_blocks > 0 ? 0.0 : options_.memory_utilization}));
   }
+  return ok_status();
+}
+
+// NCCL's sends and receives stay out of captured graphs, where those of several GPUs of one process
+// may wait for one another for ever.
+Status CudaRunner::choose_exchange() {
+  std::string why = "as asked for";
+  if (options_.exchange == ExchangeTransport::kAuto) {
+    NANOCP_ASSIGN_OR_RETURN(const PeerGap gap, find_peer_gap(devices_));
+    options_.exchange = gap.from < 0 ? ExchangeTransport::kNvlink : ExchangeTransport::kNccl;
+    why = gap.from < 0 ? "every GPU reaches the memory of the others"
+                       : "GPU " + std::to_string(gap.from) + " does not reach the memory of GPU " +
+                             std::to_string(gap.to);
+  }
+  const bool is_nccl = options_.exchange == ExchangeTransport::kNccl;
+  if (is_nccl) options_.use_graphs = false;
+  if (options_.num_instances == 1 && !is_nccl) return ok_status();
+  note(std::string("exchange: ") +
+       (is_nccl ? "NCCL send and receive, without step graphs" : "stores over NVLink") + "; " +
+       why);
   return ok_status();
 }
 
@@ -176,7 +218,7 @@ Status CudaRunner::connect(int64_t num_blocks) {
   group_.reset();
   NANOCP_RETURN_IF_ERROR(make_group(num_blocks));
   Status joined = run_on_all("joining the group", [&](CudaInstance& instance) {
-    return instance.connect(group_->view(instance.id()), num_blocks);
+    return instance.connect(*group_, num_blocks);
   });
   if (!joined.ok() && joined.error().code == ErrorCode::kResourceExhausted) {
     return resource_exhausted(joined.error().message + "; beside " + std::to_string(num_blocks) +
@@ -189,6 +231,17 @@ Status CudaRunner::connect(int64_t num_blocks) {
 Status CudaRunner::make_group(int64_t num_blocks) {
   const comm::ExchangeCapacity capacity =
       CudaInstance::exchange_capacity(*spec_, options_, num_blocks);
+  if (options_.exchange == ExchangeTransport::kNccl) {
+    const int64_t block_bytes = CudaInstance::block_bytes(*spec_, options_);
+    NANOCP_ASSIGN_OR_RETURN(
+        group_, comm::NcclGroup::create(
+                    {.devices = devices_,
+                     .capacity = capacity,
+                     .kv_row_bytes = block_bytes / (options_.block_size * spec_->num_layers),
+                     .kv_staging_slot = num_blocks * options_.block_size,
+                     .timeout_us = options_.wait_timeout_us}));
+    return ok_status();
+  }
   NANOCP_ASSIGN_OR_RETURN(
       group_,
       comm::NvlinkGroup::create(
@@ -314,6 +367,7 @@ void CudaRunner::work(InstanceId instance) {
     worker.status = task_(*worker.instance);
     if (!worker.status.ok() && group_ != nullptr) {
       group_->abort("instance " + std::to_string(instance) + ": " + worker.status.error().message);
+      group_->leave(instance);
     }
     std::lock_guard lock(mutex_);
     finished_[self] = seen;

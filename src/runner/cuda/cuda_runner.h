@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "backend/device_info.h"
-#include "comm/nvlink/symmetric_heap.h"
+#include "comm/device/exchange_group.h"
 #include "model/memory_estimate.h"
 #include "runner/cuda/cuda_instance.h"
 #include "runner/device/device_limits.h"
@@ -45,6 +45,8 @@ class CudaRunner final : public DeviceRunner {
 
   CudaRunner(std::shared_ptr<const model::ModelSpec> spec, const DeviceRunnerOptions& options);
   Status open_devices();
+  // Settles options_.exchange and what follows from it.
+  Status choose_exchange();
   Status start(const model::ModelWeights* weights);
   Status plan_weights(const model::ModelWeights* weights);
   Status check_weights_fit() const;
@@ -69,7 +71,7 @@ class CudaRunner final : public DeviceRunner {
 
   // Constant after construction.
   const std::shared_ptr<const model::ModelSpec> spec_;
-  const DeviceRunnerOptions options_;
+  DeviceRunnerOptions options_;
   std::vector<int> devices_;  // [num_instances]
   std::string device_name_;
   std::vector<backend::DeviceInfo> found_;  // all GPUs, as they were before loading
@@ -82,7 +84,7 @@ class CudaRunner final : public DeviceRunner {
   uint64_t num_waited_ = 0;
   bool all_on_gpu_ = false;  // the last step launched samples on the GPU alone
 
-  std::unique_ptr<comm::NvlinkGroup> group_;
+  std::unique_ptr<comm::ExchangeGroup> group_;
   // Each touched by its own thread while a task runs, by the engine's thread otherwise.
   std::vector<Worker> workers_;
 

@@ -202,6 +202,15 @@ cuda::ExchangeEpoch InstanceForward::expert_epoch(int32_t layer) const {
   return {&header()->step, num_moe_layers_, moe_index_[static_cast<size_t>(layer)]};
 }
 
+Status InstanceForward::carry(cuda::WaitPurpose purpose, int32_t layer, cudaStream_t stream) {
+  if (options_.link == nullptr) return ok_status();
+  const bool is_shard =
+      purpose == cuda::WaitPurpose::kQuery || purpose == cuda::WaitPurpose::kPartial;
+  return options_.link->carry(
+      purpose, image_.epoch_number(is_shard ? shard_epoch(layer) : expert_epoch(layer)),
+      cache_rows(layer), stream);
+}
+
 const float* InstanceForward::next_norm(int32_t layer) const {
   return layer + 1 < spec_.num_layers ? weights_.layers[static_cast<size_t>(layer) + 1].input_norm
                                       : weights_.final_norm;
@@ -292,6 +301,7 @@ Status InstanceForward::run_layer(int32_t layer, const StepShape& shape, cudaStr
   begin_exchange(ExchangeMark::Kind::kShard, layer);
   NANOCP_RETURN_IF_ERROR(spec_.attention.is_mla() ? prepare_mla(layer, shape, stream)
                                                   : prepare_gqa(layer, shape, stream));
+  NANOCP_RETURN_IF_ERROR(carry(cuda::WaitPurpose::kQuery, layer, stream));
   NANOCP_RETURN_IF_ERROR(mark(Phase::kAttention, layer, stream));
   NANOCP_RETURN_IF_ERROR(attend(layer, shape, stream));
   NANOCP_RETURN_IF_ERROR(mark(Phase::kMerge, layer, stream));

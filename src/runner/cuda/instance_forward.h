@@ -22,6 +22,7 @@
 #include "backend/cuda/mla_prefill.h"
 #include "backend/cuda/shard_exchange.h"
 #include "base/result.h"
+#include "comm/device/exchange_group.h"
 #include "engine/model_runner.h"
 #include "model/exchange_order.h"
 #include "model/model_spec.h"
@@ -35,9 +36,10 @@ struct ForwardOptions {
   int32_t num_instances = 1;
   int32_t max_rows = 0;
   int32_t block_size = 0;
-  int64_t num_blocks = 0;
+  int64_t num_blocks = 0;  // of the KV cache, with those of the staging slots
   bool profile = false;
   bool time_steps = false;
+  comm::ExchangeLink* link = nullptr;  // null: kernels reach the heaps of peers
 };
 
 // How many rows a step is padded to.
@@ -149,6 +151,24 @@ class InstanceForward {
   cuda::MlaPrefillArgs mla_prefill_args(int32_t layer) const;
   cuda::RotaryView rotary_view() const;
   cuda::CacheLayout cache_layout(int32_t layer) const;
+  cuda::CacheRows cache_rows(int32_t layer) const;
+  // Over a link, moves the rows that kernels have written for other instances.
+  Status carry(cuda::WaitPurpose purpose, int32_t layer, cudaStream_t stream);
+  // Launches a kernel that returns rows and works on those that came back: over a link in two
+  // parts.
+  template <typename Args>
+  Status launch_exchange(Status (*launch)(const Args&, cudaStream_t), Args args,
+                         cuda::WaitPurpose purpose, int32_t layer, cudaStream_t stream) {
+    if (options_.link == nullptr || !options_.link->moves(purpose)) {
+      NANOCP_RETURN_IF_ERROR(launch(args, stream));
+      return carry(purpose, layer, stream);  // counted, though it moves nothing
+    }
+    args.part = cuda::ExchangePart::kReturn;
+    NANOCP_RETURN_IF_ERROR(launch(args, stream));
+    NANOCP_RETURN_IF_ERROR(carry(purpose, layer, stream));
+    args.part = cuda::ExchangePart::kMerge;
+    return launch(args, stream);
+  }
   // The layer's exchange of each kind.
   cuda::ExchangeEpoch shard_epoch(int32_t layer) const;
   cuda::ExchangeEpoch expert_epoch(int32_t layer) const;

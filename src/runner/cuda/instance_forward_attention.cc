@@ -21,6 +21,13 @@ cuda::CacheLayout InstanceForward::cache_layout(int32_t layer) const {
   return cache;
 }
 
+cuda::CacheRows InstanceForward::cache_rows(int32_t layer) const {
+  return {.layout = cache_layout(layer),
+          .num_heads = spec_.attention.cache_num_kv_heads(),
+          .token_values = spec_.attention.cache_k_dim(),
+          .has_values = !spec_.attention.is_mla()};
+}
+
 Status InstanceForward::prepare_gqa(int32_t layer, const StepShape& shape, cudaStream_t stream) {
   const model::AttentionSpec& a = spec_.attention;
   const DeviceLayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
@@ -233,16 +240,17 @@ Status InstanceForward::finish_attention(int32_t layer, const StepShape& shape,
   const model::AttentionSpec& a = spec_.attention;
   const DeviceLayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
   NANOCP_RETURN_IF_ERROR(
-      cuda::launch_finish_attention({.step = image_.device(),
-                                     .exchange = exchange_,
-                                     .epoch = shard_epoch(layer),
-                                     .rows = static_cast<int32_t>(shape.rows),
-                                     .out = buffers_.attention_out,
-                                     .lse = buffers_.attention_lse,
-                                     .sinks = w.sinks,
-                                     .merged = buffers_.merged,
-                                     .counter = buffers_.counters + kReturnCounter},
-                                    stream));
+      launch_exchange(cuda::launch_finish_attention,
+                      cuda::FinishAttentionArgs{.step = image_.device(),
+                                                .exchange = exchange_,
+                                                .epoch = shard_epoch(layer),
+                                                .rows = static_cast<int32_t>(shape.rows),
+                                                .out = buffers_.attention_out,
+                                                .lse = buffers_.attention_lse,
+                                                .sinks = w.sinks,
+                                                .merged = buffers_.merged,
+                                                .counter = buffers_.counters + kReturnCounter},
+                      cuda::WaitPurpose::kPartial, layer, stream));
   NANOCP_RETURN_IF_ERROR(mark(engine::Phase::kDense, layer, stream));
   const uint16_t* values = buffers_.merged;
   if (spec_.attention.is_mla()) {

@@ -114,7 +114,10 @@ void StepImage::fill_kv_targets(const scheduler::StepPlan& plan) {
       const int32_t row = holder == capacity_.self
                               ? append.row
                               : own.kv_sends.rows(holder)[static_cast<size_t>(append.row)];
-      host_.kv_targets[row] = {append.slot, holder, 0};
+      const bool is_staged = holder != capacity_.self && capacity_.kv_staging_slot >= 0;
+      host_.kv_targets[row] =
+          is_staged ? cuda::KvTarget{capacity_.kv_staging_slot + row, capacity_.self, 0}
+                    : cuda::KvTarget{append.slot, holder, 0};
     }
   }
 }

@@ -24,6 +24,9 @@ struct StepCapacity {
   int32_t num_instances = 1;
   int32_t max_rows = 0;    // own rows of one instance in one step
   int64_t num_blocks = 0;  // of this instance's KV cache
+  // Not negative: K/V of own row r that another instance holds is first stored in slot r + this of
+  // the own cache; a link takes it from there.
+  int64_t kv_staging_slot = -1;
 };
 
 class StepImage {
@@ -46,6 +49,11 @@ class StepImage {
   const cuda::PrefillItem* prefill_items() const { return device_.prefill; }
   const int32_t* num_prefill_items() const { return device_.num_prefill; }
   bool has_prefill() const { return *host_.num_prefill > 0; }
+  // The number of an exchange in the step that was filled last.
+  uint64_t epoch_number(const cuda::ExchangeEpoch& epoch) const {
+    return (host_.header->step - 1) * static_cast<uint64_t>(epoch.per_step) +
+           static_cast<uint64_t>(epoch.index) + 1;
+  }
   int32_t num_rows() const { return host_.header->num_rows; }
   int32_t num_samples() const { return host_.header->num_samples; }
   int64_t device_bytes() const { return static_cast<int64_t>(copy_bytes()); }
