@@ -23,6 +23,14 @@ void add_model_group(CLI::App& command, EngineOptions& options) {
       ->capture_default_str()
       ->group(group);
   command
+      .add_option(
+          "--expert-weights", options.expert_weights,
+          "Experts on a GPU: stored (fp8 and mxfp4 as they are), bf16 (converted), or auto: "
+          "stored where the kernels read it, else bf16")
+      ->check(CLI::IsMember({"auto", "stored", "bf16"}).description(""))
+      ->capture_default_str()
+      ->group(group);
+  command
       .add_option("--max-model-len", options.max_model_len,
                   "Longest prompt and output together (default: what the model allows)")
       ->check(in_range<int64_t>(1, kTokensMax))
@@ -41,6 +49,13 @@ void add_instance_group(CLI::App& command, EngineOptions& options) {
                   "Instances: each holds all attention weights and a share of the experts")
       ->check(in_range(1, kInstancesMax))
       ->type_name("N")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--exchange", options.exchange,
+                  "How GPUs exchange rows. nvlink: stores into the memory of peers; nccl: send and "
+                  "receive, without step graphs; auto: nvlink where GPUs allow it")
+      ->check(CLI::IsMember({"auto", "nvlink", "nccl"}).description(""))
       ->capture_default_str()
       ->group(group);
   command
@@ -146,6 +161,10 @@ void add_limit_group(CLI::App& command, EngineOptions& options) {
                   "for)")
       ->check(in_range(1, kIntMax))
       ->type_name("TOKENS")
+      ->group(group);
+  command
+      .add_flag("--async-scheduling,!--no-async-scheduling", options.async_scheduling,
+                "Plan and launch each step while the one before it runs (GPU; default: on)")
       ->group(group);
   command.add_option("--threads", options.num_threads, "CPU threads in all (default: all cores)")
       ->check(in_range(1, 4096))

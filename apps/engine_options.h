@@ -13,9 +13,10 @@ namespace nanocp::apps {
 
 struct EngineOptions {
   std::string model_dir;
-  std::string config_file;           // empty: MODEL_DIR/config.json
-  std::string load_format = "auto";  // auto or dummy
-  std::string device = "cpu";        // cpu or cuda
+  std::string config_file;              // empty: MODEL_DIR/config.json
+  std::string load_format = "auto";     // auto or dummy
+  std::string expert_weights = "auto";  // on a GPU: auto, stored or bf16
+  std::string device = "cpu";           // cpu or cuda
   int num_instances = 1;
   std::string policy;  // empty: uniform_cp if a degree is given, else dcp
   std::string router = "least_kv";
@@ -30,10 +31,12 @@ struct EngineOptions {
   int64_t max_model_len = 0;         // 0: what the model allows
   int prefill_chunk_tokens = 0;      // 0: only max_num_batched_tokens limits
   int num_threads = 0;               // 0: all cores
+  bool async_scheduling = true;      // plan a step while the one before it runs
   double wait_timeout_s = 30.0;
   double gpu_memory_utilization = 0.9;
   int max_graph_rows = 256;
-  bool enforce_eager = false;  // launch every kernel of a step instead of a captured graph
+  std::string exchange = "auto";  // auto, nvlink or nccl
+  bool enforce_eager = false;     // launch every kernel of a step instead of a captured graph
 };
 
 // Adds the flags to `command`, in groups. Requires: `options` outlives the parsing.

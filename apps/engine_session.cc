@@ -94,6 +94,7 @@ Result<engine::EngineOptions> engine_options(const EngineOptions& options,
   }
   NANOCP_ASSIGN_OR_RETURN(result.max_model_len, max_model_len(options, spec));
   result.vocab_size = spec.vocab_size;
+  result.async_scheduling = options.async_scheduling;
   return result;
 }
 
@@ -108,6 +109,7 @@ runner::CpuRunnerOptions runner_options(const EngineOptions& options, int64_t nu
   result.wait_timeout_us = std::llround(options.wait_timeout_s * 1e6);
   result.keep_logits = needs.keep_logits;
   result.profile = needs.profile;
+  result.time_steps = needs.time_steps;
   return result;
 }
 
@@ -118,6 +120,18 @@ int64_t num_device_blocks(const EngineOptions& options, const model::ModelSpec& 
   const auto limit = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
   return std::max<int64_t>(
       1, static_cast<int64_t>(std::min(options.kv_memory_bytes, limit)) / block_bytes);
+}
+
+runner::ExpertWeightsChoice expert_weights(const EngineOptions& options) {
+  if (options.expert_weights == "stored") return runner::ExpertWeightsChoice::kStored;
+  if (options.expert_weights == "bf16") return runner::ExpertWeightsChoice::kBf16;
+  return runner::ExpertWeightsChoice::kAuto;
+}
+
+runner::ExchangeTransport exchange_transport(const std::string& name) {
+  if (name == "nvlink") return runner::ExchangeTransport::kNvlink;
+  if (name == "nccl") return runner::ExchangeTransport::kNccl;
+  return runner::ExchangeTransport::kAuto;
 }
 
 runner::DeviceRunnerOptions device_options(const EngineOptions& options,
@@ -131,7 +145,10 @@ runner::DeviceRunnerOptions device_options(const EngineOptions& options,
   result.max_rows = options.max_num_batched_tokens;
   result.max_graph_rows = std::min(options.max_graph_rows, max_num_seqs(options));
   result.use_graphs = !options.enforce_eager;
+  result.expert_weights = expert_weights(options);
+  result.exchange = exchange_transport(options.exchange);
   result.profile = needs.profile;
+  result.time_steps = needs.time_steps;
   result.wait_timeout_us = std::llround(options.wait_timeout_s * 1e6);
   result.keep_logits = needs.keep_logits;
   result.num_load_threads = std::max(1, num_threads(options) / options.num_instances);

@@ -12,8 +12,12 @@
 #include "engine/model_runner.h"
 #include "model/model_spec.h"
 #include "model/model_weights.h"
+#include "runner/device/expert_formats.h"
 
 namespace nanocp::runner {
+
+// How instances exchange rows. kAuto: kNvlink where every GPU reaches the memory of the others.
+enum class ExchangeTransport : int32_t { kAuto, kNvlink, kNccl };
 
 struct DeviceRunnerOptions {
   int num_instances = 1;
@@ -23,13 +27,16 @@ struct DeviceRunnerOptions {
   double memory_utilization = 0.9;  // share of a GPU's memory that the program may take
   int max_rows = 512;               // per instance and step
   int max_graph_rows = 256;         // steps of so many rows run as captured graphs
-  bool use_graphs = true;
+  bool use_graphs = true;           // kNccl has none
+  ExchangeTransport exchange = ExchangeTransport::kAuto;
   bool profile = false;                   // time the phases of each step
+  bool time_steps = false;                // and what lies between steps: StepResult::idle_us
   int64_t wait_timeout_us = 30'000'000;   // of one wait of an instance for another
   int64_t step_timeout_us = 120'000'000;  // of the engine for a whole step
   bool keep_logits = false;               // hand the raw logits of every sampled row back
-  uint64_t dummy_seed = 1;                // of the weights, where none are given
-  int num_load_threads = 4;               // per instance
+  ExpertWeightsChoice expert_weights = ExpertWeightsChoice::kAuto;
+  uint64_t dummy_seed = 1;   // of the weights, where none are given
+  int num_load_threads = 4;  // per instance
   std::function<void(int64_t done_bytes, int64_t total_bytes)> progress;  // of loading; any thread
   std::function<void(const std::string&)> note;  // one line about memory and capture each
 };

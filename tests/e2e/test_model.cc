@@ -39,6 +39,7 @@ engine::EngineOptions make_engine_options(const TestModel& model, const RunOptio
   result.scheduler.prefill_chunk_tokens = options.prefill_chunk_tokens;
   result.eos_token_ids = model.spec->eos_token_ids;
   result.vocab_size = model.spec->vocab_size;
+  result.async_scheduling = options.async_scheduling;
   return result;
 }
 

@@ -41,6 +41,7 @@ struct RunOptions {
   int64_t num_blocks = 1024;  // per instance
   int max_batched_tokens = 512;
   int prefill_chunk_tokens = 0;
+  bool async_scheduling = true;  // if the runner can
 };
 
 // What a request produced: the logits before each sampled token, and the tokens.
