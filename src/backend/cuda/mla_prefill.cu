@@ -16,7 +16,7 @@ namespace {
 
 constexpr int kScheduleThreads = 1024;
 constexpr int kGridMax = 512;
-constexpr int kUnitPlaces = 1;                 // on the line, before a unit's tiles
+constexpr int kUnitPlaces = 2;                 // on the line, before a unit's tiles
 constexpr int kMergeThreads = kLatentDim / 4;  // of a row, four dims each
 constexpr int kMergeBlocksPerSm = 16;
 

@@ -1,4 +1,4 @@
-// The attend kernel of latent prefill attention, and what it shares with the schedule.
+// The attend kernel of latent prefill attention.
 //
 // A block has a tile of 64 queries in shared memory and takes 64 tokens at a time. Warpgroup 0
 // scores them, keeps the running softmax and adds up the first 256 output columns; warpgroup 1 adds
@@ -14,7 +14,8 @@
 #include "backend/cuda/device/mma.cuh"
 #include "backend/cuda/device/tensor_load.cuh"
 #include "backend/cuda/device/warpgroup_mma.cuh"
-#include "backend/cuda/mla_prefill.h"
+#include "backend/cuda/device/warpgroup_mma_registers.cuh"
+#include "backend/cuda/mla_prefill_plan.cuh"
 
 namespace nanocp::cuda {
 namespace {
@@ -25,69 +26,18 @@ constexpr int kGroupThreads = 128;
 constexpr int kGroupWarps = 4;
 constexpr int kProducerWarp = 2 * kGroupWarps;
 constexpr int kThreads = 3 * kGroupThreads;
-constexpr int kProductRegisters = 224;  // of the two warpgroups with accumulators
+constexpr int kScorerRegisters = 240;  // of a thread
+constexpr int kAdderRegisters = 200;
 constexpr int kProducerRegisters = 56;
-constexpr int kTileQueries = 64;
-constexpr int kTileTokens = 64;
 constexpr int kStages = 2;
 constexpr int kChunks = kLatentKeyDim / 64;    // of 64 values: a row of 128 bytes
 constexpr int kLeftChunks = kLatentDim / 128;  // that warpgroup 0 adds up
 constexpr int kHalfDims = kLatentDim / 2;      // columns of a warpgroup
 constexpr int kChunkRowBytes = 128;
 constexpr int kChunkBytes = kTileTokens * kChunkRowBytes;
-constexpr int kScorerBarrier = 1;  // of warpgroup 0
-constexpr int kRunTokens = 16;     // never straddle blocks
+constexpr int kRunTokens = 16;  // never straddle blocks
 constexpr int kRuns = kTileTokens / kRunTokens;
 constexpr int32_t kNoPosition = 1 << 30;  // after all rows
-constexpr float kNothingSeen = -INFINITY;
-constexpr float kLn2 = 0.6931471805599453F;
-constexpr float kLog2E = 1.4426950408889634F;
-
-// 64 adjacent (row, head) pairs of an item: the queries that a block takes at once.
-struct Unit {
-  int32_t item;
-  int32_t first;       // pair of the item
-  int32_t tile_begin;  // of the unit's first tile of tokens, counted over all units
-  int32_t num_tiles;
-};
-
-// Where a block begins, and how many tiles it takes from there.
-struct Stretch {
-  int32_t unit;
-  int32_t tile;  // of the unit
-  int32_t count;
-};
-
-// A unit that begins in one block and ends in a later one.
-struct SplitUnit {
-  int32_t unit;
-  int32_t block;  // the first one
-  int32_t count;  // blocks that share it
-};
-
-struct Workspace {
-  Stretch* stretches;   // [grid]
-  SplitUnit* splits;    // [grid]
-  int32_t* num_splits;  // up to grid
-  int32_t* item_begin;  // [max_rows], first unit of each item
-  // [units_max]: units with tiles from the front, those that see nothing from the back.
-  Unit* units;
-  int32_t* num_neutral;  // of the latter
-  float* partial_out;    // [2 * grid, 64, 512]
-  float* partial_max;    // [2 * grid, 64], base 2
-  float* partial_sum;    // [2 * grid, 64]
-};
-
-struct Params {
-  CUtensorMap queries;  // boxes of 64 pairs
-  CUtensorMap tokens;   // boxes of box_tokens
-  MlaPrefillArgs args;
-  Workspace workspace;
-  int32_t units_max;
-  int32_t grid;
-  int32_t box_tokens;
-  float scale_log2;
-};
 
 struct Shared {
   alignas(1024) uint8_t q[kChunks * kChunkBytes];
@@ -95,7 +45,6 @@ struct Shared {
   alignas(1024) uint8_t weights[kChunkBytes];  // [queries, tokens] of one tile
   float rescale[kTileQueries];                 // of what has been added up so far
   float factors[kTileQueries];                 // of the sums at the end of a segment
-  int32_t positions[kStages][kRuns];           // of the first token of each run
   // Each half of a stage: the chunks of the first 256 values, and the others.
   uint64_t kv_full[kStages][2];
   uint64_t kv_free[kStages][2];
@@ -104,28 +53,6 @@ struct Shared {
   uint64_t weights_full;  // with rescale and, for a last tile, factors
   uint64_t weights_free;
   uint64_t scored;
-};
-
-// Goes through a stretch, segment by segment: the tiles [tile, end) of one unit.
-struct SegmentWalk {
-  int32_t index;
-  int32_t tile;
-  int32_t left;  // tiles of the stretch from here on
-  Unit unit;
-
-  __device__ void start(const Params& params, const Stretch& stretch) {
-    index = stretch.unit;
-    tile = stretch.tile;
-    left = stretch.count;
-    if (left > 0) unit = params.workspace.units[index];
-  }
-  __device__ int32_t count() const { return min(left, unit.num_tiles - tile); }
-  __device__ void next(const Params& params) {
-    left -= count();
-    tile = 0;
-    if (left <= 0) return;
-    unit = params.workspace.units[++index];
-  }
 };
 
 __device__ inline void start_barriers(Shared& shared) {
@@ -144,21 +71,16 @@ __device__ inline void start_barriers(Shared& shared) {
   publish_barriers();
 }
 
-// 16 tokens of one block: where they are in the cache, and their first position.
+// 16 tokens of one block.
 struct Run {
   int32_t block;
-  int32_t in_block;
-  int32_t position;
+  int32_t in_block;  // the first token
 };
 
 __device__ inline Run find_run(const MlaPrefillArgs& args, const PrefillItem& item, int32_t token) {
-  const int32_t size = args.config.block_size;
-  const int32_t at = token / size;
+  const int32_t at = token / args.config.block_size;
   const int32_t entry = item.block_begin + min(at, item.num_blocks - 1);
-  const int32_t in_block = token % size;
-  const int32_t position =
-      at < item.num_blocks ? args.block_idx[entry] * size + in_block : kNoPosition;
-  return {args.blocks[entry], in_block, position};
+  return {args.blocks[entry], token % args.config.block_size};
 }
 
 // One warp: what another instance sends has arrived, for its copies too. After a wait that failed
@@ -201,7 +123,7 @@ __device__ inline void load_tiles(const Params& params, SegmentWalk walk, Shared
     for (int32_t tile = walk.tile; tile < walk.tile + walk.count(); ++tile, ++n) {
       const uint32_t stage = n % kStages;
       const uint32_t to = shared_address(shared.kv[stage]);
-      Run run = {0, 0, kNoPosition};
+      Run run = {0, 0};
       if (lane < kRuns) {
         run = find_run(params.args, item, tile * kTileTokens + lane * kRunTokens);
       }
@@ -212,8 +134,6 @@ __device__ inline void load_tiles(const Params& params, SegmentWalk walk, Shared
         if (n >= kStages) {
           wait_phase(shared_address(&shared.kv_free[stage][half]), (n / kStages - 1) & 1);
         }
-        if (half == 0 && lane < kRuns) shared.positions[stage][lane] = run.position;
-        __syncwarp();
         if (lane == 0) arrive_expecting(full, static_cast<uint32_t>((end - begin) * kChunkBytes));
         __syncwarp();
         const int count = (end - begin) * boxes;
@@ -314,19 +234,9 @@ __device__ __forceinline__ void clear(float (&acc)[kHalfDims / 2]) {
 
 __device__ __forceinline__ void rescale_columns(float (&acc)[kHalfDims / 2],
                                                 const float (&rescale)[2]) {
+  if (__all_sync(0xffffffffU, rescale[0] == 1.0F && rescale[1] == 1.0F)) return;
 #pragma unroll
   for (int i = 0; i < kHalfDims / 2; ++i) acc[i] *= rescale[i / 2 % 2];
-}
-
-// Starts adding up 256 columns: those of the four chunks at `values`.
-__device__ __forceinline__ void add_values(float (&acc)[kHalfDims / 2], uint32_t weights,
-                                           uint32_t values) {
-  const uint64_t p = describe_rows(weights);
-  const uint64_t v = describe_depth(values, kChunkBytes);
-#pragma unroll
-  for (uint32_t i = 0; i < kTileTokens / 16; ++i) {
-    multiply_depth_256(acc, advance(p, i * 32), advance(v, i * 16 * kChunkRowBytes), true);
-  }
 }
 
 // The running softmax of 64 queries, spread over warpgroup 0.
@@ -379,9 +289,22 @@ struct Softmax {
   }
 };
 
-// Hides the tokens of a tile that come after a row.
-__device__ __forceinline__ void hide_later(const ThreadRows& rows,
-                                           const int32_t (&positions)[kRuns], float (&scores)[32]) {
+// Of the first token of the lane's run, one of four, in a tile.
+__device__ __forceinline__ int32_t find_position(const MlaPrefillArgs& args,
+                                                 const PrefillItem& item, int32_t tile) {
+  const int32_t token = tile * kTileTokens + static_cast<int32_t>(threadIdx.x) % kRuns * kRunTokens;
+  const int32_t size = args.config.block_size;
+  const int32_t at = token / size;
+  if (at >= item.num_blocks) return kNoPosition;
+  return args.block_idx[item.block_begin + at] * size + token % size;
+}
+
+// Hides the tokens of a tile that come after a row. `position` is that of the lane's run.
+__device__ __forceinline__ void hide_later(const ThreadRows& rows, int32_t position,
+                                           float (&scores)[32]) {
+  int32_t positions[kRuns];
+#pragma unroll
+  for (int i = 0; i < kRuns; ++i) positions[i] = __shfl_sync(0xffffffffU, position, i);
   if (positions[kRuns - 1] + kRunTokens - 1 <= rows.first_position) return;
   const int lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
@@ -395,6 +318,7 @@ __device__ __forceinline__ void hide_later(const ThreadRows& rows,
 struct Scorer {
   ThreadRows rows;
   Softmax softmax;
+  uint32_t weights[kTileTokens / 16][4];  // left factors, in use until wait_products
 
   // Starts the scores of a tile.
   __device__ __forceinline__ void score(Shared& shared, uint32_t n, float (&scores)[32]) const {
@@ -416,18 +340,20 @@ struct Scorer {
     commit_products();
   }
 
-  // Rounds the weights, for both warpgroups.
-  __device__ __forceinline__ void share_weights(Shared& shared, const float (&scores)[32],
-                                                const float (&rescale)[2]) const {
+  __device__ __forceinline__ void round_weights(const float (&scores)[32]) {
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+      weights[i / 4][i % 4] = pack_bf16(scores[2 * i], scores[2 * i + 1]);
+    }
+  }
+
+  // For the other warpgroup.
+  __device__ __forceinline__ void share_weights(Shared& shared, const float (&rescale)[2]) const {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     const uint32_t to = shared_address(shared.weights) + static_cast<uint32_t>(lane % 4 * 4);
 #pragma unroll
-    for (int i = 0; i < kTileTokens / 8; ++i) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const uint32_t pair = pack_bf16(scores[4 * i + 2 * half], scores[4 * i + 2 * half + 1]);
-        store_shared_4(to + swizzled_offset(rows.row + half * 8, i), pair);
-      }
+    for (int i = 0; i < 16; ++i) {
+      store_shared_4(to + swizzled_offset(rows.row + i % 2 * 8, i / 2), weights[i / 4][i % 4]);
     }
     if (lane % 4 == 0) {
       shared.rescale[rows.row] = rescale[0];
@@ -463,6 +389,7 @@ struct Scorer {
     uint32_t n = 0;
     for (uint32_t segment = 0; walk.left > 0; ++segment, walk.next(params)) {
       const Destination destination = find_destination(walk);
+      const PrefillItem item = params.args.items[walk.unit.item];
       rows.start(params, walk.unit);
       softmax.start();
       clear(acc);
@@ -471,35 +398,47 @@ struct Scorer {
       wait_phase(shared_address(&shared.q_full), segment & 1);
       for (int32_t tile = 0; tile < count; ++tile, ++n) {
         const uint32_t stage = n % kStages;
+        const int32_t position = find_position(params.args, item, walk.tile + tile);
         float scores[32];
         score(shared, n, scores);
         wait_products<1>();  // the sums of the tile before
+        pin_weights();
         if (tile > 0) warp_arrive(shared.kv_free[(n - 1) % kStages][0]);
         wait_products<0>();
         pin(scores);
         pin(acc);
         if (tile + 1 == count) warp_arrive(shared.q_free);
         warp_arrive(shared.scored);
-        hide_later(rows, shared.positions[stage], scores);
+        hide_later(rows, position, scores);
         float rescale[2];
         softmax.weigh(params.scale_log2, scores, rescale);
-        if (n > 0) wait_phase(shared_address(&shared.weights_free), (n - 1) & 1);
-        share_weights(shared, scores, rescale);
-        if (tile + 1 == count) finish(params, destination, shared, factors);
-        publish_shared();
-        arrive(shared_address(&shared.weights_full));
-        sync_threads(kScorerBarrier, kGroupThreads);
+        round_weights(scores);
         rescale_columns(acc, rescale);
         pin(acc);
         begin_products();
-        add_values(acc, shared_address(shared.weights), shared_address(shared.kv[stage]));
+        const uint64_t v = describe_depth(shared_address(shared.kv[stage]), kChunkBytes);
+#pragma unroll
+        for (uint32_t i = 0; i < kTileTokens / 16; ++i) {
+          multiply_depth_256(acc, weights[i], advance(v, i * 16 * kChunkRowBytes));
+        }
         commit_products();
+        if (n > 0) wait_phase(shared_address(&shared.weights_free), (n - 1) & 1);
+        share_weights(shared, rescale);
+        if (tile + 1 == count) finish(params, destination, shared, factors);
+        publish_shared();
+        arrive(shared_address(&shared.weights_full));
       }
       wait_products<0>();
+      pin_weights();
       pin(acc);
       warp_arrive(shared.kv_free[(n - 1) % kStages][0]);
       write_columns(params, rows, destination, 0, acc, factors);
     }
+  }
+
+  __device__ __forceinline__ void pin_weights() {
+#pragma unroll
+    for (int i = 0; i < kTileTokens / 16; ++i) pin(weights[i]);
   }
 };
 
@@ -528,8 +467,13 @@ __device__ __forceinline__ void add_right(const Params& params, SegmentWalk walk
       if (tile + 1 < count) wait_phase(shared_address(&shared.scored), (n + 1) & 1);
       pin(acc);
       begin_products();
-      add_values(acc, shared_address(shared.weights),
-                 shared_address(shared.kv[stage]) + kLeftChunks * kChunkBytes);
+      const uint64_t p = describe_rows(shared_address(shared.weights));
+      const uint64_t v =
+          describe_depth(shared_address(shared.kv[stage]) + kLeftChunks * kChunkBytes, kChunkBytes);
+#pragma unroll
+      for (uint32_t i = 0; i < kTileTokens / 16; ++i) {
+        multiply_depth_256(acc, advance(p, i * 32), advance(v, i * 16 * kChunkRowBytes), true);
+      }
       commit_products();
       wait_products<0>();
       pin(acc);
@@ -559,11 +503,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     give_registers<kProducerRegisters>();
     if (warp == kProducerWarp) load_tiles(params, walk, shared);
   } else if (warp < kGroupWarps) {
-    take_registers<kProductRegisters>();
+    take_registers<kScorerRegisters>();
     Scorer scorer;
     scorer.run(params, walk, shared);
   } else {
-    take_registers<kProductRegisters>();
+    take_registers<kAdderRegisters>();
     add_right(params, walk, shared);
   }
 }
