@@ -5,9 +5,11 @@
 #include <cstdio>
 
 #include "backend/cuda/cuda_status.h"
+#include "backend/cuda/kv_cache_fill.h"
 #include "backend/cuda/weight_ops.h"
 #include "base/clock.h"
 #include "base/random.h"
+#include "model/memory_estimate.h"
 #include "ops/sampling.h"
 #include "runner/cuda/row_ladder.h"
 
@@ -66,9 +68,7 @@ comm::ExchangeCapacity CudaInstance::exchange_capacity(const model::ModelSpec& s
 
 int64_t CudaInstance::block_bytes(const model::ModelSpec& spec,
                                   const DeviceRunnerOptions& options) {
-  constexpr int64_t kValueBytes = 2;
-  return spec.attention.cache_values_per_token() * kValueBytes * options.block_size *
-         spec.num_layers;
+  return model::kv_bytes_per_token(spec, options.kv_format) * options.block_size;
 }
 
 Status CudaInstance::load(const model::ModelWeights* weights,
@@ -105,15 +105,27 @@ Status CudaInstance::connect(const cuda::ExchangeView& exchange, int64_t num_blo
                                                    .max_rows = options_.max_rows,
                                                    .block_size = options_.block_size,
                                                    .num_blocks = num_blocks,
+                                                   .kv_format = options_.kv_format,
                                                    .profile = options_.profile}));
   return has_dummy_weights_ ? fill_kv_cache(num_blocks) : ok_status();
 }
 
 // Where the weights are dummy ones, the K/V of benchmarks is too: values as after a norm.
 Status CudaInstance::fill_kv_cache(int64_t num_blocks) {
-  const int64_t values = num_blocks * block_bytes(spec_, options_) / 2;
-  NANOCP_RETURN_IF_ERROR(cuda::launch_fill_dummy(forward_->kv_cache(), values, 1.0F,
-                                                 options_.dummy_seed + 1, stream_));
+  const int64_t size_bytes = num_blocks * block_bytes(spec_, options_);
+  const uint64_t seed = options_.dummy_seed + 1;
+  if (options_.kv_format == tensor::KvFormat::kFp8) {
+    NANOCP_RETURN_IF_ERROR(cuda::launch_fill_codes(
+        {.data = forward_->kv_cache(),
+         .size_bytes = size_bytes,
+         .num_codes = int64_t{options_.block_size} * spec_.attention.cache_k_dim(),
+         .num_tokens = options_.block_size,
+         .seed = seed},
+        stream_));
+  } else {
+    NANOCP_RETURN_IF_ERROR(
+        cuda::launch_fill_dummy(forward_->kv_cache(), size_bytes / 2, 1.0F, seed, stream_));
+  }
   return wait_stream(options_.step_timeout_us);
 }
 
