@@ -32,8 +32,6 @@ struct Shape {
   tensor::KvFormat format() const {
     return cache == cuda::CacheType::kE4m3 ? tensor::KvFormat::kFp8 : tensor::KvFormat::kBf16;
   }
-  // Of one KV head of a block, in values of the cache.
-  int64_t head_stride() const { return block_size * tensor::kv_token_values(format(), dim); }
   int64_t block_bytes() const {
     return kv_heads * block_size * tensor::kv_token_bytes(format(), dim);
   }
@@ -110,10 +108,10 @@ inline std::vector<uint8_t> random_cache(const Shape& shape, size_t num_blocks, 
     }
     return bytes;
   }
-  const auto head_bytes = static_cast<size_t>(shape.head_stride());
-  const auto num_codes = static_cast<size_t>(shape.block_size) * static_cast<size_t>(shape.dim);
+  const auto block_bytes = static_cast<size_t>(shape.block_bytes());
+  const auto num_codes = static_cast<size_t>(shape.kv_heads * shape.block_size * shape.dim);
   for (size_t i = 0; i < bytes.size(); ++i) {
-    const bool is_code = i % head_bytes < num_codes;
+    const bool is_code = i % block_bytes < num_codes;
     const uint64_t code = random.below(127) | random.below(2) << 7;  // all but the NaN codes
     bytes[i] = static_cast<uint8_t>(is_code ? code : random.between(114, 119));
   }

@@ -98,21 +98,25 @@ GqaReference gqa_reference(const GqaCase& c, const Step& step, const ops::Rotary
 
 // The value at an index of a cache; NaN where nothing has been written, and for exponents that
 // belong to values.
-float decode(const cuda::CacheLayout& layout, const uint8_t* cache, int64_t index, int dim) {
+float decode(const GqaCase& c, const cuda::CacheLayout& layout, const uint8_t* cache,
+             int64_t index) {
   if (layout.type == CacheType::kBf16) {
     uint16_t code;
     std::memcpy(&code, cache + 2 * index, sizeof(code));
     return tensor::decode_bf16(code);
   }
-  const int64_t in_head = index % layout.block_stride % layout.head_stride;
-  const int64_t num_codes = int64_t{layout.block_size} * dim;
-  const uint8_t* head = cache + index - in_head;
-  if (in_head >= num_codes) {
-    const bool has_values = head[(in_head - num_codes) * dim] != 0xff;
-    return has_values || cache[index] == 0xff ? NAN : static_cast<float>(cache[index]);
+  const int64_t in_block = index % layout.block_stride;
+  const int64_t num_codes = c.kv_heads * layout.head_stride;
+  const uint8_t* block = cache + index - in_block;
+  if (in_block < num_codes) {  // the exponents of all heads' tokens follow in their order
+    if (cache[index] == 0xff) return NAN;
+    return tensor::decode_e4m3(cache[index]) *
+           tensor::kv_scale(block[num_codes + in_block / c.dim]);
   }
-  if (cache[index] == 0xff) return NAN;
-  return tensor::decode_e4m3(cache[index]) * tensor::kv_scale(head[num_codes + in_head / dim]);
+  const int64_t token = in_block - num_codes;
+  const bool has_values =
+      token < int64_t{c.kv_heads} * layout.block_size && block[token * c.dim] != 0xff;
+  return has_values || cache[index] == 0xff ? NAN : static_cast<float>(cache[index]);
 }
 
 // One of K and V in all heaps: [kv_heads, num_blocks * kBlockSize, dim], blocks within heads.
@@ -133,7 +137,7 @@ bool check_cache(const char* what, const GqaCase& c, const Heaps& heaps, const S
       }
     }
     for (int64_t at = 0; at < count; ++at) {
-      got[at] = decode(layout, bytes.data() + i * heaps.size() + offset, at, c.dim);
+      got[at] = decode(c, layout, bytes.data() + i * heaps.size() + offset, at);
     }
     const Tolerance tolerance =
         layout.type == CacheType::kE4m3 ? Tolerance{1.0 / 14, 1e-3} : Tolerance{1.0 / 150, 2e-3};
@@ -146,8 +150,8 @@ cuda::CacheLayout make_layout(const GqaCase& c, int64_t base) {
   cuda::CacheLayout layout;
   layout.block_size = kBlockSize;
   const auto format = c.type == CacheType::kE4m3 ? tensor::KvFormat::kFp8 : tensor::KvFormat::kBf16;
-  layout.head_stride = kBlockSize * tensor::kv_token_values(format, c.dim);
-  layout.block_stride = c.kv_heads * layout.head_stride + 64;
+  layout.head_stride = int64_t{kBlockSize} * c.dim;
+  layout.block_stride = c.kv_heads * kBlockSize * tensor::kv_token_values(format, c.dim) + 64;
   layout.type = c.type;
   layout.k_offset = base + 4096;
   layout.v_offset =

@@ -8,7 +8,7 @@ KvCache::KvCache(const AttentionSpec& spec, const Shape& shape)
       num_blocks_(shape.num_blocks),
       block_stride_(spec.cache_num_kv_heads() * shape.block_size *
                     tensor::kv_token_values(shape.format, spec.cache_k_dim())),
-      head_stride_(shape.block_size * tensor::kv_token_values(shape.format, spec.cache_k_dim())),
+      head_stride_(int64_t{shape.block_size} * spec.cache_k_dim()),
       token_stride_(spec.cache_k_dim()) {
   const auto size_bytes =
       static_cast<size_t>(num_blocks_ * block_stride_ * tensor::kv_value_bytes(format_));

@@ -32,8 +32,9 @@ struct TokenRef {
 
 TokenRef token_at(const AttentionDesc& desc, const KvCacheView& cache, int64_t block,
                   int64_t offset, int64_t kv_head) {
-  const int64_t base = block * cache.block_stride + kv_head * cache.head_stride;
-  return {base + offset * cache.token_stride, base + desc.block_size * cache.token_stride + offset};
+  const int64_t base = block * cache.block_stride;
+  return {base + kv_head * cache.head_stride + offset * cache.token_stride,
+          base + desc.num_kv_heads * cache.head_stride + kv_head * desc.block_size + offset};
 }
 
 // One element: the definition of each format.

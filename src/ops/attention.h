@@ -24,8 +24,8 @@ struct AttentionDesc {
 
 // One layer of one instance's cache. A token's K of head h is at
 // block * block_stride + h * head_stride + offset_in_block * token_stride from k, and its V at the
-// same distance from v. GQA keeps K and V apart; MLA points v at k. kFp8: the token's exponent is
-// at block * block_stride + h * head_stride + block_size * token_stride + offset_in_block.
+// same distance from v. GQA keeps K and V apart; MLA points v at k. kFp8: its exponent is at
+// block * block_stride + num_kv_heads * head_stride + h * block_size + offset_in_block.
 struct KvCacheView {
   void* k = nullptr;
   void* v = nullptr;

@@ -33,13 +33,13 @@ struct Fixture {
             .block_size = c.block_size,
             .sliding_window = c.window,
             .softmax_scale = 1.0F / std::sqrt(static_cast<float>(c.k_dim))};
-    const int64_t per_head = c.block_size * tensor::kv_token_values(format, c.k_dim);
-    const int64_t part_bytes = kBlocks * c.kv_heads * per_head * tensor::kv_value_bytes(format);
+    const int64_t per_block = c.kv_heads * c.block_size * tensor::kv_token_values(format, c.k_dim);
+    const int64_t part_bytes = kBlocks * per_block * tensor::kv_value_bytes(format);
     memory.resize(static_cast<size_t>(2 * part_bytes));
     cache = {.k = memory.data(),
              .v = c.latent ? memory.data() : memory.data() + part_bytes,
-             .block_stride = c.kv_heads * per_head,
-             .head_stride = per_head,
+             .block_stride = per_block,
+             .head_stride = int64_t{c.block_size} * c.k_dim,
              .token_stride = c.k_dim,
              .num_blocks = kBlocks,
              .format = format};
@@ -232,11 +232,13 @@ TEST(AppendKv, Fp8KeepsTheRelativeErrorOfThreeBits) {
     for (size_t i = 0; i < kv.size(); ++i) {
       const auto head = static_cast<int64_t>(i / head_values);
       const bool is_v = head >= c.kv_heads;
-      const auto* base = static_cast<const uint8_t*>(is_v ? f.cache.v : f.cache.k) +
-                         5 * f.cache.block_stride + head % c.kv_heads * f.cache.head_stride;
+      const auto* block =
+          static_cast<const uint8_t*>(is_v ? f.cache.v : f.cache.k) + 5 * f.cache.block_stride;
       const uint8_t code =
-          base[offset * f.cache.token_stride + static_cast<int64_t>(i % head_values)];
-      const uint8_t exponent = base[c.block_size * f.cache.token_stride + offset];
+          block[head % c.kv_heads * f.cache.head_stride + offset * f.cache.token_stride +
+                static_cast<int64_t>(i % head_values)];
+      const uint8_t exponent =
+          block[c.kv_heads * f.cache.head_stride + head % c.kv_heads * c.block_size + offset];
       const float value = tensor::decode_e4m3(code) * tensor::kv_scale(exponent);
       const float largest = tensor::kE4m3Max * tensor::kv_scale(exponent);
       ASSERT_NEAR(value, kv[i], std::max(std::abs(kv[i]) / 16, largest * 0x1p-18F)) << i;

@@ -11,9 +11,9 @@ namespace nanocp::tensor {
 enum class KvFormat : int32_t {
   kF32,
   kBf16,
-  // e4m3 codes times one power of two for each token and KV head. Of a block and head there are
-  // block_size * dim codes, then block_size exponents (e8m0: 2^(byte - 127)). A power of two loses
-  // nothing that the format does not lose, and what is stored depends on the token alone.
+  // e4m3 codes times one power of two for each token and KV head. Of a block there are the codes of
+  // all heads, then their exponents, block_size for each head (e8m0: 2^(byte - 127)). A power of
+  // two loses nothing that the format does not lose, and what is stored depends on the token alone.
   kFp8,
 };
 

@@ -190,16 +190,19 @@ class UnitRunner {
               std::vector<float>& out) const {
     const ops::KvCacheView& cache = args_.cache;
     const int64_t value_bytes = tensor::kv_value_bytes(cache.format);
-    const auto* head = static_cast<const uint8_t*>(part) + base_of(b) * value_bytes;
+    const auto* bytes = static_cast<const uint8_t*>(part);
+    const int64_t block = unit_.item->blocks[static_cast<size_t>(b)] * cache.block_stride;
+    const int64_t head = block + unit_.kv_head * cache.head_stride;
     const bool is_fp8 = cache.format == tensor::KvFormat::kFp8;
     std::array<float, kAttendTokensMax> scales;
     if (is_fp8) {
-      const uint8_t* exponents = head + args_.desc.block_size * cache.token_stride + first;
+      const uint8_t* exponents = bytes + block + args_.desc.num_kv_heads * cache.head_stride +
+                                 unit_.kv_head * args_.desc.block_size + first;
       std::transform(exponents, exponents + count, scales.begin(), tensor::kv_scale);
     }
     const tensor::WeightView tokens = {
         .format = is_fp8 ? tensor::WeightFormat::kFp8Block : tensor::WeightFormat::kBf16,
-        .data = head + first * cache.token_stride * value_bytes,
+        .data = bytes + (head + first * cache.token_stride) * value_bytes,
         .rows = count,
         .cols = dim,
         .stride_bytes = cache.token_stride * value_bytes,

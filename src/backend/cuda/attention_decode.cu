@@ -4,6 +4,7 @@
 // (row, head) segments, whose results are final, and at most one begun and one ended segment, whose
 // partial results go to two slots of the workspace; the last block of a segment joins its parts.
 #include <algorithm>
+#include <climits>
 #include <string>
 
 #include "backend/cuda/attention_decode.h"
@@ -64,19 +65,24 @@ __device__ Stretch locate(const Params& params, int32_t num_rows, int32_t place)
   return {low, in_row / span.num_tiles, in_row % span.num_tiles, 0, span, {}, {}, 0};
 }
 
-// Equal stretches of the line for all blocks, or for as many as get the least that is worth one.
+// Equal stretches of the line, the last ones shorter or empty. Where all rows are equally long,
+// stretches are lengthened a little if they then end where segments do, or cut them evenly.
 struct Cut {
-  int64_t num_tiles;
-  int64_t num_blocks;
+  int32_t num_tiles;
+  int32_t length;
 
-  __device__ Cut(int32_t all_tiles, int32_t grid)
-      : num_tiles(all_tiles), num_blocks(min(grid, max(1, all_tiles / kMinStretchTiles))) {}
-  __device__ int32_t begin_of(int64_t block) const {
-    return static_cast<int32_t>(block * num_tiles / num_blocks);
+  // `row_tiles`: of every row that has any, 0 where they differ.
+  __device__ Cut(int32_t all_tiles, int32_t grid, int32_t row_tiles)
+      : num_tiles(all_tiles), length(max(kMinStretchTiles, (all_tiles + grid - 1) / grid)) {
+    if (row_tiles == 0) return;
+    const int32_t parts = max(1, row_tiles / length);
+    const int32_t even =
+        length >= row_tiles ? (length + row_tiles - 1) / row_tiles * row_tiles : row_tiles / parts;
+    const bool is_even = length >= row_tiles || even * parts == row_tiles;
+    if (is_even && even * 16 <= length * 17) length = even;
   }
-  __device__ int32_t block_of(int64_t tile) const {
-    return static_cast<int32_t>(((tile + 1) * num_blocks - 1) / num_tiles);
-  }
+  __device__ int32_t begin_of(int32_t block) const { return min(num_tiles, block * length); }
+  __device__ int32_t block_of(int32_t tile) const { return tile / length; }
 };
 
 // The blocks of the segment whose tile `found` is.
@@ -88,13 +94,12 @@ __device__ Sharing sharing_of(const Params& params, const Cut& cut, const Stretc
 }
 
 // This thread's block of the attend grid.
-__device__ void cut_line(const Params& params, int32_t num_rows, int32_t num_tiles) {
+__device__ void cut_line(const Params& params, int32_t num_rows, const Cut& cut) {
   const auto block = static_cast<int32_t>(threadIdx.x);
-  const Cut cut(num_tiles, params.grid);
+  const int32_t begin = cut.begin_of(block);
+  const int32_t end = cut.begin_of(block + 1);
   Stretch stretch = {};
-  if (block < cut.num_blocks && num_tiles > 0) {
-    const int32_t begin = cut.begin_of(block);
-    const int32_t end = cut.begin_of(block + 1);
+  if (begin < end) {
     stretch = locate(params, num_rows, begin);
     stretch.count = end - begin;
     stretch.info = params.args.rows[stretch.row];
@@ -110,7 +115,12 @@ __device__ void cut_line(const Params& params, int32_t num_rows, int32_t num_til
 __global__ void schedule_kernel(const __grid_constant__ Params params) {
   __shared__ int32_t totals[kScheduleThreads];
   __shared__ int32_t num_neutral;
-  if (threadIdx.x == 0) num_neutral = 0;
+  __shared__ int32_t least;  // tiles of a row that has any
+  __shared__ int32_t most;
+  if (threadIdx.x == 0) {
+    num_neutral = most = 0;
+    least = INT_MAX;
+  }
   __syncthreads();
   const int32_t num_rows = *params.args.num_rows;
   const int32_t per_thread = (num_rows + kScheduleThreads - 1) / kScheduleThreads;
@@ -122,7 +132,11 @@ __global__ void schedule_kernel(const __grid_constant__ Params params) {
     span.tile_begin = total;
     total += span.num_tiles;
     params.workspace.spans[i] = span;
-    if (span.num_tiles > 0) continue;
+    if (span.num_tiles > 0) {
+      atomicMin(&least, span.num_tiles);
+      atomicMax(&most, span.num_tiles);
+      continue;
+    }
     params.workspace.neutral_rows[1 + atomicAdd(&num_neutral, 1)] = i;
   }
   totals[threadIdx.x] = total;
@@ -138,10 +152,13 @@ __global__ void schedule_kernel(const __grid_constant__ Params params) {
   for (int32_t i = begin; i < end; ++i) params.workspace.spans[i].tile_begin += offset;
   const int32_t all = totals[kScheduleThreads - 1] * params.args.config.num_kv_heads;
   __syncthreads();  // the spans of all rows are written
-  if (static_cast<int32_t>(threadIdx.x) < params.grid) cut_line(params, num_rows, all);
+  if (static_cast<int32_t>(threadIdx.x) < params.grid) {
+    cut_line(params, num_rows, Cut(all, params.grid, least == most ? most : 0));
+  }
   if (threadIdx.x == 0) params.workspace.neutral_rows[0] = num_neutral;
   // The attend kernel reads some of this before it waits for the end of this kernel.
-  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) asm volatile("fence.acq_rel.gpu;" ::: "memory");
 }
 
 size_t align(size_t bytes) {
@@ -224,6 +241,9 @@ Result<Params> make_params(const AttentionDecodeArgs& args) {
   Params params = {};
   params.args = args;
   params.grid = grid;
+  const int32_t sixteens = args.config.block_size / kWarpTokens;
+  params.block_factor =
+      sixteens == 1 ? 0U : static_cast<uint32_t>((uint64_t{1} << 32) / sixteens + 1);
   params.group = args.config.num_heads / args.config.num_kv_heads;
   params.scale_log2 = args.config.softmax_scale * kLog2E;
   if (args.config.cache_type == CacheType::kE4m3) params.scale_log2 *= kCodeRest;

@@ -26,8 +26,8 @@ struct AttentionRow {
   int32_t source;       // instance the row is bound to; -1 or the own one: local
 };
 
-// How K and V are cached. kE4m3: e4m3 codes and, behind the block_size * head_dim codes of a block
-// and head, an exponent for each token (tensor/kv_format.h, KvFormat::kFp8).
+// How K and V are cached. kE4m3: e4m3 codes and, behind those of all heads of a block, an exponent
+// for each head and token (tensor/kv_format.h, KvFormat::kFp8).
 enum class CacheType : int32_t { kBf16, kE4m3 };
 
 struct AttentionDecodeConfig {

@@ -59,41 +59,53 @@ __device__ void write_partial(const Params& params, int32_t slot, const HeadUnit
 }
 
 // All threads of the block, after their partial results are written: true in the block that finds
-// all `count` parts there.
+// all `count` parts there. The barriers make one thread's release and acquire the block's; a fence
+// of every thread cost 3 us.
 __device__ inline bool is_last_part(int32_t* counter, int32_t count, int32_t* flag) {
-  __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
-    const bool last = atomicAdd(counter, 1) == count - 1;
+    int32_t before;
+    asm volatile("atom.add.acq_rel.gpu.global.s32 %0, [%1], 1;"
+                 : "=r"(before)
+                 : "l"(counter)
+                 : "memory");
+    const bool last = before == count - 1;
     if (last) *counter = 0;
     *flag = last ? 1 : 0;
   }
   __syncthreads();
-  const bool last = *flag != 0;
-  if (last) __threadfence();
-  return last;
+  return *flag != 0;
 }
 
 // Joins parts first, first + step.. below `end` of a segment; to the result, or to the slot of the
-// first of them.
+// first of them. Read from the second-level cache: slots are written more than once.
 template <typename S>
 __device__ void join_parts(const Params& params, const TileCursor& cursor, int32_t origin,
                            int32_t first, int32_t end, int32_t step, bool is_result) {
-  const int num_units = params.group * S::kDim / 4;
-  for (int unit = static_cast<int>(threadIdx.x); unit < num_units; unit += kThreads) {
-    const HeadUnit<S> at(unit);
-    HeadValues values = {{0.0F, 0.0F, 0.0F, 0.0F}, {kNothingSeen, 0.0F}};
-#pragma unroll 8
-    for (int32_t part = first; part < end; part += step) {
+  constexpr int kUnits = S::kHeads * S::kDim / 4 / kThreads;
+  HeadValues values[kUnits];
+#pragma unroll
+  for (HeadValues& value : values) value = {{0.0F, 0.0F, 0.0F, 0.0F}, {kNothingSeen, 0.0F}};
+#pragma unroll 4
+  for (int32_t part = first; part < end; part += step) {
+#pragma unroll
+    for (int u = 0; u < kUnits; ++u) {
+      const HeadUnit<S> at(u * kThreads + static_cast<int>(threadIdx.x));
+      if (at.head >= params.group) continue;
       const int64_t head = static_cast<int64_t>(partial_slot(origin, part)) * kHeadsMax + at.head;
-      values.add(__ldcg(reinterpret_cast<const float4*>(params.workspace.partial_out +
-                                                        head * S::kDim + at.column)),
-                 __ldcg(params.workspace.partial_stats + head));
+      const float* sums = params.workspace.partial_out + head * S::kDim + at.column;
+      values[u].add(__ldcg(reinterpret_cast<const float4*>(sums)),
+                    __ldcg(params.workspace.partial_stats + head));
     }
+  }
+#pragma unroll
+  for (int u = 0; u < kUnits; ++u) {
+    const HeadUnit<S> at(u * kThreads + static_cast<int>(threadIdx.x));
+    if (at.head >= params.group) continue;
     if (is_result) {
-      write_result<S>(params, cursor, at, values);
+      write_result<S>(params, cursor, at, values[u]);
     } else {
-      write_partial<S>(params, partial_slot(origin, first), at, values);
+      write_partial<S>(params, partial_slot(origin, first), at, values[u]);
     }
   }
 }
@@ -256,7 +268,6 @@ __device__ void attend_stretch(const Params& params, const Stretch& stretch, uin
       state.add_tile(params, reader, fetcher.pipeline + stage * S::kStageBytes, first);
     }
     stage = stage + 1 == S::kStages ? 0 : stage + 1;
-    if (reader.left == 1) cudaTriggerProgrammaticLaunchCompletion();
     if (reader.tile + 1 < reader.span.num_tiles && reader.left > 1) {
       reader.next(params);
       __syncwarp();
@@ -280,6 +291,7 @@ template <typename S>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
     attend_kernel(const __grid_constant__ Params params) {
   extern __shared__ __align__(128) uint8_t shared[];
+  cudaTriggerProgrammaticLaunchCompletion();
   // Written by the schedule, which has ended before the kernel ahead of this one began (or is that
   // kernel, and has published what it wrote).
   const Stretch stretch = params.workspace.stretches[blockIdx.x];

@@ -19,8 +19,7 @@ constexpr int kWarps = 4;
 constexpr int kWarpTokens = kTileTokens / kWarps;  // 16, the depth of one tensor-core product
 constexpr int kThreads = 32 * kWarps;
 constexpr int kBlocksPerSm = 2;
-constexpr int kBytesAhead = 32 << 10;  // of a block, requested ahead of the products
-constexpr int kHeadsMax = 16;          // query heads of a KV head
+constexpr int kHeadsMax = 16;  // query heads of a KV head
 constexpr int kScheduleThreads = 1024;
 constexpr int kGridMax = 512;        // blocks of the attend grid
 constexpr int kMinStretchTiles = 2;  // less is not worth a partial result
@@ -74,8 +73,22 @@ struct Params {
   Workspace workspace;
   int32_t group;  // query heads per KV head
   int32_t grid;
+  uint32_t block_factor;  // 2^32 / (block_size / 16), rounded up; 0 for blocks of 16 tokens
   float scale_log2;
 };
+
+// Of a token whose index is a multiple of 16: a division by multiplication, exact below 2^28.
+__device__ inline uint32_t block_of_token(const Params& params, int32_t token) {
+  const uint32_t sixteens = static_cast<uint32_t>(token) / kWarpTokens;
+  return params.block_factor == 0 ? sixteens : __umulhi(sixteens, params.block_factor);
+}
+
+// 2^x for any x; results below 2^-126 are 0.
+__device__ inline float power_of_2(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
 
 // Whether the row's query and part of its KV come from another instance.
 __device__ inline bool is_remote(const Params& params, const AttentionRow& row) {
@@ -124,10 +137,6 @@ struct TileCursor {
   }
 };
 
-constexpr int divide_up_constant(int value, int by) {
-  return (value + by - 1) / by;
-}
-
 // One warp's 16 tokens of K and V, and their exponents; in flight in a ring of stages for each
 // warp.
 template <int kDimension, CacheType kType, int kTiles>
@@ -138,7 +147,10 @@ struct Shape {
   using Kv = KvTile<kDim, kType>;
   static constexpr int kExponentsAt = 2 * Kv::kBytes;  // of K, then of V
   static constexpr int kStageBytes = kExponentsAt + (Kv::kIsE4m3 ? 2 * kWarpTokens : 0);
-  static constexpr int kStages = 1 + divide_up_constant(kBytesAhead, kWarps* kStageBytes);
+  // Of a block, requested ahead of the products. Measured: more lets multiprocessors near the
+  // memory run away from the others, less leaves it idle; small stages need more of them.
+  static constexpr int kBytesAhead = (kDim == 64 ? 64 : Kv::kIsE4m3 ? 48 : 32) << 10;
+  static constexpr int kStages = 1 + kBytesAhead / (kWarps * 2 * Kv::kBytes);
   static constexpr int kStatsAt = kWarps * kStages * kStageBytes;
   static constexpr int kSumsAt = kStatsAt + kWarps * kHeads * 8 + 16;
   // A row of a warp's results for a tile of heads; the shift keeps writes free of bank conflicts.
@@ -157,14 +169,15 @@ template <typename S>
 __device__ TokenPlace place_of(const Params& params, const TileCursor& cursor, int32_t token) {
   const AttentionDecodeArgs& args = params.args;
   const auto size = static_cast<uint32_t>(args.config.block_size);
-  const uint32_t block = static_cast<uint32_t>(token) / size;  // 16 tokens never straddle blocks
+  const uint32_t block = block_of_token(params, token);  // 16 tokens never straddle blocks
   if (static_cast<int32_t>(block) >= cursor.info.num_blocks) return {0, 0, false};
   const uint32_t in_block = static_cast<uint32_t>(token) - block * size;
-  const int64_t head =
-      args.blocks[cursor.info.block_begin + static_cast<int32_t>(block)] * args.block_stride +
-      cursor.kv_head * args.head_stride;
-  return {(head + static_cast<int64_t>(in_block) * S::kDim) * S::Kv::kValueBytes,
-          head + static_cast<int64_t>(size) * S::kDim + in_block, true};
+  const int64_t at =
+      args.blocks[cursor.info.block_begin + static_cast<int32_t>(block)] * args.block_stride;
+  const int64_t values = at + cursor.kv_head * args.head_stride + in_block * S::kDim;
+  const int64_t exponents = at + args.config.num_kv_heads * args.head_stride +
+                            cursor.kv_head * static_cast<int32_t>(size) + in_block;
+  return {values * S::Kv::kValueBytes, exponents, true};
 }
 
 // Asks for this warp's 16 tokens of the cursor's tile.
@@ -339,7 +352,7 @@ struct WarpState {
       float weight[2];
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        weight[h] = exp2f(scores[tile][2 * half + h] - base[h]);
+        weight[h] = power_of_2(scores[tile][2 * half + h] - base[h]);
         row_sum[tile][h] += weight[h];
         if constexpr (Kv::kIsE4m3) weight[h] *= value_factor[half];
       }

@@ -130,10 +130,13 @@ __device__ bool store_own(const PrepareGqaArgs& args, const HeadUnit& unit, cons
   const int32_t head = unit.head - args.num_heads - (value ? args.num_kv_heads : 0);
   uint8_t* cache =
       args.exchange.base[target.instance] + (value ? args.cache.v_offset : args.cache.k_offset);
-  const int64_t in_head = head * args.cache.head_stride;
-  const int64_t index = token_in_cache(args.cache, target.slot, kDim) + in_head + column;
-  const int64_t exponent_index =
-      column == 0 ? exponent_in_cache(args.cache, target.slot, kDim) + in_head : -1;
+  const int64_t index =
+      token_in_cache(args.cache, target.slot, kDim) + head * args.cache.head_stride + column;
+  int64_t exponent_index = -1;
+  if (column == 0) {
+    exponent_index = exponent_in_cache(args.cache, target.slot, args.num_kv_heads) +
+                     int64_t{head} * args.cache.block_size;
+  }
   store_cache<kType>(cache, index, x, largest, exponent_index);
   return target.instance != args.exchange.self;
 }

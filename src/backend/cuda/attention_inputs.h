@@ -29,7 +29,7 @@ struct RotaryView {
 
 // One layer's cache in every instance's heap: token t of block b, head h is at
 // b * block_stride + h * head_stride + t * token width, in elements from k_offset or v_offset.
-// kE4m3: its exponent is at b * block_stride + h * head_stride + block_size * token width + t.
+// kE4m3: its exponent is at b * block_stride + num_kv_heads * head_stride + h * block_size + t.
 struct CacheLayout {
   int64_t k_offset = 0;      // bytes from the heap's base, a multiple of 16; MLA: of the latents
   int64_t v_offset = 0;      // bytes from the heap's base; not used by MLA

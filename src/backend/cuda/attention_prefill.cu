@@ -120,10 +120,10 @@ __device__ TokenPlace place_of(const Params& params, const Tile& tile, int32_t t
   const int32_t size = args.config.block_size;
   if (token >= tile.end) return {0, 0, INT_MAX};
   const int32_t entry = tile.item.block_begin + token / size;
-  const int64_t head = args.blocks[entry] * args.block_stride + tile.kv_head * args.head_stride;
+  const int64_t block = args.blocks[entry] * args.block_stride;
   const int32_t in_block = token % size;
-  return {head + static_cast<int64_t>(in_block) * kDim,
-          head + static_cast<int64_t>(size) * kDim + in_block,
+  return {block + tile.kv_head * args.head_stride + static_cast<int64_t>(in_block) * kDim,
+          block + args.config.num_kv_heads * args.head_stride + tile.kv_head * size + in_block,
           args.block_idx[entry] * size + in_block};
 }
 

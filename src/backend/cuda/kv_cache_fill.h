@@ -9,13 +9,12 @@
 
 namespace nanocp::cuda {
 
-// Heads of blocks, one behind the other, as CacheType::kE4m3 lays them out: `num_codes` codes, a
-// multiple of 16, and an exponent for each of the `num_tokens` tokens.
+// Blocks, one behind the other, as CacheType::kE4m3 lays them out.
 struct FillCodesArgs {
   void* data = nullptr;  // device memory
   int64_t size_bytes = 0;
-  int64_t num_codes = 0;   // of a head of a block
-  int64_t num_tokens = 0;  // likewise
+  int64_t num_codes = 0;      // of a block
+  int64_t num_exponents = 0;  // behind them
   uint64_t seed = 0;
 };
 

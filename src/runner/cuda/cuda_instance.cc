@@ -115,13 +115,15 @@ Status CudaInstance::fill_kv_cache(int64_t num_blocks) {
   const int64_t size_bytes = num_blocks * block_bytes(spec_, options_);
   const uint64_t seed = options_.dummy_seed + 1;
   if (options_.kv_format == tensor::KvFormat::kFp8) {
-    NANOCP_RETURN_IF_ERROR(cuda::launch_fill_codes(
-        {.data = forward_->kv_cache(),
-         .size_bytes = size_bytes,
-         .num_codes = int64_t{options_.block_size} * spec_.attention.cache_k_dim(),
-         .num_tokens = options_.block_size,
-         .seed = seed},
-        stream_));
+    const int64_t num_exponents =
+        int64_t{options_.block_size} * spec_.attention.cache_num_kv_heads();
+    NANOCP_RETURN_IF_ERROR(
+        cuda::launch_fill_codes({.data = forward_->kv_cache(),
+                                 .size_bytes = size_bytes,
+                                 .num_codes = num_exponents * spec_.attention.cache_k_dim(),
+                                 .num_exponents = num_exponents,
+                                 .seed = seed},
+                                stream_));
   } else {
     NANOCP_RETURN_IF_ERROR(
         cuda::launch_fill_dummy(forward_->kv_cache(), size_bytes / 2, 1.0F, seed, stream_));

@@ -9,9 +9,9 @@ cuda::CacheLayout InstanceForward::cache_layout(int32_t layer) const {
   cache.block_size = options_.block_size;
   cache.type = options_.kv_format == tensor::KvFormat::kFp8 ? cuda::CacheType::kE4m3
                                                             : cuda::CacheType::kBf16;
-  cache.head_stride =
-      options_.block_size * tensor::kv_token_values(options_.kv_format, a.cache_k_dim());
-  cache.block_stride = cache.head_stride * a.cache_num_kv_heads();
+  cache.head_stride = int64_t{options_.block_size} * a.cache_k_dim();
+  cache.block_stride = a.cache_num_kv_heads() * options_.block_size *
+                       tensor::kv_token_values(options_.kv_format, a.cache_k_dim());
   const int64_t part_bytes =
       options_.num_blocks * cache.block_stride * tensor::kv_value_bytes(options_.kv_format);
   const int64_t parts = spec_.attention.is_mla() ? 1 : 2;
