@@ -37,6 +37,25 @@ Status check_options(const DeviceRunnerOptions& options) {
   return ok_status();
 }
 
+// Settled once the transport is.
+Status check_kv_format(const model::ModelSpec& spec, tensor::KvFormat format,
+                       ExchangeTransport exchange) {
+  if (format == tensor::KvFormat::kFp8 && spec.attention.is_mla()) {
+    return unsupported(
+        "--kv-cache-dtype fp8 on a GPU serves grouped-query attention only; this model has latent "
+        "attention: use bf16 or --device cpu");
+  }
+  if (format == tensor::KvFormat::kF32) {
+    return unsupported("on a GPU --kv-cache-dtype is bf16 or fp8, not float32");
+  }
+  if (format == tensor::KvFormat::kFp8 && exchange == ExchangeTransport::kNccl) {
+    return unsupported(
+        "--kv-cache-dtype fp8 needs GPUs that reach each other's memory; --exchange nccl moves bf16 "
+        "only: use --kv-cache-dtype bf16");
+  }
+  return ok_status();
+}
+
 // The first GPU that does not reach the memory of another one, and that one.
 struct PeerGap {
   int from = -1;
@@ -72,6 +91,8 @@ Result<std::unique_ptr<DeviceRunner>> CudaRunner::create(
   std::unique_ptr<CudaRunner> runner(new CudaRunner(std::move(spec), options));
   NANOCP_RETURN_IF_ERROR(runner->open_devices());
   NANOCP_RETURN_IF_ERROR(runner->choose_exchange());
+  NANOCP_RETURN_IF_ERROR(
+      check_kv_format(*runner->spec_, options.kv_format, runner->options_.exchange));
   NANOCP_RETURN_IF_ERROR(runner->plan_weights(weights.get()));
   NANOCP_RETURN_IF_ERROR(runner->start(weights.get()));
   return std::unique_ptr<DeviceRunner>(std::move(runner));
