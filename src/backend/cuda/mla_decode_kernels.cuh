@@ -124,7 +124,8 @@ struct Producer {
     }
   }
 
-  __device__ void run(const Stretch& stretch, int32_t group) const {
+  // `first`: of the first tile.
+  __device__ void run(const Stretch& stretch, int32_t group, const Box& first) const {
     Segment segment;
     segment.start(stretch);
     int32_t number = 0;  // of the tile
@@ -137,11 +138,14 @@ struct Producer {
         publish_to_copies();
         open_source = row.source;
       }
-      Box box = look_up(row, segment.tile);
+      // At first the queries come first, for they would have to wait behind the tiles; later they
+      // have to wait for their place, and the first tile does not.
+      if (s == 0) load_queries(s, row.row, group);
+      Box box = s == 0 ? first : look_up(row, segment.tile);
       for (int32_t k = 0; k < segment.count; ++k) {
         const Box next = look_up(row, segment.tile + k + 1);
         load_tile(number++, box);
-        if (k == 0) load_queries(s, row.row, group);
+        if (k == 0 && s > 0) load_queries(s, row.row, group);
         box = next;
       }
     }
@@ -426,27 +430,32 @@ __global__ void __launch_bounds__(kThreads, 1)
     prefetch_tensor_map(params.q_map);
     prefetch_tensor_map(params.cache_map);
   }
-  __syncthreads();
-  cudaGridDependencySynchronize();
-  cudaTriggerProgrammaticLaunchCompletion();  // the join may read what came before this kernel
+  // The schedule and the tables have stood since the step began; all else waits.
   const auto lane = static_cast<int32_t>(blockIdx.x) / params.groups;
   const auto group = static_cast<int32_t>(blockIdx.x) % params.groups;
   const Stretch stretch = params.workspace.stretches[lane];
-  if (stretch.count == 0) return;
   const int32_t warpgroup =
       __shfl_sync(0xffffffffU, static_cast<int32_t>(threadIdx.x) / kGroupThreads, 0);
   const auto thread = static_cast<int32_t>(threadIdx.x) % kGroupThreads;
+  __syncthreads();
   if (warpgroup == 2) {
     give_registers<kProducerRegisters>();
     if (thread >= 32) return;
-    Producer{.params = params,
-             .shared = shared,
-             .policy = params.groups == 1 ? evict_first_policy() : evict_normal_policy(),
-             .lane = thread,
-             .num_boxes = kTileTokens / params.box_tokens}
-        .run(stretch, group);
+    const Producer producer{
+        .params = params,
+        .shared = shared,
+        .policy = params.groups == 1 ? evict_first_policy() : evict_normal_policy(),
+        .lane = thread,
+        .num_boxes = kTileTokens / params.box_tokens};
+    const Producer::Box first = producer.look_up(stretch.info, stretch.tile);
+    cudaGridDependencySynchronize();
+    cudaTriggerProgrammaticLaunchCompletion();  // the join may read what came before this kernel
+    producer.run(stretch, group, first);
     return;
   }
+  cudaGridDependencySynchronize();
+  cudaTriggerProgrammaticLaunchCompletion();
+  if (stretch.count == 0) return;
   take_registers<kComputeRegisters>();
   const int32_t row = thread / 32 * 16 + thread % 32 / 4;
   if (warpgroup == 0) {
