@@ -68,11 +68,13 @@ class DecodeBench {
     return ok_status();
   }
 
+  bool runs(SequenceId id) const {
+    const request::Sequence* sequence = engine_.sequence(id);
+    return sequence != nullptr && sequence->is_decoding();
+  }
+
   bool all_run() const {
-    return std::all_of(ids_.begin(), ids_.end(), [this](SequenceId id) {
-      const request::Sequence* sequence = engine_.sequence(id);
-      return sequence != nullptr && sequence->is_decoding();
-    });
+    return std::all_of(ids_.begin(), ids_.end(), [this](SequenceId id) { return runs(id); });
   }
 
   Status start_all() {
@@ -80,10 +82,14 @@ class DecodeBench {
       if (all_run()) return ok_status();
       NANOCP_RETURN_IF_ERROR(step());
     }
+    const auto num_waiting =
+        ids_.size() - static_cast<size_t>(std::count_if(
+                          ids_.begin(), ids_.end(), [this](SequenceId id) { return runs(id); }));
     return resource_exhausted(
         "the contexts do not all fit at once: after " + std::to_string(kAdmissionStepsMax) +
-        " steps some requests still wait; use fewer or shorter ones, more KV blocks "
-        "(--num-kv-blocks) or a higher --max-num-seqs");
+        " steps " + std::to_string(num_waiting) + " of " + std::to_string(ids_.size()) +
+        " requests still wait; use fewer or shorter ones, more KV blocks (--num-kv-blocks, on a "
+        "GPU --gpu-memory-utilization) or a higher --max-num-seqs");
   }
 
   Status step() {

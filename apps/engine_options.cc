@@ -23,6 +23,14 @@ void add_model_group(CLI::App& command, EngineOptions& options) {
       ->capture_default_str()
       ->group(group);
   command
+      .add_option(
+          "--expert-weights", options.expert_weights,
+          "Experts on a GPU: stored (fp8 and mxfp4 as they are), bf16 (converted), or auto: "
+          "stored where the kernels read it, else bf16")
+      ->check(CLI::IsMember({"auto", "stored", "bf16"}).description(""))
+      ->capture_default_str()
+      ->group(group);
+  command
       .add_option("--max-model-len", options.max_model_len,
                   "Longest prompt and output together (default: what the model allows)")
       ->check(in_range<int64_t>(1, kTokensMax))

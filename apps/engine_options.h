@@ -13,9 +13,10 @@ namespace nanocp::apps {
 
 struct EngineOptions {
   std::string model_dir;
-  std::string config_file;           // empty: MODEL_DIR/config.json
-  std::string load_format = "auto";  // auto or dummy
-  std::string device = "cpu";        // cpu or cuda
+  std::string config_file;              // empty: MODEL_DIR/config.json
+  std::string load_format = "auto";     // auto or dummy
+  std::string expert_weights = "auto";  // on a GPU: auto, stored or bf16
+  std::string device = "cpu";           // cpu or cuda
   int num_instances = 1;
   std::string policy;  // empty: uniform_cp if a degree is given, else dcp
   std::string router = "least_kv";

@@ -122,6 +122,12 @@ int64_t num_device_blocks(const EngineOptions& options, const model::ModelSpec& 
       1, static_cast<int64_t>(std::min(options.kv_memory_bytes, limit)) / block_bytes);
 }
 
+runner::ExpertWeightsChoice expert_weights(const EngineOptions& options) {
+  if (options.expert_weights == "stored") return runner::ExpertWeightsChoice::kStored;
+  if (options.expert_weights == "bf16") return runner::ExpertWeightsChoice::kBf16;
+  return runner::ExpertWeightsChoice::kAuto;
+}
+
 runner::ExchangeTransport exchange_transport(const std::string& name) {
   if (name == "nvlink") return runner::ExchangeTransport::kNvlink;
   if (name == "nccl") return runner::ExchangeTransport::kNccl;
@@ -139,6 +145,7 @@ runner::DeviceRunnerOptions device_options(const EngineOptions& options,
   result.max_rows = options.max_num_batched_tokens;
   result.max_graph_rows = std::min(options.max_graph_rows, max_num_seqs(options));
   result.use_graphs = !options.enforce_eager;
+  result.expert_weights = expert_weights(options);
   result.exchange = exchange_transport(options.exchange);
   result.profile = needs.profile;
   result.time_steps = needs.time_steps;

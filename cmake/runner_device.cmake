@@ -6,7 +6,9 @@ if(NANOCP_CUDA)
 else()
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/runner/no_cuda/*.cc)
 endif()
-add_library(nanocp_runner_device STATIC ${sources})
+# What a GPU must have and how weights lie on it: decisions over numbers, in every build.
+file(GLOB host_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/runner/device/*.cc)
+add_library(nanocp_runner_device STATIC ${sources} ${host_sources})
 target_link_libraries(nanocp_runner_device
   PUBLIC nanocp_engine nanocp_model nanocp_backend_device)
 if(NANOCP_CUDA)

@@ -3,13 +3,13 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <string>
 #include <string_view>
 
 #include "base/random.h"
 #include "model/aligned_buffer.h"
+#include "model/dummy_pattern.h"
 #include "model/weight_catalogue.h"
 
 namespace nanocp::model {
@@ -17,57 +17,17 @@ namespace {
 
 constexpr int64_t kJobBytes = int64_t{8} << 20;
 
-// Random bits are masked with `keep`, then `set` is added: with a fixed exponent and a random sign
-// and mantissa, values are spread over +-[1, 2) x 2^exponent. No arithmetic per value.
-struct BitPattern {
-  uint64_t keep = 0;
-  uint64_t set = 0;
-};
-
-BitPattern repeat(uint64_t keep, uint64_t set, int bits) {
-  BitPattern pattern;
-  for (int shift = 0; shift < 64; shift += bits) {
-    pattern.keep |= keep << shift;
-    pattern.set |= set << shift;
-  }
-  return pattern;
-}
-
-BitPattern signed_values(StoredType type, int exponent) {
-  const auto biased = [exponent](int bias) { return static_cast<uint64_t>(bias + exponent); };
-  switch (type) {
-    case StoredType::kF32:
-      return repeat(0x807fffff, biased(127) << 23, 32);
-    case StoredType::kBf16:
-      return repeat(0x807f, biased(127) << 7, 16);
-    case StoredType::kF16:
-      return repeat(0x83ff, biased(15) << 10, 16);
-    case StoredType::kF8E4m3:
-      return repeat(0x87, uint64_t{7} << 3, 8);
-    default:
-      return repeat(0xff, 0, 8);
-  }
-}
-
 // Values in [1, 1.125).
 BitPattern near_one(StoredType type) {
   switch (type) {
     case StoredType::kF32:
-      return repeat(0x000fffff, 0x3f800000, 32);
+      return repeat_bits(0x000fffff, 0x3f800000, 32);
     case StoredType::kF16:
-      return repeat(0x007f, 0x3c00, 16);
+      return repeat_bits(0x007f, 0x3c00, 16);
     default:
-      return repeat(0x000f, 0x3f80, 16);
+      return repeat_bits(0x000f, 0x3f80, 16);
   }
 }
-
-int exponent_for(double root_mean_square, int64_t fan_in) {
-  const double wanted = 1.0 / std::sqrt(static_cast<double>(fan_in));
-  return static_cast<int>(std::lround(std::log2(wanted / root_mean_square)));
-}
-
-constexpr double kRmsOneToTwo = 1.53;  // of a uniform value in [1, 2)
-constexpr double kRmsE2m1 = 2.93;      // of the sixteen e2m1 values
 
 BitPattern pattern_of(const CatalogueEntry& entry) {
   switch (entry.kind) {
@@ -82,11 +42,7 @@ BitPattern pattern_of(const CatalogueEntry& entry) {
     case TensorKind::kScales:
       break;
   }
-  if (entry.type == StoredType::kU8) {
-    return repeat(0, static_cast<uint64_t>(127 + exponent_for(kRmsE2m1, entry.fan_in)), 8);
-  }
-  const int exponent = exponent_for(kRmsOneToTwo * kRmsOneToTwo, entry.fan_in);
-  return repeat(0x007fffff, static_cast<uint64_t>(127 + exponent) << 23, 32);
+  return entry.type == StoredType::kU8 ? mxfp4_scales(entry.fan_in) : fp8_scales(entry.fan_in);
 }
 
 uint64_t hash_name(std::string_view name) {

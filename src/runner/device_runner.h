@@ -12,6 +12,7 @@
 #include "engine/model_runner.h"
 #include "model/model_spec.h"
 #include "model/model_weights.h"
+#include "runner/device/expert_formats.h"
 
 namespace nanocp::runner {
 
@@ -33,8 +34,9 @@ struct DeviceRunnerOptions {
   int64_t wait_timeout_us = 30'000'000;   // of one wait of an instance for another
   int64_t step_timeout_us = 120'000'000;  // of the engine for a whole step
   bool keep_logits = false;               // hand the raw logits of every sampled row back
-  uint64_t dummy_seed = 1;                // of the weights, where none are given
-  int num_load_threads = 4;               // per instance
+  ExpertWeightsChoice expert_weights = ExpertWeightsChoice::kAuto;
+  uint64_t dummy_seed = 1;   // of the weights, where none are given
+  int num_load_threads = 4;  // per instance
   std::function<void(int64_t done_bytes, int64_t total_bytes)> progress;  // of loading; any thread
   std::function<void(const std::string&)> note;  // one line about memory and capture each
 };

@@ -2,27 +2,14 @@
 
 #include <cuda_runtime.h>
 
+#include "backend/driver_version.h"
+
 namespace nanocp::backend {
 namespace {
 
 Error cuda_error(const char* call, cudaError_t code) {
   return {ErrorCode::kInternal, std::string(call) + " failed: " + cudaGetErrorName(code) + " (" +
                                     cudaGetErrorString(code) + ")"};
-}
-
-// cudaDriverGetVersion succeeds with 0 where no driver is installed.
-Status check_driver(int driver_version, int runtime_version) {
-  if (driver_version == 0) {
-    return not_found(
-        "no NVIDIA driver on this host (libcuda.so.1 not found): install one for CUDA " +
-        format_cuda_version(runtime_version) + " or newer");
-  }
-  if (driver_version / 1000 < runtime_version / 1000) {
-    return unsupported("the NVIDIA driver is too old: it serves CUDA " +
-                       format_cuda_version(driver_version) + ", this program needs CUDA " +
-                       format_cuda_version(runtime_version) + "; update the driver");
-  }
-  return ok_status();
 }
 
 Result<int> count_devices() {
@@ -76,7 +63,7 @@ Result<std::vector<DeviceInfo>> list_devices() {
   if (code != cudaSuccess) return cuda_error("cudaRuntimeGetVersion", code);
   code = cudaDriverGetVersion(&driver_version);
   if (code != cudaSuccess) return cuda_error("cudaDriverGetVersion", code);
-  NANOCP_RETURN_IF_ERROR(check_driver(driver_version, runtime_version));
+  NANOCP_RETURN_IF_ERROR(check_driver_version(driver_version, runtime_version));
   NANOCP_ASSIGN_OR_RETURN(const int num_devices, count_devices());
 
   std::vector<DeviceInfo> devices;

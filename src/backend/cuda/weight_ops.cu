@@ -65,6 +65,14 @@ __global__ void fill_kernel(const __grid_constant__ FillArgs args) {
   }
 }
 
+__global__ void fill_bits_kernel(const __grid_constant__ FillBitsArgs args) {
+  for (int64_t i = first_index(); i * 8 < args.size_bytes; i += index_stride()) {
+    const uint64_t random =
+        device::mix_bits(args.seed + (static_cast<uint64_t>(i) + 1) * kGoldenRatio);
+    static_cast<uint64_t*>(args.data)[i] = (random & args.keep) | args.set;
+  }
+}
+
 // e4m3fn: bias 7, no infinity; the NaN code 0x7f reads as 480.
 __device__ float e4m3_value(uint32_t bits) {
   const auto exponent = static_cast<int>((bits >> 3) & 0xfU);
@@ -194,6 +202,14 @@ Status launch_fill_dummy(void* data, int64_t count, float amplitude, uint64_t se
   if (count < 1) return ok_status();
   const FillArgs args = {data, count, -amplitude, 2.0F * amplitude, nanocp::mix_bits(seed)};
   fill_kernel<__nv_bfloat16><<<grid_for((count + 3) / 4), kThreads, 0, stream>>>(args);
+  return cuda_status(cudaGetLastError(), "launch of a random fill");
+}
+
+Status launch_fill_bits(const FillBitsArgs& args, cudaStream_t stream) {
+  if (args.size_bytes < 1) return ok_status();
+  FillBitsArgs mixed = args;
+  mixed.seed = nanocp::mix_bits(args.seed);
+  fill_bits_kernel<<<grid_for((args.size_bytes + 7) / 8), kThreads, 0, stream>>>(mixed);
   return cuda_status(cudaGetLastError(), "launch of a random fill");
 }
 

@@ -15,6 +15,17 @@ namespace nanocp::cuda {
 Status launch_fill_dummy(void* data, int64_t count, float amplitude, uint64_t seed,
                          cudaStream_t stream);
 
+struct FillBitsArgs {
+  void* data = nullptr;    // has room for size_bytes rounded up to a multiple of 8
+  int64_t size_bytes = 0;  // written in words of 8
+  uint64_t keep = 0;       // word = (random & keep) | set
+  uint64_t set = 0;
+  uint64_t seed = 0;
+};
+// Random bits under a pattern, a pure function of seed and place: dummy weights of formats that
+// have scales.
+Status launch_fill_bits(const FillBitsArgs& args, cudaStream_t stream);
+
 // data[i] uniform in [0.9, 1.1), for norm weights.
 Status launch_fill_dummy_norm(float* data, int64_t count, uint64_t seed, cudaStream_t stream);
 

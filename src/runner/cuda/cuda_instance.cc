@@ -79,7 +79,7 @@ int64_t CudaInstance::block_bytes(const model::ModelSpec& spec,
          spec.num_layers;
 }
 
-Status CudaInstance::load(const model::ModelWeights* weights,
+Status CudaInstance::load(const model::ModelWeights* weights, const ExpertFormats& expert_formats,
                           const std::function<void(int64_t)>& done) {
   NANOCP_RETURN_IF_ERROR(
       cuda_status(cudaSetDevice(device_), "cudaSetDevice(" + std::to_string(device_) + ")"));
@@ -90,6 +90,7 @@ Status CudaInstance::load(const model::ModelWeights* weights,
   load_options.num_instances = options_.num_instances;
   load_options.dummy_seed = options_.dummy_seed;
   load_options.num_threads = options_.num_load_threads;
+  load_options.expert_formats = &expert_formats;
   load_options.done = done;
   has_dummy_weights_ = weights == nullptr;
   NANOCP_ASSIGN_OR_RETURN(weights_, load_device_weights(spec_, weights, load_options));
@@ -224,7 +225,7 @@ bool CudaInstance::is_graph_step() const {
 void CudaInstance::fill_image(const scheduler::StepPlan& plan) {
   const int32_t rows = plan.instances[static_cast<size_t>(id_)].num_rows();
   const bool is_small = rows <= std::min(options_.max_rows, options_.max_graph_rows);
-  image_->fill(++step_, plan, is_small ? 0 : InstanceForward::prefill_rows_min(spec_));
+  image_->fill(++step_, plan, is_small ? 0 : InstanceForward::kPrefillRowsMin);
 }
 
 Status CudaInstance::begin_exchanges(const scheduler::StepPlan& plan) {

@@ -52,7 +52,8 @@ class CudaInstance {
 
   InstanceId id() const { return id_; }
   // `done` is told the bytes loaded since its last call.
-  Status load(const model::ModelWeights* weights, const std::function<void(int64_t)>& done);
+  Status load(const model::ModelWeights* weights, const ExpertFormats& expert_formats,
+              const std::function<void(int64_t)>& done);
   Status connect(comm::ExchangeGroup& group, int64_t num_blocks);
   void disconnect();
   // A step of the most rows with no exchange of meaning, to learn how much memory a step takes.

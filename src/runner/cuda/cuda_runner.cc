@@ -9,15 +9,14 @@
 #include "backend/device_info.h"
 #include "base/clock.h"
 #include "comm/nccl/nccl_group.h"
+#include "comm/nvlink/exchange_layout.h"
 #include "comm/nvlink/symmetric_heap.h"
-#include "model/memory_estimate.h"
 
 namespace nanocp::runner {
 namespace {
 
 constexpr int64_t kLoadTimeoutUs = int64_t{3600} * 1'000'000;
 constexpr int64_t kProfileBlocks = 4;
-constexpr double kMiB = 1024.0 * 1024.0;
 
 Status check_options(const DeviceRunnerOptions& options) {
   if (options.num_instances < 1 || options.num_instances > 512) {
@@ -36,14 +35,6 @@ Status check_options(const DeviceRunnerOptions& options) {
     return invalid_argument("--gpu-memory-utilization must be above 0 and at most 1");
   }
   return ok_status();
-}
-
-Status check_device(const backend::DeviceInfo& info) {
-  if (info.compute_major == 9 && info.compute_minor == 0) return ok_status();
-  return unsupported("GPU " + std::to_string(info.index) + " (" + info.name +
-                     ") has compute capability " + std::to_string(info.compute_major) + "." +
-                     std::to_string(info.compute_minor) +
-                     "; the kernels of this build need 9.0 (H100, H200, GH200)");
 }
 
 // The first GPU that does not reach the memory of another one, and that one.
@@ -65,12 +56,6 @@ Result<PeerGap> find_peer_gap(const std::vector<int>& devices) {
   return PeerGap{};
 }
 
-std::string to_mib(int64_t bytes) {
-  char text[32];
-  std::snprintf(text, sizeof(text), "%.0f MiB", static_cast<double>(bytes) / kMiB);
-  return text;
-}
-
 }  // namespace
 
 Result<std::unique_ptr<DeviceRunner>> create_device_runner(
@@ -87,6 +72,7 @@ Result<std::unique_ptr<DeviceRunner>> CudaRunner::create(
   std::unique_ptr<CudaRunner> runner(new CudaRunner(std::move(spec), options));
   NANOCP_RETURN_IF_ERROR(runner->open_devices());
   NANOCP_RETURN_IF_ERROR(runner->choose_exchange());
+  NANOCP_RETURN_IF_ERROR(runner->plan_weights(weights.get()));
   NANOCP_RETURN_IF_ERROR(runner->start(weights.get()));
   return std::unique_ptr<DeviceRunner>(std::move(runner));
 }
@@ -104,17 +90,35 @@ CudaRunner::CudaRunner(std::shared_ptr<const model::ModelSpec> spec,
 }
 
 Status CudaRunner::open_devices() {
-  NANOCP_ASSIGN_OR_RETURN(const std::vector<backend::DeviceInfo> found, backend::list_devices());
+  NANOCP_ASSIGN_OR_RETURN(found_, backend::list_devices());
+  NANOCP_RETURN_IF_ERROR(check_device_count(devices_, static_cast<int>(found_.size())));
   for (const int device : devices_) {
-    if (device < 0 || device >= static_cast<int>(found.size())) {
-      return not_found(std::to_string(options_.num_instances) +
-                       " instances need as many GPUs; this host shows " +
-                       std::to_string(found.size()) + ": use --instances " +
-                       std::to_string(found.size()) + " or fewer");
-    }
-    NANOCP_RETURN_IF_ERROR(check_device(found[static_cast<size_t>(device)]));
+    NANOCP_RETURN_IF_ERROR(check_compute_capability(found_[static_cast<size_t>(device)]));
   }
-  device_name_ = found[static_cast<size_t>(devices_[0])].name;
+  device_name_ = found_[static_cast<size_t>(devices_[0])].name;
+  return ok_status();
+}
+
+Status CudaRunner::plan_weights(const model::ModelWeights* weights) {
+  NANOCP_ASSIGN_OR_RETURN(expert_formats_,
+                          choose_expert_formats(*spec_, weights, options_.expert_weights));
+  weight_bytes_ = count_device_bytes(*spec_, expert_formats_);
+  if (!expert_formats_.note.empty()) note(expert_formats_.note);
+  note(describe_weights(*spec_, expert_formats_, weight_bytes_, options_.num_instances));
+  return check_weights_fit();
+}
+
+Status CudaRunner::check_weights_fit() const {
+  for (const int device : devices_) {
+    const backend::DeviceInfo& info = found_[static_cast<size_t>(device)];
+    NANOCP_RETURN_IF_ERROR(runner::check_weights_fit(
+        weight_bytes_,
+        {.device = device,
+         .num_instances = options_.num_instances,
+         .total_bytes = info.total_memory_bytes,
+         .free_bytes = info.free_memory_bytes,
+         .memory_utilization = options_.num_blocks > 0 ? 0.0 : options_.memory_utilization}));
+  }
   return ok_status();
 }
 
@@ -149,6 +153,8 @@ Status CudaRunner::start(const model::ModelWeights* weights) {
   num_blocks_ = options_.num_blocks;
   if (num_blocks_ == 0) {
     NANOCP_ASSIGN_OR_RETURN(num_blocks_, choose_num_blocks());
+  } else {
+    NANOCP_RETURN_IF_ERROR(check_blocks_fit(num_blocks_));
   }
   NANOCP_RETURN_IF_ERROR(connect(num_blocks_));
   if (!options_.use_graphs) return ok_status();
@@ -175,9 +181,10 @@ void CudaRunner::check_exchange_orders() const {
 
 // All GPUs at once; progress counts the bytes of all.
 Status CudaRunner::load(const model::ModelWeights* weights) {
-  int64_t total_bytes = 0;
-  const model::WeightBytes bytes = model::count_weight_bytes(*spec_);
-  total_bytes = bytes.replicated * options_.num_instances + bytes.experts;
+  const SteadyClock clock;
+  const int64_t start_us = clock.now_us();
+  const int64_t total_bytes =
+      weight_bytes_.replicated * options_.num_instances + weight_bytes_.experts;
   std::mutex progress_mutex;
   int64_t done_bytes = 0;
   const auto done = [&](int64_t count) {
@@ -185,8 +192,21 @@ Status CudaRunner::load(const model::ModelWeights* weights) {
     done_bytes += count;
     if (options_.progress) options_.progress(std::min(done_bytes, total_bytes), total_bytes);
   };
-  return run_on_all("loading weights",
-                    [&](CudaInstance& instance) { return instance.load(weights, done); });
+  NANOCP_RETURN_IF_ERROR(run_on_all("loading weights", [&](CudaInstance& instance) {
+    return instance.load(weights, expert_formats_, done);
+  }));
+  const double seconds = static_cast<double>(clock.now_us() - start_us) / 1e6;
+  const double gigabytes = static_cast<double>(done_bytes) / 1e9;
+  char text[96];
+  if (weights == nullptr) {
+    std::snprintf(text, sizeof(text), "made %.2f GB of dummy weights in %.2f s", gigabytes,
+                  seconds);
+  } else {
+    std::snprintf(text, sizeof(text), "loaded %.2f GB of weights in %.2f s (%.2f GB/s)", gigabytes,
+                  seconds, gigabytes / seconds);
+  }
+  note(text);
+  return ok_status();
 }
 
 // Gives every instance an exchange heap with room for `num_blocks` KV blocks.
@@ -197,8 +217,15 @@ Status CudaRunner::connect(int64_t num_blocks) {
   }));
   group_.reset();
   NANOCP_RETURN_IF_ERROR(make_group(num_blocks));
-  return run_on_all("joining the group",
-                    [&](CudaInstance& instance) { return instance.connect(*group_, num_blocks); });
+  Status joined = run_on_all("joining the group", [&](CudaInstance& instance) {
+    return instance.connect(*group_, num_blocks);
+  });
+  if (!joined.ok() && joined.error().code == ErrorCode::kResourceExhausted) {
+    return resource_exhausted(joined.error().message + "; beside " + std::to_string(num_blocks) +
+                              " KV blocks: use fewer (--num-kv-blocks, --kv-memory), a lower "
+                              "--max-num-batched-tokens or more --instances");
+  }
+  return joined;
 }
 
 Status CudaRunner::make_group(int64_t num_blocks) {
@@ -222,34 +249,43 @@ Status CudaRunner::make_group(int64_t num_blocks) {
   return ok_status();
 }
 
+KvRoom CudaRunner::kv_room(InstanceId instance, int64_t existing_blocks) const {
+  const auto i = static_cast<size_t>(instance);
+  const CudaInstance::Memory memory = workers_[i].instance->memory();
+  return {.device = devices_[i],
+          .total_bytes = memory.total_bytes,
+          .free_bytes = memory.free_bytes,
+          .weight_bytes = memory.weight_bytes,
+          .reserve_bytes = memory.graph_reserve_bytes,
+          .block_bytes = CudaInstance::block_bytes(*spec_, options_),
+          .existing_blocks = existing_blocks};
+}
+
+// Activations come on top; where they do not fit either, taking them fails.
+Status CudaRunner::check_blocks_fit(int64_t num_blocks) const {
+  const int64_t exchange_bytes =
+      comm::lay_out_exchange(CudaInstance::exchange_capacity(*spec_, options_, 0)).total_bytes;
+  for (InstanceId i = 0; i < options_.num_instances; ++i) {
+    NANOCP_RETURN_IF_ERROR(check_kv_blocks_fit(kv_room(i, 0), num_blocks, exchange_bytes));
+  }
+  return ok_status();
+}
+
 // A run of the largest step with next to no KV cache shows what everything else takes.
 Result<int64_t> CudaRunner::choose_num_blocks() {
   NANOCP_RETURN_IF_ERROR(connect(kProfileBlocks));
   NANOCP_RETURN_IF_ERROR(run_on_all(
       "the profiling run", [](CudaInstance& instance) { return instance.run_largest_step(); }));
-  const int64_t block_bytes = CudaInstance::block_bytes(*spec_, options_);
-  int64_t num_blocks = std::numeric_limits<int64_t>::max();
-  std::string how;
-  for (const Worker& worker : workers_) {
-    const CudaInstance::Memory memory = worker.instance->memory();
-    const auto allowed =
-        static_cast<int64_t>(static_cast<double>(memory.total_bytes) * options_.memory_utilization);
-    const int64_t used = memory.total_bytes - memory.free_bytes + memory.graph_reserve_bytes;
-    const int64_t blocks = (allowed - used) / block_bytes + kProfileBlocks;
-    if (blocks >= num_blocks) continue;
-    num_blocks = blocks;
-    how = to_mib(allowed) + " allowed (" + std::to_string(options_.memory_utilization) + " of " +
-          to_mib(memory.total_bytes) + ") - " + to_mib(used) + " used by weights (" +
-          to_mib(memory.weight_bytes) + "), activations, exchange, graphs and others";
+  KvBlocks fewest = {.num_blocks = std::numeric_limits<int64_t>::max(), .how = ""};
+  for (InstanceId i = 0; i < options_.num_instances; ++i) {
+    NANOCP_ASSIGN_OR_RETURN(KvBlocks blocks, kv_blocks_that_fit(kv_room(i, kProfileBlocks),
+                                                                options_.memory_utilization));
+    if (blocks.num_blocks < fewest.num_blocks) fewest = std::move(blocks);
   }
-  if (num_blocks < 2) {
-    return resource_exhausted("no room for a KV cache: " + how +
-                              "; use more instances, or a higher --gpu-memory-utilization");
-  }
-  note("KV cache: " + std::to_string(num_blocks) + " blocks of " +
-       std::to_string(options_.block_size) + " tokens on each instance = " + how + ", at " +
-       std::to_string(block_bytes) + " bytes a block");
-  return num_blocks;
+  note("KV cache: " + std::to_string(fewest.num_blocks) + " blocks of " +
+       std::to_string(options_.block_size) + " tokens on each instance = " + fewest.how + ", at " +
+       std::to_string(CudaInstance::block_bytes(*spec_, options_)) + " bytes a block");
+  return fewest.num_blocks;
 }
 
 CudaRunner::~CudaRunner() {
@@ -354,13 +390,11 @@ engine::StepTicket CudaRunner::launch(const scheduler::StepPlan& plan) {
   return ++num_launched_;
 }
 
-// Where logits are handed back, each step needs them unchanged until they are copied. Without an
-// expert layer an instance could be a step ahead of one that still reads blocks it writes to.
+// Where logits are handed back, each step needs them unchanged until they are copied. Unless the
+// last layer has experts, an instance could be a step ahead of one that still reads blocks it
+// writes to (see comm.flow_control).
 bool CudaRunner::runs_ahead() const {
-  const auto& layers = spec_->layers;
-  const bool is_lock_step =
-      options_.num_instances == 1 ||
-      std::any_of(layers.begin(), layers.end(), [](const auto& layer) { return layer.is_moe; });
+  const bool is_lock_step = options_.num_instances == 1 || spec_->layers.back().is_moe;
   return is_lock_step && !options_.keep_logits;
 }
 

@@ -12,8 +12,11 @@
 #include <thread>
 #include <vector>
 
+#include "backend/device_info.h"
 #include "comm/device/exchange_group.h"
+#include "model/memory_estimate.h"
 #include "runner/cuda/cuda_instance.h"
+#include "runner/device/device_limits.h"
 #include "runner/device_runner.h"
 
 namespace nanocp::runner {
@@ -45,8 +48,12 @@ class CudaRunner final : public DeviceRunner {
   // Settles options_.exchange and what follows from it.
   Status choose_exchange();
   Status start(const model::ModelWeights* weights);
+  Status plan_weights(const model::ModelWeights* weights);
+  Status check_weights_fit() const;
   Status load(const model::ModelWeights* weights);
   Status make_group(int64_t num_blocks);
+  Status check_blocks_fit(int64_t num_blocks) const;
+  KvRoom kv_room(InstanceId instance, int64_t existing_blocks) const;
   Status connect(int64_t num_blocks);
   Result<int64_t> choose_num_blocks();
   void check_exchange_orders() const;
@@ -67,6 +74,9 @@ class CudaRunner final : public DeviceRunner {
   DeviceRunnerOptions options_;
   std::vector<int> devices_;  // [num_instances]
   std::string device_name_;
+  std::vector<backend::DeviceInfo> found_;  // all GPUs, as they were before loading
+  ExpertFormats expert_formats_;
+  model::WeightBytes weight_bytes_;  // on the GPUs
   int64_t num_blocks_ = 0;
 
   // Engine's thread.

@@ -1,5 +1,6 @@
 #include "runner/cuda/device_weights.h"
 
+#include <algorithm>
 #include <cmath>
 #include <initializer_list>
 
@@ -17,7 +18,10 @@ using model::LinearWeights;
 using model::ModelSpec;
 
 constexpr int64_t kBf16Bytes = 2;
+constexpr int64_t kFloatBytes = 4;
 constexpr uint64_t kSeedsPerLayer = 100'000;
+constexpr int32_t kSeedsPerExpert = 8;
+constexpr int32_t kExpertsAhead = 8;  // whose reading begins before they are needed
 constexpr uint64_t kSeedsPerModel = 100'000'000;
 
 // Rows of a matrix on the GPU and where they come from; `source` null: dummy values.
@@ -25,6 +29,15 @@ struct Part {
   int64_t rows;
   const LinearWeights* source;
 };
+
+// Of no experts yet.
+cuda::ExpertShape expert_shape(const ModelSpec& spec, tensor::WeightFormat format) {
+  return {.hidden = spec.hidden_size,
+          .intermediate = spec.moe.expert_intermediate_size,
+          .num_experts = 0,
+          .has_bias = spec.moe.expert_bias,
+          .format = format};
+}
 
 class Loader {
  public:
@@ -45,13 +58,20 @@ class Loader {
   Status load_gqa(const LayerWeights* source, DeviceLayerWeights& layer);
   Status load_mla(const LayerWeights* source, DeviceLayerWeights& layer);
   Status load_latent_up(const LayerWeights* source, DeviceLayerWeights& layer);
-  Status load_moe(const LayerWeights* source, DeviceLayerWeights& layer);
-  Status load_experts(const LayerWeights* source, DeviceLayerWeights& layer);
-  Status load_expert_matrices(const GatedMlpWeights* expert);
+  Status load_moe(const LayerWeights* source, int32_t index, DeviceLayerWeights& layer);
+  Status load_experts(const LayerWeights* source, int32_t index, DeviceLayerWeights& layer);
+  static void prefetch(const LayerWeights* source, int32_t expert);
+  Status load_expert(const GatedMlpWeights* expert, const cuda::ExpertWeights& target, void* packed,
+                     int32_t local_index);
+  Result<tensor::WeightView> stage(const LinearWeights* source, int64_t rows, int64_t cols,
+                                   tensor::WeightFormat format, int slot);
   Status load_expert_bias(const GatedMlpWeights* expert, const cuda::ExpertWeights& target,
                           int64_t index);
   Result<DeviceMlp> mlp(int64_t intermediate, const GatedMlpWeights* source);
   Result<DeviceLinear> linear(int64_t cols, std::initializer_list<Part> parts);
+  void report(int64_t bytes) const {
+    if (options_.done) options_.done(bytes);
+  }
   Status matrix(const tensor::WeightView* w, int64_t rows, int64_t cols, void* out);
   Result<const float*> norm(int64_t size, const std::vector<float>* source);
   Result<const float*> floats(int64_t size, const std::vector<float>* source);
@@ -63,10 +83,6 @@ class Loader {
   WeightUploader& uploader_;
   DeviceWeights& target_;
   const model::ExpertPlacement placement_;
-  // One expert as plain matrices, before it is packed; reused.
-  void* gate_ = nullptr;
-  void* up_ = nullptr;
-  void* down_ = nullptr;
   uint64_t seed_ = 0;  // of the current layer
 };
 
@@ -112,7 +128,7 @@ Status Loader::load_layer(int32_t index) {
   } else {
     NANOCP_RETURN_IF_ERROR(load_gqa(source, layer));
   }
-  if (spec_.layers[i].is_moe) return load_moe(source, layer);
+  if (spec_.layers[i].is_moe) return load_moe(source, index, layer);
   NANOCP_ASSIGN_OR_RETURN(layer.dense,
                           mlp(spec_.dense_intermediate_size, source ? &source->dense : nullptr));
   return ok_status();
@@ -178,7 +194,7 @@ Status Loader::load_latent_up(const LayerWeights* source, DeviceLayerWeights& la
   return ok_status();
 }
 
-Status Loader::load_moe(const LayerWeights* source, DeviceLayerWeights& layer) {
+Status Loader::load_moe(const LayerWeights* source, int32_t index, DeviceLayerWeights& layer) {
   const int64_t num_experts = spec_.moe.num_experts;
   NANOCP_ASSIGN_OR_RETURN(
       layer.router, linear(spec_.hidden_size, {{num_experts, source ? &source->router : nullptr}}));
@@ -190,50 +206,82 @@ Status Loader::load_moe(const LayerWeights* source, DeviceLayerWeights& layer) {
     NANOCP_ASSIGN_OR_RETURN(
         layer.shared, mlp(spec_.moe.shared_intermediate_size, source ? &source->shared : nullptr));
   }
-  return load_experts(source, layer);
+  return load_experts(source, index, layer);
 }
 
-Status Loader::load_experts(const LayerWeights* source, DeviceLayerWeights& layer) {
-  const int64_t size = int64_t{spec_.hidden_size} * spec_.moe.expert_intermediate_size;
-  for (void** plain : {&gate_, &up_, &down_}) {
-    if (*plain != nullptr) continue;
-    NANOCP_ASSIGN_OR_RETURN(*plain, target_.arena.take<uint16_t>(size));
-  }
-  cuda::ExpertShape shape = {.hidden = spec_.hidden_size,
-                             .intermediate = spec_.moe.expert_intermediate_size,
-                             .num_experts = 0,
-                             .has_bias = spec_.moe.expert_bias};
+Status Loader::load_experts(const LayerWeights* source, int32_t index, DeviceLayerWeights& layer) {
+  cuda::ExpertShape shape =
+      expert_shape(spec_, options_.expert_formats->layers[static_cast<size_t>(index)]);
   int32_t begin = 0;
   while (begin < spec_.moe.num_experts && placement_.owner(begin) != options_.instance) ++begin;
   for (int32_t e = begin; e < spec_.moe.num_experts && placement_.owner(e) == options_.instance;
        ++e) {
     ++shape.num_experts;
   }
+  layer.experts.shape = shape;
   if (shape.num_experts == 0) return ok_status();
-  NANOCP_ASSIGN_OR_RETURN(uint8_t * packed,
-                          target_.arena.take<uint8_t>(cuda::expert_weight_bytes(shape)));
+  const int64_t packed_bytes = cuda::expert_weight_bytes(shape);
+  NANOCP_ASSIGN_OR_RETURN(uint8_t * packed, target_.arena.take<uint8_t>(packed_bytes));
   layer.experts = cuda::expert_weights_at(shape, packed);
+  for (int32_t e = 0; e < std::min(kExpertsAhead, shape.num_experts); ++e) {
+    prefetch(source, begin + e);
+  }
   for (int32_t e = 0; e < shape.num_experts; ++e) {
-    const GatedMlpWeights* expert =
-        source ? &source->experts[static_cast<size_t>(begin + e)] : nullptr;
+    if (e + kExpertsAhead < shape.num_experts) prefetch(source, begin + e + kExpertsAhead);
     // The same dummy expert on whichever instance owns it.
-    uploader_.set_seed(seed_ + kSeedsPerLayer / 2 + static_cast<uint64_t>(3 * (begin + e)));
-    NANOCP_RETURN_IF_ERROR(load_expert_matrices(expert));
-    NANOCP_RETURN_IF_ERROR(cuda::launch_pack_expert(
-        {.shape = shape, .gate = gate_, .up = up_, .down = down_, .packed = packed, .expert = e},
-        uploader_.stream()));
-    NANOCP_RETURN_IF_ERROR(load_expert_bias(expert, layer.experts, e));
+    uploader_.set_seed(seed_ + kSeedsPerLayer / 2 +
+                       static_cast<uint64_t>(kSeedsPerExpert * (begin + e)));
+    NANOCP_RETURN_IF_ERROR(
+        load_expert(source ? &source->experts[static_cast<size_t>(begin + e)] : nullptr,
+                    layer.experts, packed, e));
+    report(packed_bytes / shape.num_experts);
   }
   return ok_status();
 }
 
-Status Loader::load_expert_matrices(const GatedMlpWeights* expert) {
-  const int64_t hidden = spec_.hidden_size;
-  const int64_t intermediate = spec_.moe.expert_intermediate_size;
-  NANOCP_RETURN_IF_ERROR(
-      matrix(expert ? &expert->gate.weight : nullptr, intermediate, hidden, gate_));
-  NANOCP_RETURN_IF_ERROR(matrix(expert ? &expert->up.weight : nullptr, intermediate, hidden, up_));
-  return matrix(expert ? &expert->down.weight : nullptr, hidden, intermediate, down_);
+void Loader::prefetch(const LayerWeights* source, int32_t expert) {
+  if (source == nullptr) return;
+  const GatedMlpWeights& mlp = source->experts[static_cast<size_t>(expert)];
+  for (const LinearWeights* linear : {&mlp.gate, &mlp.up, &mlp.down}) {
+    WeightUploader::prefetch(linear->weight);
+  }
+}
+
+Status Loader::load_expert(const GatedMlpWeights* expert, const cuda::ExpertWeights& target,
+                           void* packed, int32_t local_index) {
+  const cuda::ExpertShape& shape = target.shape;
+  const int64_t hidden = shape.hidden;
+  const int64_t intermediate = shape.intermediate;
+  cuda::PackExpertViewsArgs args;
+  args.shape = shape;
+  args.packed = packed;
+  args.expert = local_index;
+  NANOCP_ASSIGN_OR_RETURN(
+      args.gate, stage(expert ? &expert->gate : nullptr, intermediate, hidden, shape.format, 0));
+  NANOCP_ASSIGN_OR_RETURN(
+      args.up, stage(expert ? &expert->up : nullptr, intermediate, hidden, shape.format, 1));
+  NANOCP_ASSIGN_OR_RETURN(
+      args.down, stage(expert ? &expert->down : nullptr, hidden, intermediate, shape.format, 2));
+  NANOCP_RETURN_IF_ERROR(cuda::launch_pack_expert_views(args, uploader_.stream()));
+  return load_expert_bias(expert, target, local_index);
+}
+
+Result<tensor::WeightView> Loader::stage(const LinearWeights* source, int64_t rows, int64_t cols,
+                                         tensor::WeightFormat format, int slot) {
+  if (source != nullptr) {
+    NANOCP_CHECK_EQ(source->weight.rows, rows);
+    NANOCP_CHECK_EQ(source->weight.cols, cols);
+    return uploader_.stage(source->weight, format, slot);
+  }
+  tensor::WeightView shape;
+  shape.format = format;
+  shape.rows = rows;
+  shape.cols = cols;
+  if (format == tensor::WeightFormat::kFp8Block) {
+    shape.block_rows = spec_.quantization.block_rows;
+    shape.block_cols = spec_.quantization.block_cols;
+  }
+  return uploader_.stage_dummy(shape, slot);
 }
 
 // Zeros where the weights are dummy ones.
@@ -277,18 +325,20 @@ Status Loader::matrix(const tensor::WeightView* w, int64_t rows, int64_t cols, v
   if (w == nullptr) {
     const float amplitude = 1.0F / std::sqrt(static_cast<float>(cols));
     NANOCP_RETURN_IF_ERROR(uploader_.fill_random(out, rows * cols, amplitude));
-    if (options_.done) options_.done(rows * cols * kBf16Bytes);
-    return ok_status();
+  } else {
+    NANOCP_CHECK_EQ(w->rows, rows);
+    NANOCP_CHECK_EQ(w->cols, cols);
+    NANOCP_RETURN_IF_ERROR(uploader_.upload_matrix(*w, out));
   }
-  NANOCP_CHECK_EQ(w->rows, rows);
-  NANOCP_CHECK_EQ(w->cols, cols);
-  return uploader_.upload_matrix(*w, out);
+  report(rows * cols * kBf16Bytes);
+  return ok_status();
 }
 
 Result<const float*> Loader::norm(int64_t size, const std::vector<float>* source) {
   if (source != nullptr) return floats(size, source);
   NANOCP_ASSIGN_OR_RETURN(float* data, target_.arena.take<float>(size));
   NANOCP_RETURN_IF_ERROR(uploader_.fill_ones(data, size));
+  report(size * kFloatBytes);
   return static_cast<const float*>(data);
 }
 
@@ -299,6 +349,7 @@ Result<const float*> Loader::floats(int64_t size, const std::vector<float>* sour
     NANOCP_CHECK_EQ(static_cast<int64_t>(source->size()), size);
     NANOCP_RETURN_IF_ERROR(uploader_.upload_floats(*source, data));
   }
+  report(size * kFloatBytes);
   return static_cast<const float*>(data);
 }
 
@@ -318,16 +369,27 @@ Result<const float*> Loader::bias(std::initializer_list<Part> parts, int64_t row
 
 }  // namespace
 
+model::WeightBytes count_device_bytes(const model::ModelSpec& spec, const ExpertFormats& formats) {
+  model::WeightBytes bytes = {.replicated = replicated_device_bytes(spec),
+                              .experts = 0,
+                              .num_experts = spec.moe.num_experts};
+  for (size_t i = 0; i < spec.layers.size(); ++i) {
+    if (!spec.layers[i].is_moe) continue;
+    cuda::ExpertShape shape = expert_shape(spec, formats.layers[i]);
+    shape.num_experts = spec.moe.num_experts;
+    bytes.experts += cuda::expert_weight_bytes(shape);
+  }
+  return bytes;
+}
+
 Result<std::unique_ptr<DeviceWeights>> load_device_weights(const model::ModelSpec& spec,
                                                            const model::ModelWeights* weights,
                                                            const DeviceLoadOptions& options) {
   auto target = std::make_unique<DeviceWeights>("the weights of instance " +
                                                 std::to_string(options.instance));
-  WeightUploader::Options upload_options;
-  upload_options.num_threads = options.num_threads;
-  upload_options.done = options.done;
+  NANOCP_CHECK(options.expert_formats != nullptr);
   NANOCP_ASSIGN_OR_RETURN(std::unique_ptr<WeightUploader> uploader,
-                          WeightUploader::create(upload_options));
+                          WeightUploader::create(options.num_threads));
   uploader->set_seed(options.dummy_seed * 1'000'003);
   Loader loader(spec, weights, options, *uploader, *target);
   NANOCP_RETURN_IF_ERROR(loader.load());

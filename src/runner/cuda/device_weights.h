@@ -1,7 +1,7 @@
 // The weights of one instance on its GPU: attention, dense and shared MLPs, embedding and LM head
-// in full, and its share of the experts, all as bf16 in the layouts that the kernels read (formats
-// of the checkpoint are converted on the way up); norms and biases as float32. Owned by the
-// instance; immutable after loading.
+// in full as bf16 (formats of the checkpoint are converted on the way up), and its share of the
+// experts, packed in bf16, fp8 or mxfp4; norms and biases as float32. Owned by the instance;
+// immutable after loading.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +15,7 @@
 #include "base/result.h"
 #include "model/model_spec.h"
 #include "model/model_weights.h"
+#include "runner/device/expert_formats.h"
 
 namespace nanocp::runner {
 
@@ -63,8 +64,12 @@ struct DeviceLoadOptions {
   int32_t num_instances = 1;
   uint64_t dummy_seed = 1;
   int num_threads = 4;
-  std::function<void(int64_t bytes)> done;  // bytes uploaded since the last call
+  const ExpertFormats* expert_formats = nullptr;  // outlives the loading
+  std::function<void(int64_t bytes)> done;        // bytes on the GPU since the last call
 };
+
+// Bytes of all weights on GPUs: one copy of what is replicated, and all experts as they are packed.
+model::WeightBytes count_device_bytes(const model::ModelSpec& spec, const ExpertFormats& formats);
 
 // Loads to the current device. `weights` null: dummy weights of the spec's shapes, made there.
 Result<std::unique_ptr<DeviceWeights>> load_device_weights(const model::ModelSpec& spec,

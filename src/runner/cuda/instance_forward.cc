@@ -44,11 +44,6 @@ Status InstanceForward::check_model(const model::ModelSpec& spec) {
   return ok_status();
 }
 
-int32_t InstanceForward::prefill_rows_min(const model::ModelSpec& spec) {
-  constexpr int32_t kRowsMin = 8;
-  return spec.attention.is_mla() ? 0 : kRowsMin;
-}
-
 InstanceForward::InstanceForward(const model::ModelSpec& spec, const DeviceWeights& weights,
                                  const StepImage& image, const cuda::ExchangeView& exchange,
                                  const ForwardOptions& options)
@@ -149,6 +144,10 @@ Status InstanceForward::allocate_attention() {
     const auto at = std::find(windows_.begin(), windows_.end(), window) - windows_.begin();
     attention_workspaces_[i] = window_workspaces_[static_cast<size_t>(at)];
   }
+  if (!spec_.attention.is_mla()) return ok_status();
+  NANOCP_ASSIGN_OR_RETURN(const size_t bytes,
+                          cuda::mla_prefill_workspace_bytes(mla_prefill_args(0).config));
+  NANOCP_ASSIGN_OR_RETURN(prefill_workspace_, arena_.take<uint8_t>(static_cast<int64_t>(bytes)));
   return ok_status();
 }
 
@@ -164,8 +163,16 @@ Status InstanceForward::allocate_mlp() {
   }
   num_local_experts_ = static_cast<int32_t>(
       std::count(placement.owners().begin(), placement.owners().end(), options_.instance));
+  // The lists are the same for all layers, whatever the formats of their experts.
+  int32_t fewest_rows = cuda::expert_tile_rows(
+      {.hidden = spec_.hidden_size, .intermediate = moe.expert_intermediate_size});
+  for (int32_t i = 0; i < spec_.num_layers; ++i) {
+    if (spec_.layers[static_cast<size_t>(i)].is_moe) {
+      fewest_rows = std::min(fewest_rows, tile_rows(i));
+    }
+  }
   const cuda::ExpertPlanSizes sizes =
-      cuda::expert_plan_sizes(exchange_, num_local_experts_, tile_rows());
+      cuda::expert_plan_sizes(exchange_, num_local_experts_, fewest_rows);
   const int64_t assignments = sizes.max_assignments;
   NANOCP_ASSIGN_OR_RETURN(lists_.row_of, arena_.take<int32_t>(assignments));
   NANOCP_ASSIGN_OR_RETURN(lists_.assignment_of, arena_.take<int32_t>(assignments));
@@ -213,7 +220,7 @@ Status InstanceForward::enqueue(const StepShape& shape, cudaStream_t stream) {
   marks_.clear();
   exchanges_.clear();
   NANOCP_RETURN_IF_ERROR(mark_step(Phase::kAttention, stream));
-  NANOCP_RETURN_IF_ERROR(schedule_attention(stream));
+  NANOCP_RETURN_IF_ERROR(schedule_attention(shape, stream));
   NANOCP_RETURN_IF_ERROR(cuda::launch_embed_norm({.header = header(),
                                                   .rows = static_cast<int32_t>(shape.rows),
                                                   .hidden = spec_.hidden_size,
@@ -273,7 +280,7 @@ std::vector<engine::PhaseSpan> InstanceForward::spans_of(const uint64_t* stamps)
 }
 
 // Lengths are the same in all layers of one window, so the split of the work is too.
-Status InstanceForward::schedule_attention(cudaStream_t stream) {
+Status InstanceForward::schedule_attention(const StepShape& shape, cudaStream_t stream) {
   for (size_t i = 0; i < windows_.size(); ++i) {
     size_t layer = 0;
     while (spec_.layers[layer].sliding_window != windows_[i]) ++layer;
@@ -282,7 +289,8 @@ Status InstanceForward::schedule_attention(cudaStream_t stream) {
                                ? cuda::launch_mla_schedule(mla_args(at), stream)
                                : cuda::launch_attention_schedule(decode_args(at), stream));
   }
-  return ok_status();
+  if (!spec_.attention.is_mla() || !shape.has_prefill) return ok_status();
+  return cuda::launch_mla_prefill_schedule(mla_prefill_args(0), stream);
 }
 
 Status InstanceForward::run_layer(int32_t layer, const StepShape& shape, cudaStream_t stream) {

@@ -19,6 +19,7 @@
 #include "backend/cuda/expert_mlp.h"
 #include "backend/cuda/expert_plan.h"
 #include "backend/cuda/mla_decode.h"
+#include "backend/cuda/mla_prefill.h"
 #include "backend/cuda/shard_exchange.h"
 #include "base/result.h"
 #include "comm/device/exchange_group.h"
@@ -53,8 +54,8 @@ using model::ExchangeMark;
 class InstanceForward {
  public:
   static Status check_model(const model::ModelSpec& spec);
-  // Items of so many rows are worth the prefill kernel; 0 where the model's attention has none.
-  static int32_t prefill_rows_min(const model::ModelSpec& spec);
+  // Items of so many rows are worth a prefill kernel.
+  static constexpr int32_t kPrefillRowsMin = 8;
   // All references outlive the object.
   static Result<std::unique_ptr<InstanceForward>> create(const model::ModelSpec& spec,
                                                          const DeviceWeights& weights,
@@ -124,7 +125,7 @@ class InstanceForward {
   // The same for the start or end of the step, whose times are also wanted without a profile.
   Status mark_step(engine::Phase phase, cudaStream_t stream);
   Status stamp(engine::Phase phase, int32_t layer, cudaStream_t stream);
-  Status schedule_attention(cudaStream_t stream);
+  Status schedule_attention(const StepShape& shape, cudaStream_t stream);
   Status run_layer(int32_t layer, const StepShape& shape, cudaStream_t stream);
   Status prepare_gqa(int32_t layer, const StepShape& shape, cudaStream_t stream);
   Status prepare_mla(int32_t layer, const StepShape& shape, cudaStream_t stream);
@@ -147,6 +148,7 @@ class InstanceForward {
   cuda::AttentionDecodeArgs decode_args(int32_t layer) const;
   cuda::AttentionPrefillArgs prefill_args(int32_t layer) const;
   cuda::MlaDecodeArgs mla_args(int32_t layer) const;
+  cuda::MlaPrefillArgs mla_prefill_args(int32_t layer) const;
   cuda::RotaryView rotary_view() const;
   cuda::CacheLayout cache_layout(int32_t layer) const;
   cuda::CacheRows cache_rows(int32_t layer) const;
@@ -174,7 +176,7 @@ class InstanceForward {
     exchanges_.push_back({kind, index});
   }
   const float* next_norm(int32_t layer) const;
-  int32_t tile_rows() const;
+  int32_t tile_rows(int32_t layer) const;  // of a layer with experts
   const cuda::StepHeader* header() const { return image_.device().header; }
 
   const model::ModelSpec& spec_;
@@ -191,7 +193,8 @@ class InstanceForward {
   std::vector<void*> attention_workspaces_;  // [layer], shared by layers of one window
   std::vector<int32_t> windows_;             // that occur, each once
   std::vector<void*> window_workspaces_;
-  std::vector<int32_t> moe_index_;  // [layer] number of MoE layers before it
+  void* prefill_workspace_ = nullptr;  // MLA, all layers
+  std::vector<int32_t> moe_index_;     // [layer] number of MoE layers before it
   int32_t num_moe_layers_ = 0;
   int32_t expert_begin_ = 0;  // of the experts owned here
   int32_t num_local_experts_ = 0;

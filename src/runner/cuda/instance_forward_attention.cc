@@ -157,19 +157,16 @@ cuda::AttentionDecodeArgs InstanceForward::decode_args(int32_t layer) const {
   return args;
 }
 
-// Rows of other instances come last and are waited for: inside the kernels of grouped-query
-// attention, before that of latent attention.
+// Rows of other instances come last and are waited for inside the kernels.
 Status InstanceForward::attend(int32_t layer, const StepShape& shape, cudaStream_t stream) {
-  if (!spec_.attention.is_mla()) {
-    NANOCP_RETURN_IF_ERROR(cuda::launch_attention_decode(decode_args(layer), stream));
+  if (spec_.attention.is_mla()) {
+    NANOCP_RETURN_IF_ERROR(cuda::launch_mla_decode(mla_args(layer), stream));
     if (!shape.has_prefill) return ok_status();
-    return cuda::launch_attention_prefill(prefill_args(layer), stream);
+    return cuda::launch_mla_prefill(mla_prefill_args(layer), stream);
   }
-  if (options_.num_instances > 1) {
-    NANOCP_RETURN_IF_ERROR(cuda::launch_wait_queries(
-        {.step = image_.device(), .exchange = exchange_, .epoch = shard_epoch(layer)}, stream));
-  }
-  return cuda::launch_mla_decode(mla_args(layer), stream);
+  NANOCP_RETURN_IF_ERROR(cuda::launch_attention_decode(decode_args(layer), stream));
+  if (!shape.has_prefill) return ok_status();
+  return cuda::launch_attention_prefill(prefill_args(layer), stream);
 }
 
 cuda::AttentionPrefillArgs InstanceForward::prefill_args(int32_t layer) const {
@@ -209,6 +206,31 @@ cuda::MlaDecodeArgs InstanceForward::mla_args(int32_t layer) const {
   args.out = buffers_.attention_out;
   args.lse = buffers_.attention_lse;
   args.workspace = attention_workspaces_[static_cast<size_t>(layer)];
+  args.exchange = exchange_;
+  args.epoch = shard_epoch(layer);
+  return args;
+}
+
+cuda::MlaPrefillArgs InstanceForward::mla_prefill_args(int32_t layer) const {
+  const cuda::MlaDecodeArgs decode = mla_args(layer);
+  cuda::MlaPrefillArgs args = {};
+  args.config = {.num_heads = decode.config.num_heads,
+                 .block_size = decode.config.block_size,
+                 .softmax_scale = decode.config.softmax_scale,
+                 .max_rows = decode.config.max_rows};
+  args.items = image_.prefill_items();
+  args.num_items = image_.num_prefill_items();
+  args.blocks = decode.blocks;
+  args.block_idx = decode.block_idx;
+  args.q = decode.q;
+  args.q_rows = int64_t{1 + options_.num_instances} * options_.max_rows;
+  args.cache = decode.cache;
+  args.block_stride = decode.block_stride;
+  args.out = decode.out;
+  args.lse = decode.lse;
+  args.workspace = prefill_workspace_;
+  args.exchange = exchange_;
+  args.epoch = shard_epoch(layer);
   return args;
 }
 

@@ -87,9 +87,8 @@ Status InstanceForward::fork_shared(const DeviceMlp& mlp, const StepShape& shape
   return cuda_status(cudaEventRecord(join_, side_stream_), "join of the shared experts");
 }
 
-int32_t InstanceForward::tile_rows() const {
-  return cuda::expert_tile_rows(
-      {.hidden = spec_.hidden_size, .intermediate = spec_.moe.expert_intermediate_size});
+int32_t InstanceForward::tile_rows(int32_t layer) const {
+  return cuda::expert_tile_rows(weights_.layers[static_cast<size_t>(layer)].experts.shape);
 }
 
 Status InstanceForward::run_moe(int32_t layer, const StepShape& shape, cudaStream_t stream) {
@@ -142,8 +141,8 @@ Status InstanceForward::run_experts(int32_t layer, cudaStream_t stream) {
                                                    .epoch = expert_epoch(layer),
                                                    .expert_begin = expert_begin_,
                                                    .num_experts = num_local_experts_,
-                                                   .tile_rows = tile_rows(),
-                                                   .overlaps = true,
+                                                   .tile_rows = tile_rows(layer),
+                                                    .overlaps = true,
                                                    .lists = lists_},
                                                   stream));
   NANOCP_RETURN_IF_ERROR(mark(engine::Phase::kExperts, layer, stream));

@@ -1,36 +1,42 @@
-// Moves weights of any stored format to the current GPU as bf16: file -> pinned memory -> GPU, with
-// several threads copying out of the mapped file while earlier pieces travel, then a conversion on
-// the GPU. Owned by the loading thread of one instance.
+// Moves weights to the current GPU: file -> pinned memory -> GPU, with several threads copying out
+// of the mapped file while earlier pieces travel; then, where wanted, a conversion to bf16 on the
+// GPU. Owned by the loading thread of one instance.
 #pragma once
 
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
-#include <vector>
 
-#include "backend/cuda/device_arena.h"
 #include "base/result.h"
 #include "base/thread_pool.h"
+#include "model/dummy_pattern.h"
 #include "tensor/weight.h"
 
 namespace nanocp::runner {
 
 class WeightUploader {
  public:
-  struct Options {
-    int num_threads = 4;
-    std::function<void(int64_t bytes)> done;  // may be empty
-  };
-  static Result<std::unique_ptr<WeightUploader>> create(const Options& options);
+  static constexpr int kNumSlots = 3;  // of staged matrices: as many as an expert has
+
+  static Result<std::unique_ptr<WeightUploader>> create(int num_threads);
   ~WeightUploader();
   WeightUploader(const WeightUploader&) = delete;
   WeightUploader& operator=(const WeightUploader&) = delete;
 
   // target[r, c] := w[r, c] as bf16; rows lie `w.cols` elements apart.
   Status upload_matrix(const tensor::WeightView& w, void* target);
+  // A view of `w` in memory of the GPU, rows one after another: as it is stored if that is
+  // `format`, else converted, which goes to bf16 alone. Valid on the stream until the slot is
+  // staged again.
+  Result<tensor::WeightView> stage(const tensor::WeightView& w, tensor::WeightFormat format,
+                                   int slot);
+  // The same of random values of about 1 / sqrt(cols). `shape` says format, rows, columns and
+  // blocks.
+  Result<tensor::WeightView> stage_dummy(const tensor::WeightView& shape, int slot);
+  // Has the system read the matrix, which may be of a mapped file, before it is uploaded.
+  static void prefetch(const tensor::WeightView& w);
   Status upload_floats(std::span<const float> values, float* target);
   // Random bf16 values of about `amplitude`, a new stream of them at each call.
   Status fill_random(void* target, int64_t count, float amplitude);
@@ -46,21 +52,35 @@ class WeightUploader {
     uint8_t* pinned = nullptr;
     cudaEvent_t copied = nullptr;
   };
-  explicit WeightUploader(const Options& options) : options_(options), pool_(options.num_threads) {}
+  struct Staging {
+    uint8_t* data = nullptr;
+    int64_t bytes = 0;
+  };
+  struct Rows {
+    const void* data;
+    int64_t count;
+    int64_t row_bytes;
+    int64_t stride_bytes;
+  };
+  explicit WeightUploader(int num_threads) : pool_(num_threads) {}
   Status upload_bytes(const void* from, int64_t bytes, void* target);
-  Status reserve_raw(int64_t bytes);
-  Result<tensor::WeightView> upload_raw(const tensor::WeightView& w);
+  Status upload_rows(const Rows& rows, void* target);
+  // Waits for the next piece, has `fill` write its bytes and sends them off.
+  template <typename Fill>
+  Status send_piece(int64_t bytes, void* target, Fill fill);
+  Result<uint8_t*> reserve(int slot, int64_t bytes);
+  Result<tensor::WeightView> stage_raw(const tensor::WeightView& w, int slot);
+  Status fill_bits(void* target, int64_t bytes, const model::BitPattern& pattern);
 
+  static constexpr int kRawSlot = kNumSlots;  // of what is converted at once
   static constexpr int64_t kPieceBytes = int64_t{16} << 20;
   static constexpr int kNumPieces = 4;
 
-  const Options options_;
   ThreadPool pool_;
   cudaStream_t stream_ = nullptr;
   Piece pieces_[kNumPieces];
   int next_piece_ = 0;
-  uint8_t* raw_ = nullptr;  // a matrix as stored, on the GPU
-  int64_t raw_bytes_ = 0;
+  Staging staging_[kNumSlots + 1];  // on the GPU
   uint64_t seed_ = 1;
 };
 

@@ -31,6 +31,9 @@ __device__ inline bool is_aborted(const WaitControl& control) {
   return *static_cast<const volatile int32_t*>(control.abort_word) != 0;
 }
 
+// The abort word lies in host memory, and thousands of threads may wait.
+constexpr uint32_t kSpinsToAbortWord = 1024;
+
 // Polls until `poll()` returns at least `epoch`. Returns false when the group is aborted or the
 // deadline has passed; the first wait to run out leaves its report and aborts the group. What
 // follows a failed wait may compute on stale data, but must not fault: the host throws the step
@@ -43,7 +46,7 @@ __device__ inline bool wait_until(uint64_t epoch, const WaitControl& control, Wa
   for (uint32_t spins = 0;; ++spins) {
     const uint64_t seen = poll();
     if (seen >= epoch) return true;
-    if (spins % 256 != 255) continue;  // the abort word lies in host memory
+    if (spins % kSpinsToAbortWord != kSpinsToAbortWord - 1) continue;
     if (is_aborted(control)) return false;
     if (global_time_ns() < deadline_ns) continue;
     if (atomicCAS_system(&control.report->state, 0, 1) == 0) {
