@@ -232,14 +232,14 @@ Status CudaRunner::make_group(int64_t num_blocks) {
   const comm::ExchangeCapacity capacity =
       CudaInstance::exchange_capacity(*spec_, options_, num_blocks);
   if (options_.exchange == ExchangeTransport::kNccl) {
-    const int64_t block_bytes = CudaInstance::block_bytes(*spec_, options_);
+    const int64_t token_bytes =
+        CudaInstance::block_bytes(*spec_, options_) / (options_.block_size * spec_->num_layers);
     NANOCP_ASSIGN_OR_RETURN(
-        group_, comm::NcclGroup::create(
-                    {.devices = devices_,
-                     .capacity = capacity,
-                     .kv_row_bytes = block_bytes / (options_.block_size * spec_->num_layers),
-                     .kv_staging_slot = num_blocks * options_.block_size,
-                     .timeout_us = options_.wait_timeout_us}));
+        group_, comm::NcclGroup::create({.devices = devices_,
+                                         .capacity = capacity,
+                                         .kv_row_bytes = (token_bytes + 15) / 16 * 16,
+                                         .kv_staging_slot = num_blocks * options_.block_size,
+                                         .timeout_us = options_.wait_timeout_us}));
     return ok_status();
   }
   NANOCP_ASSIGN_OR_RETURN(
