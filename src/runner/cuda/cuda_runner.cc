@@ -11,6 +11,7 @@
 #include "comm/nccl/nccl_group.h"
 #include "comm/nvlink/exchange_layout.h"
 #include "comm/nvlink/symmetric_heap.h"
+#include "runner/cuda/exchange_choice.h"
 
 namespace nanocp::runner {
 namespace {
@@ -37,25 +38,6 @@ Status check_options(const DeviceRunnerOptions& options) {
   return ok_status();
 }
 
-// The first GPU that does not reach the memory of another one, and that one.
-struct PeerGap {
-  int from = -1;
-  int to = -1;
-};
-
-Result<PeerGap> find_peer_gap(const std::vector<int>& devices) {
-  for (const int from : devices) {
-    for (const int to : devices) {
-      if (from == to) continue;
-      int reaches = 0;
-      NANOCP_RETURN_IF_ERROR(cuda::cuda_status(cudaDeviceCanAccessPeer(&reaches, from, to),
-                                               "cudaDeviceCanAccessPeer"));
-      if (reaches == 0) return PeerGap{from, to};
-    }
-  }
-  return PeerGap{};
-}
-
 }  // namespace
 
 Result<std::unique_ptr<DeviceRunner>> create_device_runner(
@@ -71,7 +53,7 @@ Result<std::unique_ptr<DeviceRunner>> CudaRunner::create(
   NANOCP_RETURN_IF_ERROR(CudaInstance::check_model(*spec));
   std::unique_ptr<CudaRunner> runner(new CudaRunner(std::move(spec), options));
   NANOCP_RETURN_IF_ERROR(runner->open_devices());
-  NANOCP_RETURN_IF_ERROR(runner->choose_exchange());
+  NANOCP_RETURN_IF_ERROR(runner->settle_exchange());
   NANOCP_RETURN_IF_ERROR(runner->plan_weights(weights.get()));
   NANOCP_RETURN_IF_ERROR(runner->start(weights.get()));
   return std::unique_ptr<DeviceRunner>(std::move(runner));
@@ -124,21 +106,13 @@ Status CudaRunner::check_weights_fit() const {
 
 // NCCL's sends and receives stay out of captured graphs, where those of several GPUs of one process
 // may wait for one another for ever.
-Status CudaRunner::choose_exchange() {
-  std::string why = "as asked for";
-  if (options_.exchange == ExchangeTransport::kAuto) {
-    NANOCP_ASSIGN_OR_RETURN(const PeerGap gap, find_peer_gap(devices_));
-    options_.exchange = gap.from < 0 ? ExchangeTransport::kNvlink : ExchangeTransport::kNccl;
-    why = gap.from < 0 ? "every GPU reaches the memory of the others"
-                       : "GPU " + std::to_string(gap.from) + " does not reach the memory of GPU " +
-                             std::to_string(gap.to);
-  }
-  const bool is_nccl = options_.exchange == ExchangeTransport::kNccl;
-  if (is_nccl) options_.use_graphs = false;
-  if (options_.num_instances == 1 && !is_nccl) return ok_status();
-  note(std::string("exchange: ") +
-       (is_nccl ? "NCCL send and receive, without step graphs" : "stores over NVLink") + "; " +
-       why);
+Status CudaRunner::settle_exchange() {
+  const bool is_wanted = options_.exchange == ExchangeTransport::kNccl;
+  NANOCP_ASSIGN_OR_RETURN(const ExchangeChoice choice,
+                          choose_exchange(options_.exchange, devices_));
+  options_.exchange = choice.transport;
+  if (choice.transport == ExchangeTransport::kNccl) options_.use_graphs = false;
+  if (options_.num_instances > 1 || is_wanted) note(describe(choice));
   return ok_status();
 }
 
