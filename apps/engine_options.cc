@@ -102,6 +102,13 @@ void add_memory_group(CLI::App& command, EngineOptions& options) {
       ->check(in_range(1, 1 << 16))
       ->type_name("TOKENS")
       ->group(group);
+  command
+      .add_option("--kv-cache-dtype", options.kv_cache_dtype,
+                  "auto: bf16 on a GPU, float32 on the CPU; bf16; fp8: e4m3, half of bf16 (on a "
+                  "GPU not for latent attention)")
+      ->check(CLI::IsMember({"auto", "bf16", "fp8"}).description(""))
+      ->capture_default_str()
+      ->group(group);
   CLI::Option* blocks =
       command.add_option("--num-kv-blocks", options.num_kv_blocks, "KV blocks of each instance")
           ->check(in_range<int64_t>(1, kIntMax))
@@ -192,6 +199,12 @@ void add_engine_options(CLI::App& command, EngineOptions& options) {
 int block_size(const EngineOptions& options) {
   if (options.block_size > 0) return options.block_size;
   return options.device == "cuda" ? 64 : 16;
+}
+
+tensor::KvFormat kv_format(const EngineOptions& options) {
+  if (options.kv_cache_dtype == "fp8") return tensor::KvFormat::kFp8;
+  const bool is_plain = options.kv_cache_dtype == "auto" && options.device == "cpu";
+  return is_plain ? tensor::KvFormat::kF32 : tensor::KvFormat::kBf16;
 }
 
 std::string policy_name(const EngineOptions& options) {

@@ -1,6 +1,7 @@
 // Latent decode attention (MLA) on one GPU: `--check` compares random shards with the plain
-// reference for several head counts and block sizes; `--time` measures few heads against the read
-// bandwidth of the same run, and many heads by their products. Times are of one layer (attend,
+// reference for several head counts and block sizes, also with rows of another instance that come
+// late; `--time` measures few heads against the read bandwidth of the same run, and many heads by
+// their products. Times are of one layer (attend,
 // merge) inside a CUDA graph that goes round several copies of the cache, so that none of it is in
 // the second-level cache; the schedule, once per step, is timed apart.
 #include <cuda_bf16.h>
@@ -17,6 +18,7 @@
 #include "backend/cuda/mla_decode.h"
 #include "base/random.h"
 #include "bench/kernels/cuda_device_array.h"
+#include "bench/kernels/cuda_late_instance.cuh"
 #include "bench/kernels/cuda_read_kernel.cuh"
 #include "ops/attention.h"
 
@@ -112,6 +114,21 @@ Difference compare(const std::vector<float>& out, const std::vector<float>& lse,
   return difference;
 }
 
+bool report(const Shape& shape, int num_rows, bool remote, bool timed_out,
+            const Difference& difference) {
+  // Values are within [-2, 2]; weights are rounded to bf16 (2^-9) before they meet the values.
+  const bool passed =
+      difference.out < 8e-3 && difference.lse < 1e-3 && difference.neutral_rows_agree && !timed_out;
+  const int64_t width = int64_t{shape.heads} * cuda::kLatentDim;
+  std::printf(
+      "check%s %3d heads, block %3d, %3d rows: out %.1e (row %lld, value %lld) lse %.1e%s %s\n",
+      remote ? " late" : "", shape.heads, shape.block_size, num_rows, difference.out,
+      static_cast<long long>(difference.out_at / width),
+      static_cast<long long>(difference.out_at % width), difference.lse,
+      timed_out ? " timed out" : "", passed ? "ok" : "FAILED");
+  return passed;
+}
+
 cuda::MlaDecodeArgs make_args(const Shape& shape, int max_rows) {
   cuda::MlaDecodeArgs args = {};
   args.config = {.num_heads = shape.heads,
@@ -169,8 +186,27 @@ void run_reference(const Shape& shape, const Plan& plan, const cuda::MlaDecodeAr
        .lse = lse});
 }
 
-bool check_shape(const Shape& shape, int num_rows, int tokens, Random& random) {
-  const Plan plan = random_plan(shape, num_rows, tokens, random);
+// The last half of the rows belongs to the second instance, others say in both ways that they are
+// local. Poisons what the second instance sends.
+void make_remote(const Shape& shape, Plan& plan, std::vector<__nv_bfloat16>& q,
+                 std::vector<__nv_bfloat16>& cache) {
+  const auto first_remote = static_cast<int32_t>(plan.rows.size() / 2);
+  const int64_t row_size = int64_t{shape.heads} * cuda::kLatentKeyDim;
+  const int64_t block_size = int64_t{shape.block_size} * cuda::kLatentKeyDim;
+  const __nv_bfloat16 poison = __float2bfloat16(NAN);
+  for (cuda::AttentionRow& row : plan.rows) {
+    row.source = row.row >= first_remote ? 1 : -(row.row % 2);
+    if (row.source != 1) continue;
+    std::fill_n(q.begin() + row.row * row_size, row_size, poison);
+    for (int32_t b = 0; b < row.num_blocks; ++b) {
+      const int64_t block = plan.blocks[static_cast<size_t>(row.block_begin + b)];
+      std::fill_n(cache.begin() + block * block_size, block_size, poison);
+    }
+  }
+}
+
+bool check_plan(const Shape& shape, Plan plan, bool remote, Random& random) {
+  const auto num_rows = static_cast<int32_t>(plan.rows.size());
   cuda::MlaDecodeArgs args = make_args(shape, num_rows + 3);
   const size_t all =
       std::max<size_t>(1, plan.blocks.size()) * static_cast<size_t>(args.block_stride);
@@ -180,6 +216,8 @@ bool check_shape(const Shape& shape, int num_rows, int tokens, Random& random) {
   fill_random(cache, cache_float, random);
   fill_random(q, q_float, random);
   spoil_unseen_tokens(shape, plan, cache);
+  const DeviceArray<__nv_bfloat16> true_cache(cache), true_q(q);
+  if (remote) make_remote(shape, plan, q, cache);
   const DeviceArray<__nv_bfloat16> device_cache(cache), device_q(q);
   const DeviceArray<cuda::AttentionRow> rows(plan.rows);
   const DeviceArray<int32_t> blocks(plan.blocks), block_idx(plan.block_idx);
@@ -198,23 +236,25 @@ bool check_shape(const Shape& shape, int num_rows, int tokens, Random& random) {
   args.out = out.data();
   args.lse = lse.data();
   args.workspace = workspace.data();
-  expect_ok(cuda::launch_mla_schedule(args, nullptr));
-  expect_ok(cuda::launch_mla_decode(args, nullptr));
+  const bench::LateInstance peer;
+  CHECK_CUDA(cudaDeviceSynchronize());
+  if (remote) {
+    peer.fill(args);
+    peer.send({.from = {reinterpret_cast<const uint8_t*>(true_q.data()),
+                        reinterpret_cast<const uint8_t*>(true_cache.data())},
+               .to = {reinterpret_cast<uint8_t*>(device_q.data()),
+                      reinterpret_cast<uint8_t*>(device_cache.data())},
+               .count = {true_q.bytes(), true_cache.bytes()}});
+  }
+  expect_ok(cuda::launch_mla_schedule(args, peer.own()));
+  expect_ok(cuda::launch_mla_decode(args, peer.own()));
   CHECK_CUDA(cudaDeviceSynchronize());
   tensor::MatrixBuffer want_out, want_lse;
   const tensor::Matrix want = want_out.resize(num_rows, int64_t{shape.heads} * cuda::kLatentDim);
   const tensor::Matrix want_logs = want_lse.resize(num_rows, shape.heads);
   run_reference(shape, plan, args, cache_float, q_float, want, want_logs);
-  const Difference difference = compare(out.to_host(), lse.to_host(), want, want_logs);
-  // Values are within [-2, 2]; weights are rounded to bf16 (2^-9) before they meet the values.
-  const bool passed =
-      difference.out < 8e-3 && difference.lse < 1e-3 && difference.neutral_rows_agree;
-  std::printf("check %3d heads, block %3d, %3d rows: out %.1e (row %lld, value %lld) lse %.1e %s\n",
-              shape.heads, shape.block_size, num_rows, difference.out,
-              static_cast<long long>(difference.out_at / want.cols),
-              static_cast<long long>(difference.out_at % want.cols), difference.lse,
-              passed ? "ok" : "FAILED");
-  return passed;
+  return report(shape, num_rows, remote, peer.timed_out(),
+                compare(out.to_host(), lse.to_host(), want, want_logs));
 }
 
 int run_checks() {
@@ -226,7 +266,10 @@ int run_checks() {
     for (const auto& [rows, tokens] :
          {std::pair{1, 20}, {1, 3000}, {1, 30000}, {3, 700}, {20, 300}, {200, 64}, {140, 500}}) {
       if (shape.heads > 64 && tokens > 20000) continue;  // the reference takes its time
-      if (!check_shape(shape, rows, tokens, random)) ++num_failed;
+      const Plan plan = random_plan(shape, rows, tokens, random);
+      if (!check_plan(shape, plan, false, random)) ++num_failed;
+      const bool is_small = rows * tokens < 20000;  // one block brings the late values
+      if (rows > 1 && is_small && !check_plan(shape, plan, true, random)) ++num_failed;
     }
   }
   std::printf("%s\n", num_failed == 0 ? "all checks passed" : "CHECKS FAILED");

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/random.h"
+#include "model/memory_estimate.h"
 #include "ops/sampling.h"
 
 namespace nanocp::runner {
@@ -29,7 +30,7 @@ Status check_options(const model::ModelSpec& spec, const CpuRunnerOptions& optio
   if (options.max_rows < 1) {
     return invalid_argument("--max-num-batched-tokens must be at least 1");
   }
-  const int64_t token_bytes = model::KvCache::bytes_per_token(spec.attention, spec.num_layers);
+  const int64_t token_bytes = model::kv_bytes_per_token(spec, options.kv_format);
   const int64_t memory = physical_memory_bytes();
   const int64_t tokens_max = memory / token_bytes / options.num_instances;
   if (options.num_blocks < 1 || options.num_blocks > tokens_max / options.block_size) {
@@ -87,6 +88,7 @@ void CpuRunner::start_instance(InstanceId instance, int num_threads) {
                                                      .num_threads = num_threads,
                                                      .block_size = options_.block_size,
                                                      .num_blocks = options_.num_blocks,
+                                                     .kv_format = options_.kv_format,
                                                      .profile = options_.profile};
   self.model = std::make_unique<model::InstanceModel>(*spec_, *weights_, model_options,
                                                       group_.make_shard_exchange(instance),

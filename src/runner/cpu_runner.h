@@ -19,7 +19,8 @@ namespace nanocp::runner {
 struct CpuRunnerOptions {
   int num_instances = 1;
   int block_size = 16;
-  int64_t num_blocks = 0;                 // per instance
+  int64_t num_blocks = 0;  // per instance
+  tensor::KvFormat kv_format = tensor::KvFormat::kF32;
   int max_rows = 512;                     // per instance and step
   int num_threads = 0;                    // in all; 0: one per core
   int64_t wait_timeout_us = 30'000'000;   // of one wait of an instance for another

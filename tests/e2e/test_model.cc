@@ -71,6 +71,7 @@ Result<std::vector<RunOutput>> run_requests(const TestModel& model, const RunOpt
   const runner::CpuRunnerOptions runner_options = {.num_instances = options.num_instances,
                                                    .block_size = options.block_size,
                                                    .num_blocks = options.num_blocks,
+                                                   .kv_format = options.kv_format,
                                                    .max_rows = options.max_batched_tokens,
                                                    .keep_logits = true};
   NANOCP_ASSIGN_OR_RETURN(auto runner,

@@ -3,9 +3,11 @@
 // fixtures with real head sizes: NANOCP_LARGE_FIXTURES names their folder.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,7 +22,8 @@
 namespace nanocp::e2e {
 namespace {
 
-constexpr double kTolerance = 2e-2;  // of max |logit|, for bf16 activations
+constexpr double kTolerance = 2e-2;     // of max |logit|, for bf16 activations
+constexpr double kFp8Tolerance = 6e-2;  // likewise, the median over cases
 constexpr int kBlockSize = 16;
 constexpr int64_t kNumBlocks = 1024;
 constexpr int kMaxRows = 256;
@@ -35,8 +38,8 @@ int scaled(int count) {
   return std::max(1, static_cast<int>(count * (scale != nullptr ? std::atof(scale) : 1.0)));
 }
 
-std::unique_ptr<runner::DeviceRunner> make_runner(
-    const TestModel& model, int num_instances, bool use_graphs, bool keep_logits = true,
+runner::DeviceRunnerOptions runner_options(
+    int num_instances, bool use_graphs, bool keep_logits = true,
     runner::ExchangeTransport exchange = runner::ExchangeTransport::kAuto) {
   runner::DeviceRunnerOptions options;
   options.num_instances = num_instances;
@@ -49,9 +52,27 @@ std::unique_ptr<runner::DeviceRunner> make_runner(
   options.wait_timeout_us = 5'000'000;
   options.step_timeout_us = 20'000'000;
   options.keep_logits = keep_logits;  // then no step runs ahead
+  return options;
+}
+
+std::unique_ptr<runner::DeviceRunner> make_runner(const TestModel& model,
+                                                  const runner::DeviceRunnerOptions& options) {
   auto runner = runner::create_device_runner(model.spec, model.weights, options);
   EXPECT_TRUE(runner.ok()) << runner.error().message;
   return runner.ok() ? std::move(runner).value() : nullptr;
+}
+
+std::unique_ptr<runner::DeviceRunner> make_runner(
+    const TestModel& model, int num_instances, bool use_graphs, bool keep_logits = true,
+    runner::ExchangeTransport exchange = runner::ExchangeTransport::kAuto) {
+  return make_runner(model, runner_options(num_instances, use_graphs, keep_logits, exchange));
+}
+
+std::unique_ptr<runner::DeviceRunner> make_fp8_cache_runner(const TestModel& model,
+                                                            int num_instances, bool use_graphs) {
+  runner::DeviceRunnerOptions options = runner_options(num_instances, use_graphs);
+  options.kv_format = tensor::KvFormat::kFp8;
+  return make_runner(model, options);
 }
 
 RunOptions run_options(int num_instances) {
@@ -264,6 +285,60 @@ TEST_P(DeviceGolden, TransportsGiveTheSameBits) {
           EXPECT_EQ(over_nccl[i].logits, over_nvlink[i].logits) << what << " case " << i;
         }
       }
+    }
+  }
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+// Median over the cases of the error of the logits after the prompt: of single cases nothing can be
+// said, since rounding flips which expert a row goes to where two score nearly alike.
+double median_error(const std::vector<RunOutput>& outputs,
+                    const std::function<const std::vector<float>&(size_t)>& wanted) {
+  std::vector<double> errors;
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    errors.push_back(relative_error(outputs[i].logits[0], wanted(i)));
+  }
+  return median(errors);
+}
+
+TEST_P(DeviceGolden, HoldsOnAverageWithAnFp8Cache) {
+  if (model_.spec->attention.is_mla()) {
+    runner::DeviceRunnerOptions options = runner_options(1, true);
+    options.kv_format = tensor::KvFormat::kFp8;
+    const auto refused = runner::create_device_runner(model_.spec, model_.weights, options);
+    ASSERT_FALSE(refused.ok());
+    EXPECT_NE(refused.error().message.find("--kv-cache-dtype"), std::string::npos);
+    return;
+  }
+  const auto golden = [&](size_t i) -> const std::vector<float>& {
+    return model_.cases[i].last_logits;
+  };
+  for (int gpus = 1; gpus <= std::min(2, num_gpus()); ++gpus) {
+    const auto runner = make_fp8_cache_runner(model_, gpus, true);
+    const auto eager = make_fp8_cache_runner(model_, gpus, false);
+    ASSERT_TRUE(runner != nullptr && eager != nullptr);
+    std::vector<RunOutput> local;
+    for (int degree = 1; degree <= gpus; ++degree) {
+      const auto outputs = run(*runner, model_, run_options(gpus), make_uneven_policy(degree),
+                               golden_requests(model_));
+      const auto again = run(*eager, model_, run_options(gpus), make_uneven_policy(degree),
+                             golden_requests(model_));
+      for (size_t i = 0; i < outputs.size(); ++i) {
+        EXPECT_EQ(outputs[i].logits, again[i].logits) << "case " << i;
+      }
+      if (degree == 1) local = outputs;
+      const double error = median_error(outputs, golden);
+      const double difference = median_error(
+          outputs, [&](size_t i) -> const std::vector<float>& { return local[i].logits[0]; });
+      EXPECT_LE(error, kFp8Tolerance);
+      EXPECT_LE(difference, kFp8Tolerance);
+      std::printf(
+          "%s with fp8 cache, %d GPUs, degree %d: median error %.2e, against degree 1 %.2e\n",
+          model_.name.c_str(), gpus, degree, error, difference);
     }
   }
 }

@@ -219,6 +219,8 @@ TEST_F(NcclGroupTest, AbortEndsWaits) {
   EXPECT_EQ(status.error().message, "stopped by the test");
   EXPECT_LT(clock.now_us() - start_us, kTimeoutUs / 2);
   group_->leave(0);
+  EXPECT_FALSE(instance.begin(make_plans(1)).ok());
+  EXPECT_FALSE(instance.carry(WaitPurpose::kDispatch, 2).ok());
 }
 
 }  // namespace

@@ -1,4 +1,6 @@
-// One block per row; a thread moves vectors of 16 bytes.
+// One block per row; a thread moves vectors of 16 bytes. Of a cache of 8-bit codes each head also
+// has an exponent, one byte behind the codes of its block: b * block_stride + num_heads *
+// head_stride + h * block_size + t.
 #include "backend/cuda/kv_rows.h"
 
 #include "backend/cuda/launch_overlapped.h"
@@ -13,13 +15,30 @@ int32_t value_bytes(const CacheRows& rows) {
   return rows.layout.type == CacheType::kBf16 ? 2 : 1;
 }
 
+int32_t exponents_per_token(const CacheRows& rows) {
+  if (rows.layout.type == CacheType::kBf16) return 0;
+  return rows.num_heads * (rows.has_values ? 2 : 1);
+}
+
 struct MoveArgs {
   CacheRowsArgs cache;
   int32_t value_bytes;
   int32_t head_vectors;  // of one token and head
   int32_t part_vectors;  // of the K or the V of a token
   int32_t row_vectors;
+  int32_t row_bytes;      // of a packed row, with exponents and padding
+  int32_t num_exponents;  // of a token; 0: bf16
 };
+
+// Moves one way or the other.
+template <bool kGather, typename T>
+__device__ void move(T* place, T* packed) {
+  if constexpr (kGather) {
+    *packed = *place;
+  } else {
+    *place = *packed;
+  }
+}
 
 // Where vector `index` of a token lies in the heap.
 __device__ uint4* place_of(const MoveArgs& args, int64_t slot, int32_t index) {
@@ -35,21 +54,30 @@ __device__ uint4* place_of(const MoveArgs& args, int64_t slot, int32_t index) {
   return reinterpret_cast<uint4*>(part + value * args.value_bytes) + in_part % args.head_vectors;
 }
 
+__device__ uint8_t* exponent_of(const MoveArgs& args, int64_t slot, int32_t index) {
+  const CacheLayout& layout = args.cache.rows.layout;
+  const int32_t heads = args.cache.rows.num_heads;
+  const int64_t block = slot / layout.block_size;
+  const int64_t token = slot - block * layout.block_size;
+  uint8_t* part = args.cache.heap + (index >= heads ? layout.v_offset : layout.k_offset);
+  return part + block * layout.block_stride + heads * layout.head_stride +
+         int64_t{index % heads} * layout.block_size + token;
+}
+
 template <bool kGather>
 __global__ void __launch_bounds__(kThreads)
     move_rows_kernel(const __grid_constant__ MoveArgs args) {
   cudaGridDependencySynchronize();
   cudaTriggerProgrammaticLaunchCompletion();
   const int64_t slot = args.cache.slots[blockIdx.x];
-  auto* packed = reinterpret_cast<uint4*>(args.cache.packed) +
-                 static_cast<int64_t>(blockIdx.x) * args.row_vectors;
+  uint8_t* row = args.cache.packed + static_cast<int64_t>(blockIdx.x) * args.row_bytes;
+  auto* vectors = reinterpret_cast<uint4*>(row);
   for (auto i = static_cast<int32_t>(threadIdx.x); i < args.row_vectors; i += kThreads) {
-    uint4* place = place_of(args, slot, i);
-    if constexpr (kGather) {
-      packed[i] = *place;
-    } else {
-      *place = packed[i];
-    }
+    move<kGather>(place_of(args, slot, i), vectors + i);
+  }
+  uint8_t* exponents = row + args.row_vectors * kVectorBytes;
+  for (auto i = static_cast<int32_t>(threadIdx.x); i < args.num_exponents; i += kThreads) {
+    move<kGather>(exponent_of(args, slot, i), exponents + i);
   }
 }
 
@@ -69,6 +97,8 @@ Status launch(void (*kernel)(MoveArgs), const CacheRowsArgs& cache, cudaStream_t
   args.head_vectors = head_bytes / kVectorBytes;
   args.part_vectors = rows.num_heads * args.head_vectors;
   args.row_vectors = args.part_vectors * (rows.has_values ? 2 : 1);
+  args.row_bytes = static_cast<int32_t>(cache_row_bytes(rows));
+  args.num_exponents = exponents_per_token(rows);
   return launch_overlapped(kernel, dim3(static_cast<unsigned>(cache.num_rows)), kThreads, args,
                            stream, what);
 }
@@ -76,8 +106,9 @@ Status launch(void (*kernel)(MoveArgs), const CacheRowsArgs& cache, cudaStream_t
 }  // namespace
 
 int64_t cache_row_bytes(const CacheRows& rows) {
-  return int64_t{rows.num_heads} * rows.token_values * value_bytes(rows) *
-         (rows.has_values ? 2 : 1);
+  const int64_t values = int64_t{rows.num_heads} * rows.token_values * (rows.has_values ? 2 : 1);
+  const int64_t bytes = values * value_bytes(rows) + exponents_per_token(rows);
+  return (bytes + kVectorBytes - 1) / kVectorBytes * kVectorBytes;
 }
 
 Status launch_gather_cache_rows(const CacheRowsArgs& args, cudaStream_t stream) {

@@ -20,6 +20,7 @@ struct CacheRows {
   bool has_values = false;   // there is a V beside the K
 };
 
+// Of a packed row, a multiple of 16.
 int64_t cache_row_bytes(const CacheRows& rows);
 
 struct CacheRowsArgs {
@@ -27,7 +28,7 @@ struct CacheRowsArgs {
   uint8_t* heap = nullptr;         // that the layout's offsets begin at
   const int64_t* slots = nullptr;  // [num_rows] block * block_size + token
   int32_t num_rows = 0;
-  uint8_t* packed = nullptr;  // [num_rows, cache_row_bytes]: K by head, then V by head
+  uint8_t* packed = nullptr;  // [num_rows, cache_row_bytes]: K by head, V by head, exponents
 };
 // packed := what the cache has at the slots.
 Status launch_gather_cache_rows(const CacheRowsArgs& args, cudaStream_t stream);

@@ -50,7 +50,8 @@ Result<size_t> mla_decode_workspace_bytes(const MlaDecodeConfig& config);
 Status launch_mla_schedule(const MlaDecodeArgs& args, cudaStream_t stream);
 
 // Enqueues attention and the join of long rows' parts behind the schedule, on the same stream. No
-// host synchronisation; may be captured.
+// host synchronisation; may be captured. Rows, blocks and the schedule are read ahead of the end of
+// the kernel before: what writes them must not let the next kernel begin early.
 Status launch_mla_decode(const MlaDecodeArgs& args, cudaStream_t stream);
 
 }  // namespace nanocp::cuda

@@ -1,11 +1,11 @@
 // Device code of mla_decode.cu: what its kernels share.
 #pragma once
 
+#include <cuda.h>
+
 #include "backend/cuda/device/exchange.cuh"
 #include "backend/cuda/device/warpgroup_mma.cuh"
 #include "backend/cuda/mla_decode.h"
-
-#include <cuda.h>
 
 namespace nanocp::cuda {
 namespace {

@@ -24,7 +24,7 @@ class NcclGroup final : public ExchangeGroup {
   struct Options {
     std::vector<int> devices;  // of instance 0, 1, ...
     ExchangeCapacity capacity;
-    int64_t kv_row_bytes = 0;  // K/V of one token in one layer
+    int64_t kv_row_bytes = 0;  // K/V of one token in one layer, to a multiple of 16
     // Slots [this, this + max_rows) of the cache belong to no block table: there the K/V of own
     // rows lies that other instances hold, until it has been sent.
     int64_t kv_staging_slot = 0;

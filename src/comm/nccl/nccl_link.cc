@@ -85,6 +85,7 @@ Status NcclLink::allocate() {
 
 Status NcclLink::begin_step(std::span<const InstancePlan> plans, cudaStream_t stream) {
   NANOCP_CHECK_EQ(static_cast<int32_t>(plans.size()), place_.view.num_instances);
+  if (group_.is_aborted()) return group_.failure();
   moved_on_us_ = clock_.now_us();
   NANOCP_RETURN_IF_ERROR(wait_for_upload());
   count_rows(plans);
@@ -185,6 +186,7 @@ Status NcclLink::carry(WaitPurpose purpose, uint64_t epoch, const cuda::CacheRow
 }
 
 Status NcclLink::begin_exchange(WaitPurpose purpose, uint64_t epoch, cudaStream_t stream) {
+  if (group_.is_aborted()) return group_.failure();  // the communicator may be gone
   NANOCP_RETURN_IF_ERROR(advance());
   while (num_enqueued_ - begun() >= kAheadMax) NANOCP_RETURN_IF_ERROR(watch());
   Exchange& next = exchange(num_enqueued_ + 1);

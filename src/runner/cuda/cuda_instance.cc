@@ -5,9 +5,11 @@
 #include <cstdio>
 
 #include "backend/cuda/cuda_status.h"
+#include "backend/cuda/kv_cache_fill.h"
 #include "backend/cuda/weight_ops.h"
 #include "base/clock.h"
 #include "base/random.h"
+#include "model/memory_estimate.h"
 #include "ops/sampling.h"
 #include "runner/cuda/row_ladder.h"
 
@@ -74,9 +76,7 @@ int64_t CudaInstance::staging_blocks(const DeviceRunnerOptions& options) {
 
 int64_t CudaInstance::block_bytes(const model::ModelSpec& spec,
                                   const DeviceRunnerOptions& options) {
-  constexpr int64_t kValueBytes = 2;
-  return spec.attention.cache_values_per_token() * kValueBytes * options.block_size *
-         spec.num_layers;
+  return model::kv_bytes_per_token(spec, options.kv_format) * options.block_size;
 }
 
 Status CudaInstance::load(const model::ModelWeights* weights, const ExpertFormats& expert_formats,
@@ -115,6 +115,7 @@ Status CudaInstance::connect(comm::ExchangeGroup& group, int64_t num_blocks) {
                                                    .max_rows = options_.max_rows,
                                                    .block_size = options_.block_size,
                                                    .num_blocks = cache_blocks,
+                                                   .kv_format = options_.kv_format,
                                                    .profile = options_.profile,
                                                    .time_steps = options_.time_steps,
                                                    .link = link_}));
@@ -148,9 +149,22 @@ void CudaInstance::free_slots() {
 
 // Where the weights are dummy ones, the K/V of benchmarks is too: values as after a norm.
 Status CudaInstance::fill_kv_cache(int64_t num_blocks) {
-  const int64_t values = num_blocks * block_bytes(spec_, options_) / 2;
-  NANOCP_RETURN_IF_ERROR(cuda::launch_fill_dummy(forward_->kv_cache(), values, 1.0F,
-                                                 options_.dummy_seed + 1, stream_));
+  const int64_t size_bytes = num_blocks * block_bytes(spec_, options_);
+  const uint64_t seed = options_.dummy_seed + 1;
+  if (options_.kv_format == tensor::KvFormat::kFp8) {
+    const int64_t num_exponents =
+        int64_t{options_.block_size} * spec_.attention.cache_num_kv_heads();
+    NANOCP_RETURN_IF_ERROR(
+        cuda::launch_fill_codes({.data = forward_->kv_cache(),
+                                 .size_bytes = size_bytes,
+                                 .num_codes = num_exponents * spec_.attention.cache_k_dim(),
+                                 .num_exponents = num_exponents,
+                                 .seed = seed},
+                                stream_));
+  } else {
+    NANOCP_RETURN_IF_ERROR(
+        cuda::launch_fill_dummy(forward_->kv_cache(), size_bytes / 2, 1.0F, seed, stream_));
+  }
   return wait_stream();
 }
 

@@ -11,6 +11,7 @@
 #include "comm/nccl/nccl_group.h"
 #include "comm/nvlink/exchange_layout.h"
 #include "comm/nvlink/symmetric_heap.h"
+#include "runner/cuda/exchange_choice.h"
 
 namespace nanocp::runner {
 namespace {
@@ -37,23 +38,16 @@ Status check_options(const DeviceRunnerOptions& options) {
   return ok_status();
 }
 
-// The first GPU that does not reach the memory of another one, and that one.
-struct PeerGap {
-  int from = -1;
-  int to = -1;
-};
-
-Result<PeerGap> find_peer_gap(const std::vector<int>& devices) {
-  for (const int from : devices) {
-    for (const int to : devices) {
-      if (from == to) continue;
-      int reaches = 0;
-      NANOCP_RETURN_IF_ERROR(cuda::cuda_status(cudaDeviceCanAccessPeer(&reaches, from, to),
-                                               "cudaDeviceCanAccessPeer"));
-      if (reaches == 0) return PeerGap{from, to};
-    }
+Status check_kv_format(const model::ModelSpec& spec, tensor::KvFormat format) {
+  if (format == tensor::KvFormat::kFp8 && spec.attention.is_mla()) {
+    return unsupported(
+        "--kv-cache-dtype fp8 on a GPU serves grouped-query attention only; this model has latent "
+        "attention: use bf16 or --device cpu");
   }
-  return PeerGap{};
+  if (format == tensor::KvFormat::kF32) {
+    return unsupported("on a GPU --kv-cache-dtype is bf16 or fp8, not float32");
+  }
+  return ok_status();
 }
 
 }  // namespace
@@ -69,9 +63,10 @@ Result<std::unique_ptr<DeviceRunner>> CudaRunner::create(
     std::shared_ptr<const model::ModelWeights> weights, const DeviceRunnerOptions& options) {
   NANOCP_RETURN_IF_ERROR(check_options(options));
   NANOCP_RETURN_IF_ERROR(CudaInstance::check_model(*spec));
+  NANOCP_RETURN_IF_ERROR(check_kv_format(*spec, options.kv_format));
   std::unique_ptr<CudaRunner> runner(new CudaRunner(std::move(spec), options));
   NANOCP_RETURN_IF_ERROR(runner->open_devices());
-  NANOCP_RETURN_IF_ERROR(runner->choose_exchange());
+  NANOCP_RETURN_IF_ERROR(runner->settle_exchange());
   NANOCP_RETURN_IF_ERROR(runner->plan_weights(weights.get()));
   NANOCP_RETURN_IF_ERROR(runner->start(weights.get()));
   return std::unique_ptr<DeviceRunner>(std::move(runner));
@@ -124,21 +119,13 @@ Status CudaRunner::check_weights_fit() const {
 
 // NCCL's sends and receives stay out of captured graphs, where those of several GPUs of one process
 // may wait for one another for ever.
-Status CudaRunner::choose_exchange() {
-  std::string why = "as asked for";
-  if (options_.exchange == ExchangeTransport::kAuto) {
-    NANOCP_ASSIGN_OR_RETURN(const PeerGap gap, find_peer_gap(devices_));
-    options_.exchange = gap.from < 0 ? ExchangeTransport::kNvlink : ExchangeTransport::kNccl;
-    why = gap.from < 0 ? "every GPU reaches the memory of the others"
-                       : "GPU " + std::to_string(gap.from) + " does not reach the memory of GPU " +
-                             std::to_string(gap.to);
-  }
-  const bool is_nccl = options_.exchange == ExchangeTransport::kNccl;
-  if (is_nccl) options_.use_graphs = false;
-  if (options_.num_instances == 1 && !is_nccl) return ok_status();
-  note(std::string("exchange: ") +
-       (is_nccl ? "NCCL send and receive, without step graphs" : "stores over NVLink") + "; " +
-       why);
+Status CudaRunner::settle_exchange() {
+  const bool is_wanted = options_.exchange == ExchangeTransport::kNccl;
+  NANOCP_ASSIGN_OR_RETURN(const ExchangeChoice choice,
+                          choose_exchange(options_.exchange, devices_));
+  options_.exchange = choice.transport;
+  if (choice.transport == ExchangeTransport::kNccl) options_.use_graphs = false;
+  if (options_.num_instances > 1 || is_wanted) note(describe(choice));
   return ok_status();
 }
 
@@ -232,14 +219,14 @@ Status CudaRunner::make_group(int64_t num_blocks) {
   const comm::ExchangeCapacity capacity =
       CudaInstance::exchange_capacity(*spec_, options_, num_blocks);
   if (options_.exchange == ExchangeTransport::kNccl) {
-    const int64_t block_bytes = CudaInstance::block_bytes(*spec_, options_);
+    const int64_t token_bytes =
+        CudaInstance::block_bytes(*spec_, options_) / (options_.block_size * spec_->num_layers);
     NANOCP_ASSIGN_OR_RETURN(
-        group_, comm::NcclGroup::create(
-                    {.devices = devices_,
-                     .capacity = capacity,
-                     .kv_row_bytes = block_bytes / (options_.block_size * spec_->num_layers),
-                     .kv_staging_slot = num_blocks * options_.block_size,
-                     .timeout_us = options_.wait_timeout_us}));
+        group_, comm::NcclGroup::create({.devices = devices_,
+                                         .capacity = capacity,
+                                         .kv_row_bytes = (token_bytes + 15) / 16 * 16,
+                                         .kv_staging_slot = num_blocks * options_.block_size,
+                                         .timeout_us = options_.wait_timeout_us}));
     return ok_status();
   }
   NANOCP_ASSIGN_OR_RETURN(

@@ -46,7 +46,7 @@ class CudaRunner final : public DeviceRunner {
   CudaRunner(std::shared_ptr<const model::ModelSpec> spec, const DeviceRunnerOptions& options);
   Status open_devices();
   // Settles options_.exchange and what follows from it.
-  Status choose_exchange();
+  Status settle_exchange();
   Status start(const model::ModelWeights* weights);
   Status plan_weights(const model::ModelWeights* weights);
   Status check_weights_fit() const;

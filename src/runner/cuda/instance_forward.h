@@ -28,6 +28,7 @@
 #include "model/model_spec.h"
 #include "runner/cuda/device_weights.h"
 #include "runner/cuda/step_image.h"
+#include "tensor/kv_format.h"
 
 namespace nanocp::runner {
 
@@ -37,6 +38,7 @@ struct ForwardOptions {
   int32_t max_rows = 0;
   int32_t block_size = 0;
   int64_t num_blocks = 0;  // of the KV cache, with those of the staging slots
+  tensor::KvFormat kv_format = tensor::KvFormat::kBf16;
   bool profile = false;
   bool time_steps = false;
   comm::ExchangeLink* link = nullptr;  // null: kernels reach the heaps of peers

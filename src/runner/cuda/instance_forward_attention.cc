@@ -2,19 +2,18 @@
 #include "runner/cuda/instance_forward.h"
 
 namespace nanocp::runner {
-namespace {
-
-constexpr int64_t kBf16Bytes = 2;
-
-}  // namespace
 
 cuda::CacheLayout InstanceForward::cache_layout(int32_t layer) const {
   const model::AttentionSpec& a = spec_.attention;
   cuda::CacheLayout cache;
   cache.block_size = options_.block_size;
+  cache.type = options_.kv_format == tensor::KvFormat::kFp8 ? cuda::CacheType::kE4m3
+                                                            : cuda::CacheType::kBf16;
   cache.head_stride = int64_t{options_.block_size} * a.cache_k_dim();
-  cache.block_stride = cache.head_stride * a.cache_num_kv_heads();
-  const int64_t part_bytes = options_.num_blocks * cache.block_stride * kBf16Bytes;
+  cache.block_stride = a.cache_num_kv_heads() * options_.block_size *
+                       tensor::kv_token_values(options_.kv_format, a.cache_k_dim());
+  const int64_t part_bytes =
+      options_.num_blocks * cache.block_stride * tensor::kv_value_bytes(options_.kv_format);
   const int64_t parts = spec_.attention.is_mla() ? 1 : 2;
   cache.k_offset = exchange_.offsets.kv_cache + layer * parts * part_bytes;
   cache.v_offset = cache.k_offset + (parts - 1) * part_bytes;
@@ -139,7 +138,8 @@ cuda::AttentionDecodeArgs InstanceForward::decode_args(int32_t layer) const {
                  .block_size = options_.block_size,
                  .sliding_window = spec_.layers[static_cast<size_t>(layer)].sliding_window,
                  .softmax_scale = a.softmax_scale,
-                 .max_rows = options_.max_rows * options_.num_instances};
+                 .max_rows = options_.max_rows * options_.num_instances,
+                 .cache_type = cache.type};
   args.rows = image_.device().attention_rows;
   args.num_rows = image_.device().num_attention_rows;
   args.blocks = image_.device().blocks;

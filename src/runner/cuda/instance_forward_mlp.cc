@@ -142,7 +142,7 @@ Status InstanceForward::run_experts(int32_t layer, cudaStream_t stream) {
                                                    .expert_begin = expert_begin_,
                                                    .num_experts = num_local_experts_,
                                                    .tile_rows = tile_rows(layer),
-                                                    .overlaps = true,
+                                                   .overlaps = true,
                                                    .lists = lists_},
                                                   stream));
   NANOCP_RETURN_IF_ERROR(mark(engine::Phase::kExperts, layer, stream));
