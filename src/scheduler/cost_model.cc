@@ -65,14 +65,16 @@ double CostModel::touched_experts(double num_rows) const {
   return per_instance * (1.0 - std::pow(1.0 - std::min(share, 1.0), num_rows));
 }
 
+double CostModel::received_rows(double num_rows) const {
+  const double others = 1.0 - 1.0 / shape.num_instances;
+  return num_rows * (1.0 - std::pow(others, shape.experts_per_token));
+}
+
 double CostModel::experts_us(double num_rows_total) const {
   if (num_rows_total <= 0.0) return 0.0;
-  // A row goes once to each instance that owns one of its experts.
-  const double others = 1.0 - 1.0 / shape.num_instances;
-  const double received = num_rows_total * (1.0 - std::pow(others, shape.experts_per_token));
   return constants.expert_fixed_us +
          constants.expert_us_per_touched_expert * touched_experts(num_rows_total) +
-         constants.expert_us_per_row * received;
+         constants.expert_us_per_row * received_rows(num_rows_total);
 }
 
 double CostModel::exchange_us(double num_rows_max) const {

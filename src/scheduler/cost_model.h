@@ -93,6 +93,8 @@ struct CostModel {
   // One MoE layer. Routing is taken as uniform and independent: the expected number of experts of
   // an instance that `num_rows` rows of the whole group touch.
   double touched_experts(double num_rows) const;
+  // Rows that come to an instance: once to each that owns one of the row's experts.
+  double received_rows(double num_rows) const;
   double experts_us(double num_rows_total) const;
   double exchange_us(double num_rows_max) const;
 
