@@ -128,9 +128,9 @@ TEST(BoundPolicy, PowerOfTwoTakesTheEmptierOfTwo) {
   for (; cluster.num_admissions < 400; ++cluster.num_admissions) {
     ++count[static_cast<size_t>(policy->plan_admission(cluster.view(), request.shape)->binding)];
   }
-  // The full one is taken only when both draws name it: 25 of 400 are expected.
+  // The full one is taken only when both draws name it, 25 times in 400; ties go to lower numbers.
   EXPECT_LT(count[3], 60);
-  for (int i = 0; i < 3; ++i) EXPECT_GT(count[static_cast<size_t>(i)], 80);
+  for (int i = 0; i < 3; ++i) EXPECT_GT(count[static_cast<size_t>(i)], 50);
 }
 
 TEST(BoundPolicy, RoutersPickTheLeastLoaded) {
