@@ -43,7 +43,7 @@ Status make_tensor_map(const TensorMapShape& shape, CUtensorMap* map) {
   const CUresult code =
       encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<void*>(shape.base), sizes,
              strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+             CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (code != CUDA_SUCCESS) {
     return Error{ErrorCode::kInternal, "cuTensorMapEncodeTiled refuses a tensor of " +
                                            std::to_string(shape.rows) + " rows of " +
