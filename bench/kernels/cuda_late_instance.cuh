@@ -1,9 +1,11 @@
-// A second instance that sends rows late, for checks of kernels that wait: this GPU plays both.
+// A second instance for checks on one GPU: what it sends comes late, into memory that kernels of
+// the first one already wait for. One thread; device memory of the current device.
 #pragma once
 
-#include <cuda_runtime.h>
+#include <cuda_bf16.h>
 
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #include "backend/cuda/device/flag_wait.cuh"
@@ -12,14 +14,16 @@
 
 namespace nanocp::bench {
 
-// What the second instance sends: the true bytes over poisoned ones, then its flag.
-struct LateBytes {
-  const uint8_t* from[2];  // device
-  uint8_t* to[2];
+// The true values over poisoned ones, then the flag.
+struct LateValues {
+  const __nv_bfloat16* from[2];  // q, cache
+  __nv_bfloat16* to[2];
   size_t count[2];
+  uint64_t* flag;
+  uint64_t epoch;
 };
 
-__global__ void send_late_kernel(LateBytes late, uint64_t* flag, uint64_t epoch) {
+static __global__ void send_late_kernel(LateValues late) {
   const uint64_t begin = cuda::device::global_time_ns();
   while (cuda::device::global_time_ns() < begin + 1'000'000) {
   }
@@ -30,16 +34,16 @@ __global__ void send_late_kernel(LateBytes late, uint64_t* flag, uint64_t epoch)
   }
   __threadfence_system();
   __syncthreads();
-  if (threadIdx.x == 0) cuda::device::raise_flag(flag, epoch);
+  if (threadIdx.x == 0) cuda::device::raise_flag(late.flag, late.epoch);
 }
 
-// Of the first instance's heap only the flags are there.
+// Two instances of which this GPU is the first; of the heap only the flags are there.
 class LateInstance {
  public:
   LateInstance()
-      : flags_(std::vector<uint64_t>(2 * cuda::kNumFlagKinds, 0)),
-        step_(std::vector<uint64_t>{3}),
-        base_(std::vector<uint8_t*>{reinterpret_cast<uint8_t*>(flags_.data()), nullptr}) {
+      : flags_(std::vector<uint64_t>(2 * cuda::kNumFlagKinds, 0)), step_(std::vector<uint64_t>{3}) {
+    auto* heap = reinterpret_cast<uint8_t*>(flags_.data());
+    base_ = std::make_unique<DeviceArray<uint8_t*>>(std::vector<uint8_t*>{heap, nullptr});
     CHECK_CUDA(cudaHostAlloc(&wait_.abort_word, 256, cudaHostAllocMapped));
     CHECK_CUDA(cudaHostAlloc(&wait_.report, 256, cudaHostAllocMapped));
     std::memset(wait_.abort_word, 0, 256);
@@ -59,25 +63,26 @@ class LateInstance {
     CHECK_CUDA(cudaFreeHost(wait_.report));
   }
 
-  // Makes kernels with these arguments wait for instance 1.
   template <typename Args>
   void fill(Args& args) const {
-    args.exchange.base = base_.data();
+    args.exchange.base = base_->data();
     args.exchange.wait = wait_;
     args.exchange.num_instances = 2;
-    args.epoch = {step_.data(), 2, 1};  // number (3 - 1) * 2 + 1 + 1
+    args.epoch = {step_.data(), 2, 1};  // number 6
   }
-  // In the background, a millisecond from now, with the flag kQuery.
-  void send(const LateBytes& late) const {
-    send_late_kernel<<<1, 512, 0, peer_>>>(late, flags_.data() + 1, 6);
+  // The second instance's flag kQuery, in the background.
+  void send(LateValues late) const {
+    late.flag = flags_.data() + 1;
+    late.epoch = 6;
+    send_late_kernel<<<1, 128, 0, peer_>>>(late);
   }
   bool timed_out() const { return *wait_.abort_word != 0; }
-  cudaStream_t own() const { return own_; }  // for the kernels that wait
+  cudaStream_t own() const { return own_; }
 
  private:
   DeviceArray<uint64_t> flags_;
   DeviceArray<uint64_t> step_;
-  DeviceArray<uint8_t*> base_;
+  std::unique_ptr<DeviceArray<uint8_t*>> base_;
   cuda::WaitControl wait_ = {};
   cudaStream_t peer_ = nullptr;
   cudaStream_t own_ = nullptr;

@@ -251,11 +251,11 @@ bool check_shape(const Shape& shape, const Chunks& chunks, bool is_late, Random&
   const bench::LateInstance instance;
   if (is_late) {
     launches.wait_for(instance);
-    instance.send({.from = {reinterpret_cast<const uint8_t*>(true_q.data()),
-                            reinterpret_cast<const uint8_t*>(true_cache.data())},
-                   .to = {reinterpret_cast<uint8_t*>(device_q.data()),
-                          reinterpret_cast<uint8_t*>(device_cache.data())},
-                   .count = {true_q.bytes(), true_cache.bytes()}});
+    instance.send({.from = {true_q.data(), true_cache.data()},
+                   .to = {device_q.data(), device_cache.data()},
+                   .count = {q.size(), cache.size()},
+                   .flag = nullptr,
+                   .epoch = 0});
   }
   launches.run_prefill(instance.own());
   tensor::MatrixBuffer want_out, want_lse;
