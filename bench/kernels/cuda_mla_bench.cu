@@ -1,7 +1,7 @@
 // Latent decode attention (MLA) on one GPU: `--check` compares random shards with the plain
 // reference for several head counts and block sizes, also with rows of another instance that come
-// late; `--time` measures few heads against the read bandwidth of the same run, and many heads by
-// their products. Times are of one layer (attend,
+// late; `--time` measures few heads against the read
+// bandwidth of the same run, and many heads by their products. Times are of one layer (attend,
 // merge) inside a CUDA graph that goes round several copies of the cache, so that none of it is in
 // the second-level cache; the schedule, once per step, is timed apart.
 #include <cuda_bf16.h>
@@ -240,11 +240,11 @@ bool check_plan(const Shape& shape, Plan plan, bool remote, Random& random) {
   CHECK_CUDA(cudaDeviceSynchronize());
   if (remote) {
     peer.fill(args);
-    peer.send({.from = {reinterpret_cast<const uint8_t*>(true_q.data()),
-                        reinterpret_cast<const uint8_t*>(true_cache.data())},
-               .to = {reinterpret_cast<uint8_t*>(device_q.data()),
-                      reinterpret_cast<uint8_t*>(device_cache.data())},
-               .count = {true_q.bytes(), true_cache.bytes()}});
+    peer.send({.from = {true_q.data(), true_cache.data()},
+               .to = {device_q.data(), device_cache.data()},
+               .count = {q.size(), cache.size()},
+               .flag = nullptr,
+               .epoch = 0});
   }
   expect_ok(cuda::launch_mla_schedule(args, peer.own()));
   expect_ok(cuda::launch_mla_decode(args, peer.own()));
