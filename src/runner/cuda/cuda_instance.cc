@@ -175,6 +175,20 @@ void CudaInstance::disconnect() {
 }
 
 // Everything of a step but its answer: no rows are real, so nothing is stored or sent.
+// A graph has its kernels loaded when it is made. Over a link no kernel waits for another GPU.
+Status CudaInstance::load_kernels() {
+  if (link_ != nullptr) return ok_status();
+  const int64_t small_rows = std::min(options_.max_rows, options_.max_graph_rows);
+  for (const int64_t rows : graph_buckets(options_.max_rows, options_.max_rows)) {
+    const StepShape shape = {.rows = rows, .samples = rows, .has_prefill = rows > small_rows};
+    NANOCP_ASSIGN_OR_RETURN(const auto dropped, graph::StepGraph::capture([&](cudaStream_t stream) {
+                              return forward_->enqueue(shape, stream);
+                            }));
+    static_cast<void>(dropped);
+  }
+  return cuda_status(cudaDeviceSynchronize(), "loading kernels");
+}
+
 Status CudaInstance::run_largest_step() {
   scheduler::StepPlan plan;
   plan.instances.resize(static_cast<size_t>(options_.num_instances));

@@ -56,6 +56,9 @@ class CudaInstance {
               const std::function<void(int64_t)>& done);
   Status connect(comm::ExchangeGroup& group, int64_t num_blocks);
   void disconnect();
+  // Loads the kernels of all steps and chooses the algorithms of their products, running nothing.
+  // To load one in a step may mean to wait for other GPUs, whose kernels wait for this one.
+  Status load_kernels();
   // A step of the most rows with no exchange of meaning, to learn how much memory a step takes.
   Status run_largest_step();
   Status capture();

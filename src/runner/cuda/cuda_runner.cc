@@ -212,7 +212,11 @@ Status CudaRunner::connect(int64_t num_blocks) {
                               " KV blocks: use fewer (--num-kv-blocks, --kv-memory), a lower "
                               "--max-num-batched-tokens or more --instances");
   }
-  return joined;
+  NANOCP_RETURN_IF_ERROR(joined);
+  if (has_kernels_) return ok_status();
+  has_kernels_ = true;
+  return run_on_all("loading kernels",
+                    [](CudaInstance& instance) { return instance.load_kernels(); });
 }
 
 Status CudaRunner::make_group(int64_t num_blocks) {
@@ -365,8 +369,9 @@ void CudaRunner::work(InstanceId instance) {
 
 engine::StepTicket CudaRunner::launch(const scheduler::StepPlan& plan) {
   NANOCP_CHECK_EQ(plan.instances.size(), workers_.size());
-  // The launch of the step before may not be over; a failure of it is found by the next wait().
+  // The launch of the step before may not be over; a failure is told by the next wait().
   static_cast<void>(wait_for_instances());
+  if (!first_failure().ok()) return ++num_launched_;
   all_on_gpu_ = true;
   for (const auto& tasks : plan.sample_tasks) {
     for (const scheduler::SampleTask& task : tasks) {

@@ -78,6 +78,7 @@ class CudaRunner final : public DeviceRunner {
   ExpertFormats expert_formats_;
   model::WeightBytes weight_bytes_;  // on the GPUs
   int64_t num_blocks_ = 0;
+  bool has_kernels_ = false;
 
   // Engine's thread.
   uint64_t num_launched_ = 0;
