@@ -40,6 +40,12 @@ struct Computer {
     return shared_address(shared.tiles[stage]) + index * kChunkBytes;
   }
 
+  // They may be those of another instance: a minute at least, which the producer's wait for its
+  // flag does not take.
+  __device__ void wait_queries(int32_t segment) const {
+    wait_phase<~0U>(shared_address(&shared.q_full), segment & 1);
+  }
+
   // Asks for the scores of an own tile, as it arrives.
   __device__ void score(int32_t number) {
     const int stage = number % kStages;
@@ -173,7 +179,7 @@ struct Computer {
   }
 
   __device__ void attend_first(int32_t begin, int32_t end, int32_t seen, int32_t segment) {
-    wait_phase(shared_address(&shared.q_full), segment & 1);
+    wait_queries(segment);
     score(begin);
     for (int32_t number = begin;; number += 2) {
       const int32_t tokens = number + 1 == end ? seen : kTileTokens;
@@ -193,7 +199,7 @@ struct Computer {
   __device__ void attend_second(int32_t begin, int32_t end, int32_t seen, int32_t segment) {
     const int32_t pairs_end = begin + (end - begin) / 2 * 2;
     if (begin < pairs_end) {
-      wait_phase(shared_address(&shared.q_full), segment & 1);
+      wait_queries(segment);
       if constexpr (kScoresFirst) score(begin + 1);
       for (int32_t number = begin;; number += 2) {
         receive_weights(number);

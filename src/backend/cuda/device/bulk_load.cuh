@@ -28,6 +28,7 @@ __device__ inline void arrive_expecting(uint32_t barrier, uint32_t bytes) {
 }
 // Waits for the end of the phase of this parity: 0 is the first one. Parity 1 passes at once on a
 // barrier that is new.
+template <uint32_t kTriesMax = kBarrierTriesMax>
 __device__ inline void wait_phase(uint32_t barrier, uint32_t parity) {
   for (uint32_t tries = 0;; ++tries) {
     uint32_t done;
@@ -41,7 +42,7 @@ __device__ inline void wait_phase(uint32_t barrier, uint32_t parity) {
         : "r"(barrier), "r"(parity)
         : "memory");
     if (done != 0) return;
-    if (tries == kBarrierTriesMax) __trap();
+    if (tries == kTriesMax) __trap();
   }
 }
 
