@@ -43,6 +43,7 @@ TEST(Usage, BadCommandLinesAreRefused) {
   expect_error({"generate", "--prompt", "x", "--instances", "many"}, "--instances");
   expect_error({"generate", "--prompt", "x", "--load-format", "gguf"}, "--load-format: gguf");
   expect_error({"generate", "--prompt", "x", "--expert-weights", "int4"}, "--expert-weights: int4");
+  expect_error({"generate", "--prompt", "x", "--kv-cache-dtype", "int8"}, "--kv-cache-dtype: int8");
   expect_error({"generate", "--prompt", "x", "--kv-memory", "3 parsecs"}, "--kv-memory");
   expect_error({"generate", "--prompt", "x", "--kv-memory", "1MiB", "--num-kv-blocks", "4"},
                "--kv-memory");

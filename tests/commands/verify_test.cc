@@ -64,6 +64,21 @@ TEST(Verify, FixturesPassUnderEveryPlacement) {
   }
 }
 
+TEST(Verify, AnFp8CacheStaysNearTheGolden) {
+  const TempFolder folder;
+  for (const char* model : {kModel, kLatentModel}) {
+    const std::string golden = folder.write("golden.json", short_golden(model, 3).dump());
+    const Arguments arguments = {model, "--golden", golden, "--kv-cache-dtype", "fp8"};
+    EXPECT_EQ(verify_json(arguments).exit_code, 1) << "as exact as float32?";
+    Arguments wider = arguments;
+    wider.insert(wider.end(), {"--tolerance", "0.15", "--instances", "2", "--cp-degree", "2"});
+    const Verified verified = verify_json(wider);
+    EXPECT_EQ(verified.exit_code, 0);
+    EXPECT_EQ(verified.document["summary"]["kv_cache_dtype"], "fp8");
+    EXPECT_GT(verified.document["summary"]["largest_error"], 5e-3);
+  }
+}
+
 TEST(Verify, ReportsDegreesAndCasesAsText) {
   const TempFolder folder;
   const std::string golden = folder.write("golden.json", short_golden(kModel, 3).dump());

@@ -1,6 +1,6 @@
 // Decode attention on one GPU: a list of rows of any lengths in one launch. The split of long rows
 // over the GPU is computed on the GPU from the lengths in device memory, so that a captured graph
-// never depends on them (see docs/decisions/0005-gpu-decode-attention-schedule.md).
+// never depends on them (see docs/decisions/0005-gpu-decode-attention-schedule.md and 0010).
 //
 // Grouped-query attention with bf16 queries, head sizes 64 and 128, up to 16 query heads per KV
 // head, sliding window. Rows bound to other instances are waited for inside the kernel,
