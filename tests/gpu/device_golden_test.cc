@@ -344,11 +344,15 @@ TEST_P(DeviceGolden, HoldsOnAverageWithAnFp8Cache) {
 }
 
 // Random placements move tails and bindings all the time; steps without splits come between.
-TEST_P(DeviceGolden, TransportsAgreeOnRandomPlacements) {
+void compare_transports(const TestModel& model, tensor::KvFormat format) {
   const int gpus = std::min(2, num_gpus());
-  const auto nccl = make_runner(model_, gpus, false, true, runner::ExchangeTransport::kNccl);
+  runner::DeviceRunnerOptions options = runner_options(gpus, false);
+  options.kv_format = format;
+  options.exchange = runner::ExchangeTransport::kNccl;
+  const auto nccl = make_runner(model, options);
   ASSERT_NE(nccl, nullptr);
-  const auto nvlink = make_runner(model_, gpus, true);
+  options.exchange = runner::ExchangeTransport::kNvlink;
+  const auto nvlink = make_runner(model, options);
   ASSERT_NE(nvlink, nullptr);
   Random random(11);
   for (int round = 0; round < scaled(10); ++round) {
@@ -356,18 +360,27 @@ TEST_P(DeviceGolden, TransportsAgreeOnRandomPlacements) {
     for (int i = 0; i < 12; ++i) {
       std::vector<TokenId> prompt(static_cast<size_t>(random.between(1, 200)));
       for (TokenId& token : prompt) {
-        token = static_cast<TokenId>(random.below(static_cast<uint64_t>(model_.spec->vocab_size)));
+        token = static_cast<TokenId>(random.below(static_cast<uint64_t>(model.spec->vocab_size)));
       }
       requests.push_back(greedy_request(std::move(prompt), 60));
     }
     const uint64_t seed = random.next();
-    const auto a = run(*nccl, model_, run_options(gpus), make_random_policy(seed), requests);
-    const auto b = run(*nvlink, model_, run_options(gpus), make_random_policy(seed), requests);
+    const auto a = run(*nccl, model, run_options(gpus), make_random_policy(seed), requests);
+    const auto b = run(*nvlink, model, run_options(gpus), make_random_policy(seed), requests);
     for (size_t i = 0; i < requests.size(); ++i) {
       ASSERT_EQ(a[i].tokens, b[i].tokens) << "round " << round << " request " << i;
       ASSERT_EQ(a[i].logits, b[i].logits) << "round " << round << " request " << i;
     }
   }
+}
+
+TEST_P(DeviceGolden, TransportsAgreeOnRandomPlacements) {
+  compare_transports(model_, tensor::KvFormat::kBf16);
+}
+
+TEST_P(DeviceGolden, TransportsAgreeOnCachesOfCodes) {
+  if (model_.spec->attention.is_mla()) GTEST_SKIP() << "latents have no codes on a GPU";
+  compare_transports(model_, tensor::KvFormat::kFp8);
 }
 
 TEST_P(DeviceGolden, AStepAheadOverNcclGivesTheSameTokens) {
