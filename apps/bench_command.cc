@@ -10,6 +10,7 @@
 
 #include "apps/chrome_trace.h"
 #include "apps/command_error.h"
+#include "apps/context_lengths.h"
 #include "apps/decode_bench.h"
 #include "apps/engine_session.h"
 #include "apps/in_range.h"
@@ -23,7 +24,9 @@ using nlohmann::json;
 struct BenchOptions {
   EngineOptions engine;
   std::string contexts = "4096x64";
-  std::string context_file;  // goes before `contexts`
+  uint64_t context_seed = 1;
+  std::string context_file;       // goes before `contexts`
+  double read_bandwidth_gbs = 0;  // of one device; 0: not known
   bool per_instance = false;
   int num_steps = 50;
   int num_warmup_steps = 5;
@@ -41,25 +44,41 @@ struct PolicyReport {
 Result<std::vector<int64_t>> list_contexts(const BenchOptions& options) {
   if (!options.context_file.empty()) return read_context_file(options.context_file);
   NANOCP_ASSIGN_OR_RETURN(const std::vector<ContextGroup> groups, parse_contexts(options.contexts));
-  std::vector<int64_t> contexts;
-  for (const ContextGroup& group : groups) {
-    const int64_t count = group.count * (options.per_instance ? options.engine.num_instances : 1);
-    contexts.insert(contexts.end(), static_cast<size_t>(count), group.num_tokens);
-  }
-  return contexts;
+  return draw_contexts(groups, options.per_instance ? options.engine.num_instances : 1,
+                       options.context_seed);
 }
 
 SessionNeeds needs_of(const BenchOptions& options, const std::vector<int64_t>& contexts) {
   SessionNeeds needs;
   needs.any_length = true;
   needs.profile = options.profile || !options.trace_file.empty();
+  needs.time_steps = true;
   for (const int64_t num_tokens : contexts) {
     needs.request_tokens.push_back(num_tokens + options.num_steps + options.num_warmup_steps + 66);
   }
   return needs;
 }
 
-void print_report(const PolicyReport& result) {
+// Bytes per microsecond are MB/s.
+double read_gbs(const DecodeReport& report, const StepBytes& bytes) {
+  return bytes.read() / report.tpot.mean_us / 1e3;
+}
+
+void print_bytes(const DecodeReport& report, const StepBytes& bytes, double read_bandwidth_gbs) {
+  constexpr double kMb = 1e6;
+  std::printf("; MB per step: weights %.1f, KV %.1f", bytes.weights / kMb, bytes.kv / kMb);
+  if (report.instances.size() > 1) {
+    std::printf(", sent: query %.3f, partial %.3f, dispatch %.3f, combine %.3f", bytes.query / kMb,
+                bytes.partial / kMb, bytes.dispatch / kMb, bytes.combine / kMb);
+  }
+  const double gbs = read_gbs(report, bytes);
+  std::printf("; read %.1f GB/s", gbs);
+  if (read_bandwidth_gbs > 0.0) {
+    std::printf(" (%.0f %% of bandwidth)", 100.0 * gbs / read_bandwidth_gbs);
+  }
+}
+
+void print_report(const PolicyReport& result, double read_bandwidth_gbs) {
   const DecodeReport& report = result.report;
   std::printf("%-14s TPOT mean %.3f ms, P50 %.3f, P99 %.3f; %.0f tokens/s; degrees",
               result.policy.c_str(), report.tpot.mean_us / 1e3, report.tpot.p50_us / 1e3,
@@ -68,6 +87,7 @@ void print_report(const PolicyReport& result) {
     if (report.num_by_degree[degree] == 0) continue;
     std::printf(" %zu:%lld", degree, static_cast<long long>(report.num_by_degree[degree]));
   }
+  std::printf("; host gap %.1f us", report.host_gap_us);
   if (report.straggler_ratio > 0.0) std::printf("; straggler ratio %.3f", report.straggler_ratio);
   std::printf("\n");
   for (size_t i = 0; i < report.instances.size(); ++i) {
@@ -82,6 +102,7 @@ void print_report(const PolicyReport& result) {
                     instance.phase_us[static_cast<size_t>(p)]);
       }
     }
+    print_bytes(report, instance.bytes, read_bandwidth_gbs);
     std::printf("\n");
   }
 }
@@ -90,7 +111,17 @@ json report_json(const PolicyReport& result) {
   const DecodeReport& report = result.report;
   json instances = json::array();
   for (const InstanceReport& instance : report.instances) {
-    json entry = {{"num_rows", instance.num_rows}, {"num_kv_tokens", instance.num_kv_tokens}};
+    const StepBytes& bytes = instance.bytes;
+    json entry = {{"num_rows", instance.num_rows},
+                  {"num_kv_tokens", instance.num_kv_tokens},
+                  {"bytes",
+                   {{"weights", bytes.weights},
+                    {"kv", bytes.kv},
+                    {"query", bytes.query},
+                    {"partial", bytes.partial},
+                    {"dispatch", bytes.dispatch},
+                    {"combine", bytes.combine}}},
+                  {"read_gb_per_s", read_gbs(report, bytes)}};
     if (!report.last_spans.empty()) {
       for (int p = 0; p < engine::kNumPhases; ++p) {
         entry["phase_us"][to_string(static_cast<engine::Phase>(p))] =
@@ -108,6 +139,7 @@ json report_json(const PolicyReport& result) {
             {"max", report.tpot.max_us}}},
           {"tokens_per_s", report.tokens_per_s},
           {"straggler_ratio", report.straggler_ratio},
+          {"host_gap_us", report.host_gap_us},
           {"num_requests", report.num_requests},
           {"num_requests_by_degree", report.num_by_degree},
           {"instances", std::move(instances)}};
@@ -132,12 +164,17 @@ Status write_json(const BenchOptions& options, const EngineSession& session,
        options.engine.config_file.empty() ? options.engine.model_dir : options.engine.config_file},
       {"num_instances", options.engine.num_instances},
       {"block_size", block_size(options.engine)},
+      {"kv_cache_dtype", tensor::to_string(kv_format(options.engine))},
       {"num_kv_blocks", session.num_kv_blocks()},
       {"contexts", options.context_file.empty() ? options.contexts : options.context_file},
+      {"context_seed", options.context_seed},
       {"per_instance", options.per_instance},
       {"num_steps", options.num_steps},
       {"num_warmup_steps", options.num_warmup_steps},
-      {"graphs", !options.engine.enforce_eager},
+      {"read_bandwidth_gb_per_s", options.read_bandwidth_gbs},
+      {"graphs", !options.engine.enforce_eager && options.engine.exchange != "nccl"},
+      {"exchange", options.engine.exchange},
+      {"async_scheduling", options.engine.async_scheduling},
       {"runs", std::move(runs)}};
   return write_file(options.json_file, json_text(document));
 }
@@ -159,11 +196,14 @@ Result<int> bench_decode(BenchOptions options) {
     NANOCP_RETURN_IF_ERROR(session->restart(options.engine, *spec));
     NANOCP_ASSIGN_OR_RETURN(
         DecodeReport report,
-        run_decode_bench(session->engine(), {.contexts = contexts,
-                                             .num_warmup_steps = options.num_warmup_steps,
-                                             .num_steps = options.num_steps}));
+        run_decode_bench(session->engine(),
+                         {.contexts = contexts,
+                          .num_warmup_steps = options.num_warmup_steps,
+                          .num_steps = options.num_steps,
+                          .spec = spec.get(),
+                          .value_bytes = options.engine.device == "cuda" ? 2 : 4}));
     results.push_back({policy, std::move(report)});
-    print_report(results.back());
+    print_report(results.back(), options.read_bandwidth_gbs);
     std::fflush(stdout);
   }
   if (!options.json_file.empty()) {
@@ -181,9 +221,22 @@ void add_decode_options(CLI::App& command, BenchOptions& options) {
   const char* group = "Benchmark";
   command
       .add_option("--context", options.contexts,
-                  "Context lengths, TOKENSxREQUESTS[,...]; their K/V is synthetic")
+                  "Context lengths, LENGTHxREQUESTS[,...]; their K/V is synthetic. A LENGTH is "
+                  "TOKENS, or drawn: uniform:LOW:HIGH, loguniform:LOW:HIGH or lognormal:LOW:HIGH "
+                  "(of which 9 in 10 lie between); 4k is 4096, e.g. "
+                  "lognormal:1k:4kx61,loguniform:32k:256kx3")
       ->type_name("LIST")
       ->capture_default_str()
+      ->group(group);
+  command.add_option("--context-seed", options.context_seed, "Seed of lengths that are drawn")
+      ->type_name("N")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--read-bandwidth", options.read_bandwidth_gbs,
+                  "What a device's memory gives at best, to report the share that is reached")
+      ->check(in_range(0.001, 1e6))
+      ->type_name("GB/S")
       ->group(group);
   command
       .add_option("--context-file", options.context_file,

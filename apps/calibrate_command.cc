@@ -152,6 +152,7 @@ Result<int> calibrate(const CalibrateOptions& options) {
       {"num_instances", options.engine.num_instances},
       {"num_layers", spec->num_layers},
       {"block_size", block_size(options.engine)},
+      {"kv_cache_dtype", tensor::to_string(kv_format(options.engine))},
       {"graphs", options.engine.device == "cuda" && !options.engine.enforce_eager},
       {"num_steps", options.grid.num_steps},
       {"date", utc_now()},

@@ -1,4 +1,5 @@
 #include "apps/calibrate_points.h"
+#include "scheduler/cost_model.h"
 
 #include <algorithm>
 #include <string>
@@ -58,11 +59,19 @@ class ConstantFitter {
   ConstantFitter(const std::vector<CalibrationPoint>& points, const model::ModelSpec& spec)
       : points_(points), num_layers_(spec.num_layers) {
     for (const auto& layer : spec.layers) num_moe_layers_ += layer.is_moe ? 1 : 0;
+    cost_.shape.num_experts = std::max(1, spec.moe.num_experts);
+    cost_.shape.experts_per_token = spec.moe.router.topk;
+    for (const CalibrationPoint& point : points) {
+      cost_.shape.num_instances = std::max(cost_.shape.num_instances, point.instance + 1);
+    }
   }
 
   std::vector<FittedConstant> run() {
     fit_attention();
-    fit_moe();
+    if (num_moe_layers_ > 0) {
+      fit_exchange();
+      fit_experts();
+    }
     fit_dense();
     fit_step();
     fit_route();
@@ -105,15 +114,27 @@ class ConstantFitter {
   }
 
   // With equal rows everywhere the wait is the way of the rows between instances.
-  void fit_moe() {
-    if (num_moe_layers_ == 0) return;
+  void fit_exchange() {
     const auto points = local_points([&](const CalibrationPoint& p) {
       return FitPoint{
           {1.0, static_cast<double>(p.num_rows)},
-          sum_of(p, {Phase::kDispatch, Phase::kIdleWait, Phase::kExperts, Phase::kCombine}) /
-              num_moe_layers_};
+          sum_of(p, {Phase::kDispatch, Phase::kIdleWait, Phase::kCombine}) / num_moe_layers_};
     });
-    add({{"moe_fixed_us", "us per MoE layer"}, {"moe_us_per_row", "us per MoE layer and row"}},
+    add({{"exchange_fixed_us", "us per MoE layer"},
+         {"exchange_us_per_row", "us per MoE layer and row"}},
+        points, FitWeight::kRelative);
+  }
+
+  // Few rows touch few experts; the number of those that are read saturates (see CostModel).
+  void fit_experts() {
+    const auto points = local_points([&](const CalibrationPoint& p) {
+      const auto num_rows = static_cast<double>(p.num_rows * cost_.shape.num_instances);
+      return FitPoint{{1.0, cost_.touched_experts(num_rows), cost_.received_rows(num_rows)},
+                      sum_of(p, {Phase::kExperts}) / num_moe_layers_};
+    });
+    add({{"expert_fixed_us", "us per MoE layer"},
+         {"expert_us_per_touched_expert", "us per MoE layer and expert"},
+         {"expert_us_per_row", "us per MoE layer and received row"}},
         points, FitWeight::kRelative);
   }
 
@@ -157,6 +178,7 @@ class ConstantFitter {
   const std::vector<CalibrationPoint>& points_;
   const double num_layers_;
   int num_moe_layers_ = 0;
+  scheduler::CostModel cost_;  // its shape
   std::vector<FittedConstant> constants_;
 };
 

@@ -1,34 +1,13 @@
 #include "apps/decode_bench.h"
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <cmath>
-#include <fstream>
-#include <string_view>
 
 namespace nanocp::apps {
 namespace {
 
 constexpr int kAdmissionStepsMax = 64;  // to get all requests running
-constexpr int64_t kTokensMax = int64_t{1} << 31;
-constexpr int64_t kRequestsMax = 1 << 20;
-
-Result<int64_t> parse_number(std::string_view text, int64_t most, const std::string& whole) {
-  int64_t value = 0;
-  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (code != std::errc() || end != text.data() + text.size() || value < 1 || value > most) {
-    return invalid_argument("contexts '" + whole + "': '" + std::string(text) +
-                            "' is not a number from 1 to " + std::to_string(most) +
-                            "; write TOKENSxREQUESTS, e.g. 4096x64,262144x1");
-  }
-  return value;
-}
-
-Error bad_line(const std::string& file, int64_t number, const std::string& field) {
-  return invalid_argument(file + ":" + std::to_string(number) + ": '" + field +
-                          "' is not a context length in tokens");
-}
 
 double straggler_ratio(const std::vector<InstanceReport>& instances) {
   double largest = 0.0;
@@ -71,6 +50,7 @@ class DecodeBench {
           std::chrono::steady_clock::now() - start;
       step_us_.push_back(elapsed.count());
       add_phases();
+      add_gaps();
     }
     fill_report();
     for (const SequenceId id : ids_) static_cast<void>(engine_.cancel(id));
@@ -129,6 +109,14 @@ class DecodeBench {
     }
   }
 
+  void add_gaps() {
+    const auto idle_us = engine_.last_idle_us();
+    for (const double us : idle_us) {
+      report_.host_gap_us +=
+          us / static_cast<double>(idle_us.size()) / static_cast<double>(options_.num_steps);
+    }
+  }
+
   void fill_report() {
     report_.tpot = step_stats(step_us_);
     report_.num_requests = static_cast<int64_t>(ids_.size());
@@ -147,6 +135,9 @@ class DecodeBench {
     }
     report_.straggler_ratio = straggler_ratio(report_.instances);
     report_.last_spans.assign(engine_.last_spans().begin(), engine_.last_spans().end());
+    if (options_.spec == nullptr) return;
+    const auto bytes = count_step_bytes(*options_.spec, engine_, ids_, options_.value_bytes);
+    for (size_t i = 0; i < bytes.size(); ++i) report_.instances[i].bytes = bytes[i];
   }
 
   engine::Engine& engine_;
@@ -157,51 +148,6 @@ class DecodeBench {
 };
 
 }  // namespace
-
-Result<std::vector<ContextGroup>> parse_contexts(const std::string& text) {
-  std::vector<ContextGroup> groups;
-  int64_t total = 0;
-  for (size_t begin = 0; begin <= text.size();) {
-    const size_t end = std::min(text.find(',', begin), text.size());
-    const std::string_view part = std::string_view(text).substr(begin, end - begin);
-    const size_t times = part.find('x');
-    ContextGroup group{0, 1};
-    NANOCP_ASSIGN_OR_RETURN(group.num_tokens,
-                            parse_number(part.substr(0, times), kTokensMax, text));
-    if (times != std::string_view::npos) {
-      NANOCP_ASSIGN_OR_RETURN(group.count,
-                              parse_number(part.substr(times + 1), kRequestsMax, text));
-    }
-    total += group.count;
-    if (total > kRequestsMax) {
-      return invalid_argument("contexts '" + text + "': more than " + std::to_string(kRequestsMax) +
-                              " requests");
-    }
-    groups.push_back(group);
-    begin = end + 1;
-  }
-  return groups;
-}
-
-Result<std::vector<int64_t>> read_context_file(const std::string& file) {
-  std::ifstream in(file);
-  if (!in) return not_found(file + ": cannot be read");
-  std::vector<int64_t> contexts;
-  std::string line;
-  for (int64_t number = 1; std::getline(in, line); ++number) {
-    const std::string field = line.substr(0, line.find_first_of(",\r"));
-    if (field.empty()) continue;
-    const auto value = parse_number(field, kTokensMax, field);
-    if (!value.ok() && number == 1) continue;  // a heading
-    if (!value.ok()) return bad_line(file, number, field);
-    contexts.push_back(*value);
-    if (std::ssize(contexts) > kRequestsMax) {
-      return invalid_argument(file + ": more than " + std::to_string(kRequestsMax) + " requests");
-    }
-  }
-  if (contexts.empty()) return invalid_argument(file + ": no context length in it");
-  return contexts;
-}
 
 StepStats step_stats(std::vector<double> step_us) {
   std::sort(step_us.begin(), step_us.end());

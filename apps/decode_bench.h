@@ -7,27 +7,19 @@
 #include <string>
 #include <vector>
 
+#include "apps/step_bytes.h"
 #include "base/result.h"
 #include "engine/engine.h"
+#include "model/model_spec.h"
 
 namespace nanocp::apps {
-
-struct ContextGroup {
-  int64_t num_tokens = 0;
-  int64_t count = 0;
-};
-
-// "4096x64,262144x1" (tokens x requests; "4096" is one request).
-Result<std::vector<ContextGroup>> parse_contexts(const std::string& text);
-
-// One context length per line; the first field of lines with several (CSV), empty lines and a first
-// line without a number are skipped.
-Result<std::vector<int64_t>> read_context_file(const std::string& file);
 
 struct DecodeBenchOptions {
   std::vector<int64_t> contexts;  // tokens of each request
   int num_warmup_steps = 5;
   int num_steps = 50;
+  const model::ModelSpec* spec = nullptr;  // to count bytes; null: they are not
+  int32_t value_bytes = 2;                 // of a value in the KV cache and in the exchanges
 };
 
 struct StepStats {
@@ -44,6 +36,7 @@ struct InstanceReport {
   int64_t num_rows = 0;                                  // bound requests
   int64_t num_kv_tokens = 0;                             // held
   std::array<double, engine::kNumPhases> phase_us = {};  // mean per step; zero unless profiling
+  StepBytes bytes;                                       // of the last step
 };
 
 struct DecodeReport {
@@ -54,6 +47,9 @@ struct DecodeReport {
   std::vector<InstanceReport> instances;
   // Busiest instance over the mean of all, by the time not spent waiting; 0 unless profiling.
   double straggler_ratio = 0.0;
+  // Between the end of a step on an instance's device and the start of the next, over all
+  // instances and steps: what the host's work costs.
+  double host_gap_us = 0.0;
   // Of the last measured step, by instance; empty unless profiling.
   std::vector<std::vector<engine::PhaseSpan>> last_spans;
 };

@@ -52,6 +52,13 @@ void add_instance_group(CLI::App& command, EngineOptions& options) {
       ->capture_default_str()
       ->group(group);
   command
+      .add_option("--exchange", options.exchange,
+                  "How GPUs exchange rows. nvlink: stores into the memory of peers; nccl: send and "
+                  "receive, without step graphs; auto: nvlink where GPUs allow it")
+      ->check(CLI::IsMember({"auto", "nvlink", "nccl"}).description(""))
+      ->capture_default_str()
+      ->group(group);
+  command
       .add_option("--policy", options.policy,
                   "bound, uniform_cp, threshold_cp or dcp (default: uniform_cp if --cp-degree "
                   "is given, else dcp)")
@@ -59,7 +66,8 @@ void add_instance_group(CLI::App& command, EngineOptions& options) {
       ->group(group);
   command
       .add_option("--router", options.router,
-                  "Of policy bound: round_robin, least_requests or least_kv")
+                  "Of policy bound: round_robin, least_requests, least_kv, power_of_two or "
+                  "any_instance")
       ->type_name("NAME")
       ->capture_default_str()
       ->group(group);
@@ -93,6 +101,13 @@ void add_memory_group(CLI::App& command, EngineOptions& options) {
                   "Tokens in one KV block (default: 16 on the CPU, 64 on a GPU)")
       ->check(in_range(1, 1 << 16))
       ->type_name("TOKENS")
+      ->group(group);
+  command
+      .add_option("--kv-cache-dtype", options.kv_cache_dtype,
+                  "auto: bf16 on a GPU, float32 on the CPU; bf16; fp8: e4m3, half of bf16 (on a "
+                  "GPU not for latent attention)")
+      ->check(CLI::IsMember({"auto", "bf16", "fp8"}).description(""))
+      ->capture_default_str()
       ->group(group);
   CLI::Option* blocks =
       command.add_option("--num-kv-blocks", options.num_kv_blocks, "KV blocks of each instance")
@@ -154,6 +169,10 @@ void add_limit_group(CLI::App& command, EngineOptions& options) {
       ->check(in_range(1, kIntMax))
       ->type_name("TOKENS")
       ->group(group);
+  command
+      .add_flag("--async-scheduling,!--no-async-scheduling", options.async_scheduling,
+                "Plan and launch each step while the one before it runs (GPU; default: on)")
+      ->group(group);
   command.add_option("--threads", options.num_threads, "CPU threads in all (default: all cores)")
       ->check(in_range(1, 4096))
       ->type_name("N")
@@ -180,6 +199,12 @@ void add_engine_options(CLI::App& command, EngineOptions& options) {
 int block_size(const EngineOptions& options) {
   if (options.block_size > 0) return options.block_size;
   return options.device == "cuda" ? 64 : 16;
+}
+
+tensor::KvFormat kv_format(const EngineOptions& options) {
+  if (options.kv_cache_dtype == "fp8") return tensor::KvFormat::kFp8;
+  const bool is_plain = options.kv_cache_dtype == "auto" && options.device == "cpu";
+  return is_plain ? tensor::KvFormat::kF32 : tensor::KvFormat::kBf16;
 }
 
 std::string policy_name(const EngineOptions& options) {

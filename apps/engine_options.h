@@ -8,6 +8,7 @@
 
 #include "base/result.h"
 #include "scheduler/policy.h"
+#include "tensor/kv_format.h"
 
 namespace nanocp::apps {
 
@@ -23,24 +24,28 @@ struct EngineOptions {
   int cp_degree = 0;  // 0: not given
   int64_t cp_threshold_tokens = 32768;
   int64_t min_tokens_per_shard = 4096;
-  int block_size = 0;                // 0: 16 on the CPU, 64 on a GPU
-  int64_t num_kv_blocks = 0;         // per instance; 0: from kv_memory_bytes
-  uint64_t kv_memory_bytes = 0;      // per instance; 0: what the requests need, within a limit
-  int max_num_batched_tokens = 512;  // rows of one instance in one step
-  int max_num_seqs = 0;              // 0: 256, or fewer if fewer rows fit a step
-  int64_t max_model_len = 0;         // 0: what the model allows
-  int prefill_chunk_tokens = 0;      // 0: only max_num_batched_tokens limits
-  int num_threads = 0;               // 0: all cores
+  int block_size = 0;                   // 0: 16 on the CPU, 64 on a GPU
+  std::string kv_cache_dtype = "auto";  // auto, bf16 or fp8
+  int64_t num_kv_blocks = 0;            // per instance; 0: from kv_memory_bytes
+  uint64_t kv_memory_bytes = 0;         // per instance; 0: what the requests need, within a limit
+  int max_num_batched_tokens = 512;     // rows of one instance in one step
+  int max_num_seqs = 0;                 // 0: 256, or fewer if fewer rows fit a step
+  int64_t max_model_len = 0;            // 0: what the model allows
+  int prefill_chunk_tokens = 0;         // 0: only max_num_batched_tokens limits
+  int num_threads = 0;                  // 0: all cores
+  bool async_scheduling = true;         // plan a step while the one before it runs
   double wait_timeout_s = 30.0;
   double gpu_memory_utilization = 0.9;
   int max_graph_rows = 256;
-  bool enforce_eager = false;  // launch every kernel of a step instead of a captured graph
+  std::string exchange = "auto";  // auto, nvlink or nccl
+  bool enforce_eager = false;     // launch every kernel of a step instead of a captured graph
 };
 
 // Adds the flags to `command`, in groups. Requires: `options` outlives the parsing.
 void add_engine_options(CLI::App& command, EngineOptions& options);
 
 int block_size(const EngineOptions& options);
+tensor::KvFormat kv_format(const EngineOptions& options);
 std::string policy_name(const EngineOptions& options);
 scheduler::PolicyOptions policy_options(const EngineOptions& options);
 

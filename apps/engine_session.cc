@@ -14,7 +14,6 @@
 #include "apps/progress_bar.h"
 #include "kvcache/kv_placement.h"
 #include "model/config_parser.h"
-#include "model/kv_cache.h"
 #include "model/memory_estimate.h"
 #include "model/weight_loader.h"
 #include "runner/cpu_runner.h"
@@ -46,7 +45,7 @@ int64_t choose_kv_blocks(const EngineOptions& options, const model::ModelSpec& s
                          const SessionNeeds& needs) {
   if (options.num_kv_blocks > 0) return options.num_kv_blocks;
   const int64_t block_bytes =
-      model::KvCache::bytes_per_token(spec.attention, spec.num_layers) * block_size(options);
+      model::kv_bytes_per_token(spec, kv_format(options)) * block_size(options);
   if (options.kv_memory_bytes > 0) {
     const auto limit = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
     return std::max<int64_t>(
@@ -94,6 +93,7 @@ Result<engine::EngineOptions> engine_options(const EngineOptions& options,
   }
   NANOCP_ASSIGN_OR_RETURN(result.max_model_len, max_model_len(options, spec));
   result.vocab_size = spec.vocab_size;
+  result.async_scheduling = options.async_scheduling;
   return result;
 }
 
@@ -103,18 +103,21 @@ runner::CpuRunnerOptions runner_options(const EngineOptions& options, int64_t nu
   result.num_instances = options.num_instances;
   result.block_size = block_size(options);
   result.num_blocks = num_blocks;
+  result.kv_format = kv_format(options);
   result.max_rows = options.max_num_batched_tokens;
   result.num_threads = num_threads(options);
   result.wait_timeout_us = std::llround(options.wait_timeout_s * 1e6);
   result.keep_logits = needs.keep_logits;
   result.profile = needs.profile;
+  result.time_steps = needs.time_steps;
   return result;
 }
 
 // Blocks that the options ask for; 0: as many as the memory share allows.
 int64_t num_device_blocks(const EngineOptions& options, const model::ModelSpec& spec) {
   if (options.num_kv_blocks > 0 || options.kv_memory_bytes == 0) return options.num_kv_blocks;
-  const int64_t block_bytes = model::kv_bytes_per_token(spec) * block_size(options);
+  const int64_t block_bytes =
+      model::kv_bytes_per_token(spec, kv_format(options)) * block_size(options);
   const auto limit = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
   return std::max<int64_t>(
       1, static_cast<int64_t>(std::min(options.kv_memory_bytes, limit)) / block_bytes);
@@ -126,6 +129,12 @@ runner::ExpertWeightsChoice expert_weights(const EngineOptions& options) {
   return runner::ExpertWeightsChoice::kAuto;
 }
 
+runner::ExchangeTransport exchange_transport(const std::string& name) {
+  if (name == "nvlink") return runner::ExchangeTransport::kNvlink;
+  if (name == "nccl") return runner::ExchangeTransport::kNccl;
+  return runner::ExchangeTransport::kAuto;
+}
+
 runner::DeviceRunnerOptions device_options(const EngineOptions& options,
                                            const model::ModelSpec& spec,
                                            const SessionNeeds& needs) {
@@ -133,12 +142,15 @@ runner::DeviceRunnerOptions device_options(const EngineOptions& options,
   result.num_instances = options.num_instances;
   result.block_size = block_size(options);
   result.num_blocks = num_device_blocks(options, spec);
+  result.kv_format = kv_format(options);
   result.memory_utilization = options.gpu_memory_utilization;
   result.max_rows = options.max_num_batched_tokens;
   result.max_graph_rows = std::min(options.max_graph_rows, max_num_seqs(options));
   result.use_graphs = !options.enforce_eager;
   result.expert_weights = expert_weights(options);
+  result.exchange = exchange_transport(options.exchange);
   result.profile = needs.profile;
+  result.time_steps = needs.time_steps;
   result.wait_timeout_us = std::llround(options.wait_timeout_s * 1e6);
   result.keep_logits = needs.keep_logits;
   result.num_load_threads = std::max(1, num_threads(options) / options.num_instances);

@@ -22,6 +22,7 @@ struct SessionNeeds {
   std::vector<int64_t> request_tokens;  // prompt and output of each request
   bool keep_logits = false;
   bool profile = false;     // time the phases of every step
+  bool time_steps = false;  // and what lies between steps
   bool any_length = false;  // requests may be longer than the model's positions (benchmarks)
 };
 

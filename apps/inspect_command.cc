@@ -23,6 +23,7 @@ struct InspectOptions {
   int32_t num_instances = 1;
   uint64_t memory_bytes = 0;
   double usable_fraction = 0.9;
+  std::string kv_cache_dtype = "bf16";
   bool as_json = false;
 };
 
@@ -32,10 +33,13 @@ Result<Inspection> inspect(const InspectOptions& options) {
   }
   NANOCP_ASSIGN_OR_RETURN(const auto path, find_model_config(options.model));
   NANOCP_ASSIGN_OR_RETURN(const model::ModelSpec spec, model::read_config(path));
-  return inspect_model(spec, {.config_file = model::display_name(path),
-                              .num_instances = options.num_instances,
-                              .memory = {.size_bytes = static_cast<int64_t>(options.memory_bytes),
-                                         .usable_fraction = options.usable_fraction}});
+  return inspect_model(
+      spec, {.config_file = model::display_name(path),
+             .num_instances = options.num_instances,
+             .memory = {.size_bytes = static_cast<int64_t>(options.memory_bytes),
+                        .usable_fraction = options.usable_fraction,
+                        .kv_format = options.kv_cache_dtype == "fp8" ? tensor::KvFormat::kFp8
+                                                                     : tensor::KvFormat::kBf16}});
 }
 
 int run_inspect(const InspectOptions& options) {
@@ -67,6 +71,9 @@ void add_inspect_command(CLI::App& app, int& exit_code) {
       ->add_option("--usable-memory", options->usable_fraction,
                    "Share of --memory for weights and KV cache; the rest is for activations")
       ->check(CLI::Range(0.01, 1.0))
+      ->capture_default_str();
+  command->add_option("--kv-cache-dtype", options->kv_cache_dtype, "Of the KV cache: bf16 or fp8")
+      ->check(CLI::IsMember({"bf16", "fp8"}).description(""))
       ->capture_default_str();
   command->add_flag("--json", options->as_json, "Print JSON");
   command->callback([options, &exit_code] { exit_code = run_inspect(*options); });

@@ -141,15 +141,16 @@ std::string memory_text(const Inspection& inspection) {
 }  // namespace
 
 Inspection inspect_model(const ModelSpec& spec, const InspectionRequest& request) {
-  Inspection inspection{.config_file = request.config_file,
-                        .spec = spec,
-                        .num_instances = request.num_instances,
-                        .parameters = model::count_parameters(spec),
-                        .weight_bytes = model::count_weight_bytes(spec),
-                        .kv_bytes_per_token = model::kv_bytes_per_token(spec),
-                        .memory = request.memory,
-                        .kv_tokens_per_instance = 0,
-                        .longest = {}};
+  Inspection inspection{
+      .config_file = request.config_file,
+      .spec = spec,
+      .num_instances = request.num_instances,
+      .parameters = model::count_parameters(spec),
+      .weight_bytes = model::count_weight_bytes(spec),
+      .kv_bytes_per_token = model::kv_bytes_per_token(spec, request.memory.kv_format),
+      .memory = request.memory,
+      .kv_tokens_per_instance = 0,
+      .longest = {}};
   if (request.memory.size_bytes == 0) return inspection;
   const int32_t count = request.num_instances;
   inspection.kv_tokens_per_instance = model::kv_tokens_per_instance(spec, count, request.memory);

@@ -11,32 +11,41 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kFolder = "configs";
-constexpr const char* kKnownConfig = "qwen3-30b-a3b.json";  // tells our folder from any other
-constexpr int kParentsMax = 4;                              // as for the bundled model
+constexpr int kParentsMax = 4;  // as for the bundled model
 
-bool has_configs(const fs::path& root, fs::path& found) {
+// A folder that comes with the program.
+struct BundledFolder {
+  const char* name;
+  const char* known_file;  // tells our folder from any other
+  const char* content;     // for errors
+};
+constexpr BundledFolder kConfigs = {"configs", "qwen3-30b-a3b.json", "config"};
+constexpr BundledFolder kProfiles = {"profiles", "h100-nvlink.json", "profile"};
+
+bool has_folder(const fs::path& root, const BundledFolder& folder, fs::path& found) {
   std::error_code error;
-  found = root / kFolder;
-  return fs::is_regular_file(found / kKnownConfig, error);
+  found = root / folder.name;
+  return fs::is_regular_file(found / folder.known_file, error);
 }
 
-fs::path find_configs() {
+fs::path find_folder(const BundledFolder& wanted) {
   std::error_code error;
   fs::path found;
   fs::path folder = fs::read_symlink("/proc/self/exe", error).parent_path();
   for (int i = 0; i < kParentsMax && !folder.empty(); ++i) {
-    if (has_configs(folder, found) || has_configs(folder / "share/nanocp", found)) return found;
+    const bool is_here =
+        has_folder(folder, wanted, found) || has_folder(folder / "share/nanocp", wanted, found);
+    if (is_here) return found;
     if (folder == folder.parent_path()) break;
     folder = folder.parent_path();
   }
-  return has_configs(NANOCP_SOURCE_DIR, found) ? found : fs::path();
+  return has_folder(NANOCP_SOURCE_DIR, wanted, found) ? found : fs::path();
 }
 
-std::string list_names(const fs::path& configs) {
+std::string list_names(const fs::path& folder) {
   std::vector<std::string> names;
   std::error_code error;
-  for (fs::directory_iterator entry(configs, error), end; !error && entry != end;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
        entry.increment(error)) {
     if (entry->path().extension() == ".json") names.push_back(entry->path().stem().string());
   }
@@ -46,6 +55,19 @@ std::string list_names(const fs::path& configs) {
   return list;
 }
 
+Result<fs::path> find_bundled(const std::string& name, const BundledFolder& wanted) {
+  std::error_code error;
+  const fs::path folder = find_folder(wanted);
+  const bool is_name = !name.empty() && name.find('/') == std::string::npos;
+  if (!folder.empty() && is_name) {
+    const fs::path bundled = folder / (name + ".json");
+    if (fs::is_regular_file(bundled, error)) return bundled;
+  }
+  const std::string names = folder.empty() ? "none found" : list_names(folder);
+  return not_found(model::printable(name) + ": no such directory, " + wanted.content +
+                   " file or bundled " + wanted.content + " (" + names + ")");
+}
+
 }  // namespace
 
 Result<fs::path> find_model_config(const std::string& model) {
@@ -53,15 +75,13 @@ Result<fs::path> find_model_config(const std::string& model) {
   const fs::path path(model);
   if (fs::is_directory(path, error)) return path / "config.json";
   if (fs::exists(path, error)) return path;
-  const fs::path configs = find_configs();
-  const bool is_name = !model.empty() && model.find('/') == std::string::npos;
-  if (!configs.empty() && is_name) {
-    const fs::path bundled = configs / (model + ".json");
-    if (fs::is_regular_file(bundled, error)) return bundled;
-  }
-  const std::string names = configs.empty() ? "none found" : list_names(configs);
-  return not_found(model::printable(model) +
-                   ": no such directory, config file or bundled config (" + names + ")");
+  return find_bundled(model, kConfigs);
+}
+
+Result<fs::path> find_profile(const std::string& profile) {
+  std::error_code error;
+  if (fs::is_regular_file(profile, error)) return fs::path(profile);
+  return find_bundled(profile, kProfiles);
 }
 
 }  // namespace nanocp::apps

@@ -8,6 +8,7 @@
 #include "apps/devices_command.h"
 #include "apps/generate_command.h"
 #include "apps/inspect_command.h"
+#include "apps/simulate_command.h"
 #include "apps/verify_command.h"
 
 namespace {
@@ -47,6 +48,7 @@ int main(int argc, char** argv) {
   nanocp::apps::add_inspect_command(app, exit_code);
   nanocp::apps::add_bench_command(app, exit_code);
   nanocp::apps::add_calibrate_command(app, exit_code);
+  nanocp::apps::add_simulate_command(app, exit_code);
   nanocp::apps::add_devices_command(app, exit_code);
   try {
     app.parse(argc, argv);

@@ -115,6 +115,7 @@ void print_json(const VerifyOptions& options, const std::vector<GoldenCase>& cas
                            {"num_instances", options.engine.num_instances},
                            {"policy", policy_name(options.engine)},
                            {"tolerance", options.tolerance},
+                           {"kv_cache_dtype", tensor::to_string(kv_format(options.engine))},
                            {"largest_error", totals.largest_error},
                            {"num_greedy_mismatches", totals.num_mismatches},
                            {"num_ties", totals.num_ties},

@@ -2,7 +2,7 @@
 file(GLOB_RECURSE headers CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR}
   ${CMAKE_SOURCE_DIR}/src/*.h ${CMAKE_SOURCE_DIR}/apps/*.h)
 # These need the CUDA toolkit; the cuda preset compiles them from their sources.
-list(FILTER headers EXCLUDE REGEX "^src/(backend/cuda|comm/(nccl|nvlink)|graph|runner/cuda)/")
+list(FILTER headers EXCLUDE REGEX "^src/(backend/cuda|comm/(device|nccl|nvlink)|graph|runner/cuda)/")
 set(sources)
 foreach(header ${headers})
   string(REPLACE "/" "_" name ${header})

@@ -53,6 +53,7 @@ nanocp_module(request FOLDERS request LINK nanocp_plan)
 nanocp_module(kvcache FOLDERS kvcache LINK nanocp_request)
 nanocp_module(scheduler FOLDERS scheduler scheduler/policies LINK nanocp_kvcache)
 nanocp_module(engine FOLDERS engine LINK nanocp_scheduler)
+nanocp_module(sim FOLDERS sim LINK nanocp_engine)
 
 # Devices: no request.
 nanocp_module(tensor FOLDERS tensor LINK nanocp_base)

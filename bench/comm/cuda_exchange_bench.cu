@@ -154,7 +154,7 @@ class Gpu {
     return times[times.size() / 2];
   }
 
-  void dispatch_and_combine(int iteration, cudaStream_t stream) {
+  void dispatch(int iteration, cudaStream_t stream) {
     const cuda::ExchangeEpoch epoch = {&image_->device().header->step, kIterations, iteration};
     const ops::RouterSpec router = {.renormalize = true, .topk = shape_.topk};
     must(cuda::launch_gate_dispatch({.step = image_->device(),
@@ -171,8 +171,13 @@ class Gpu {
                                    .expert_begin = id_ * shape_.num_experts / kNumGpus,
                                    .num_experts = shape_.num_experts / kNumGpus,
                                    .tile_rows = 8,
+                                   .overlaps = true,
                                    .lists = lists_},
                                   stream));
+  }
+
+  void combine(int iteration, cudaStream_t stream) {
+    const cuda::ExchangeEpoch epoch = {&image_->device().header->step, kIterations, iteration};
     must(cuda::launch_combine({.step = image_->device(),
                                .exchange = exchange_,
                                .epoch = epoch,
@@ -183,8 +188,7 @@ class Gpu {
                                .eps = 1e-6F,
                                .residual = residual_,
                                .x = heap_ + exchange_.offsets.dispatch_x +
-                                    int64_t{id_} * exchange_.max_rows * shape_.hidden * 2,
-                               .counter = counters_ + 1},
+                                    int64_t{id_} * exchange_.max_rows * shape_.hidden * 2},
                               stream));
   }
 
@@ -326,8 +330,10 @@ class Gpu {
   uint8_t* workspace_ = nullptr;
 };
 
+enum class Part { kDispatch, kDispatchAndCombine, kAttention };
+
 // Runs the same on both GPUs, each from its own thread; the slower one's time.
-double time_on_all(const Shape& shape, int32_t rows, bool split, bool experts) {
+double time_on_all(const Shape& shape, int32_t rows, Part part, bool split = false) {
   std::vector<int32_t> blocks, block_idx;
   const scheduler::StepPlan plan = make_plan(rows, split, blocks, block_idx);
   const auto group =
@@ -340,13 +346,11 @@ double time_on_all(const Shape& shape, int32_t rows, bool split, bool experts) {
   for (int i = 0; i < kNumGpus; ++i) {
     threads.emplace_back([&, i] {
       Gpu gpu(i, shape, group->view(i), plan);
-      if (!experts) gpu.schedule();
+      if (part == Part::kAttention) gpu.schedule();
       times[static_cast<size_t>(i)] = gpu.time([&](int iteration, cudaStream_t stream) {
-        if (experts) {
-          gpu.dispatch_and_combine(iteration, stream);
-        } else {
-          gpu.attend(iteration, stream);
-        }
+        if (part == Part::kAttention) return gpu.attend(iteration, stream);
+        gpu.dispatch(iteration, stream);
+        if (part == Part::kDispatchAndCombine) gpu.combine(iteration, stream);
       });
     });
   }
@@ -357,18 +361,19 @@ double time_on_all(const Shape& shape, int32_t rows, bool split, bool experts) {
 }
 
 int run_times() {
-  for (const int32_t rows : {1, 8, 32, 64, 128}) {
-    std::printf("time  dispatch, plan, combine: %3d rows of %d values per GPU: %6.1f us\n", rows,
-                kDeepseek.hidden, time_on_all(kDeepseek, rows, false, true));
-  }
-  for (const int32_t rows : {1, 64, 128}) {
-    std::printf("time  dispatch, plan, combine: %3d rows of %d values per GPU: %6.1f us\n", rows,
-                kQwen.hidden, time_on_all(kQwen, rows, false, true));
+  for (const Shape& shape : {kDeepseek, kQwen}) {
+    for (const int32_t rows : {1, 8, 32, 64, 128}) {
+      std::printf(
+          "time  dispatch, plan, combine: %3d rows of %d values per GPU: %6.1f us, without the "
+          "combine %5.1f\n",
+          rows, shape.hidden, time_on_all(shape, rows, Part::kDispatchAndCombine),
+          time_on_all(shape, rows, Part::kDispatch));
+    }
   }
   for (const Shape& shape : {kQwen, kDeepseek}) {
     for (const int32_t rows : {1, 4, 16}) {
-      const double local = time_on_all(shape, rows, false, false);
-      const double split = time_on_all(shape, rows, true, false);
+      const double local = time_on_all(shape, rows, Part::kAttention);
+      const double split = time_on_all(shape, rows, Part::kAttention, true);
       std::printf(
           "time  shard exchange, %s, %2d rows per GPU: %6.1f us, without %5.1f, adds %5.1f\n",
           shape.name, rows, split, local, split - local);

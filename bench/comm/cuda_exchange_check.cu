@@ -143,6 +143,7 @@ class Member {
                                    .expert_begin = work_.expert_begin,
                                    .num_experts = work_.num_local_experts,
                                    .tile_rows = kTileRows,
+                                   .overlaps = true,
                                    .lists = work_.lists},
                                   stream_));
   }
@@ -172,11 +173,13 @@ class Member {
     synchronize();
     uint8_t* heap = nullptr;
     must_cuda(cudaMemcpy(&heap, work_.exchange.base, sizeof(heap), cudaMemcpyDeviceToHost));
-    const auto& offsets = work_.exchange.offsets;
-    must_cuda(
-        cudaMemcpy(idx.data(), heap + offsets.topk_idx, idx.size() * 4, cudaMemcpyDeviceToHost));
-    must_cuda(cudaMemcpy(weights.data(), heap + offsets.topk_weights, weights.size() * 4,
-                         cudaMemcpyDeviceToHost));
+    std::vector<cuda::ExpertChoice> choices(2 * idx.size());  // the first epoch's are odd
+    must_cuda(cudaMemcpy(choices.data(), heap + work_.exchange.offsets.choices,
+                         choices.size() * sizeof(choices[0]), cudaMemcpyDeviceToHost));
+    for (size_t i = 0; i < idx.size(); ++i) {
+      idx[i] = choices[idx.size() + i].expert;
+      weights[i] = choices[idx.size() + i].weight;
+    }
   }
   void start_step(uint64_t step) {
     image_->fill(step, random_plan(capacity_, step));
@@ -238,8 +241,7 @@ class Member {
                                .norm_weight = work_.norm,
                                .eps = 1e-6F,
                                .residual = work_.residual,
-                               .x = work_.x,
-                               .counter = work_.counters + 3},
+                               .x = work_.x},
                               stream_));
     bench::check_combine_kernel<<<grid, 256, 0, stream_>>>(work_, number, e % 3 == 0);
     must_cuda(cudaGetLastError());

@@ -87,7 +87,8 @@ class Heaps {
 
  private:
   void make_plain() {
-    const auto bytes = static_cast<size_t>(comm::lay_out_exchange(capacity_).total_bytes);
+    const comm::ExchangeLayout layout = comm::lay_out_exchange(capacity_);
+    const auto bytes = static_cast<size_t>(layout.total_bytes);
     for (int a = 0; a < num_gpus(); ++a) {
       must_cuda(cudaSetDevice(a));
       for (int b = 0; b < num_gpus(); ++b) {
@@ -102,6 +103,8 @@ class Heaps {
       heaps_.push_back(nullptr);
       must_cuda(cudaMalloc(reinterpret_cast<void**>(&heaps_.back()), bytes));
       must_cuda(cudaMemset(heaps_.back(), 0, bytes));
+      must_cuda(cudaMemset(heaps_.back() + layout.offsets.combine, cuda::kNotArrivedByte,
+                           static_cast<size_t>(layout.combine_bytes)));
       must_cuda(cudaDeviceSynchronize());
     }
     for (const int device : devices_) {

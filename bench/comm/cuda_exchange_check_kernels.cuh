@@ -230,18 +230,17 @@ __device__ inline double expected_residual(const Work& w, uint64_t epoch, int32_
                                            int32_t column, bool with_shared) {
   const cuda::ExchangeView& e = w.exchange;
   const int64_t at = static_cast<int64_t>(row) * e.hidden + column;
-  const int64_t first = (static_cast<int64_t>(e.self) * e.max_rows + row) * e.topk;
-  const auto* idx = cuda::device::heap_at<const int32_t>(e, e.self, e.offsets.topk_idx) + first;
-  const auto* weights =
-      cuda::device::heap_at<const float>(e, e.self, e.offsets.topk_weights) + first;
+  const cuda::ExpertChoice* choices =
+      cuda::device::choices_of(e, e.base[e.self], epoch, e.self, row);
   double total = value(kResidual, epoch, e.self, at);
   if (with_shared) total += value(kShared, epoch, e.self, at);
   const float x = value(kX, epoch, e.self, at);
   for (int32_t from = 0; from < e.num_instances; ++from) {
     double sum = 0.0;
     for (int32_t k = 0; k < e.topk; ++k) {
-      if (idx[k] * e.num_instances / w.num_experts != from) continue;
-      sum += static_cast<double>(weights[k]) * rounded(x * factor_of(idx[k]));
+      const cuda::ExpertChoice choice = choices[k];
+      if (choice.expert * e.num_instances / w.num_experts != from) continue;
+      sum += static_cast<double>(choice.weight) * rounded(x * factor_of(choice.expert));
     }
     total += from == e.self ? sum : rounded(sum);
   }

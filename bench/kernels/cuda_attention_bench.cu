@@ -1,8 +1,9 @@
 // Decode and prefill attention on one GPU: `--check` compares random shards with the plain
 // reference, also with rows of another instance whose values and flag come late; `--time` measures
 // the cases that docs/benchmarks names against the read bandwidth of the same run. Times are of one
-// layer (attend, merge) inside a CUDA graph that goes round several copies of the cache, so that
-// none of it is in the second-level cache; the schedule, once per step, is timed apart.
+// layer and of an empty kernel behind it, as layers of a step do not overlap, inside a CUDA graph
+// that goes round several copies of the cache, so that none of it is in the second-level cache; the
+// schedule, once per step, is timed apart.
 #include <cuda_bf16.h>
 
 #include <algorithm>
@@ -18,6 +19,7 @@
 #include "backend/cuda/attention_decode.h"
 #include "backend/cuda/attention_prefill.h"
 #include "backend/cuda/device/flag_wait.cuh"
+#include "backend/cuda/launch_overlapped.h"
 #include "base/random.h"
 #include "bench/kernels/cuda_attention_bench_data.h"
 #include "bench/kernels/cuda_read_kernel.cuh"
@@ -63,9 +65,10 @@ cuda::AttentionDecodeArgs make_args(const Shape& shape, int max_rows) {
                  .block_size = shape.block_size,
                  .sliding_window = shape.window,
                  .softmax_scale = 1.0F / std::sqrt(static_cast<float>(shape.dim)),
-                 .max_rows = max_rows};
+                 .max_rows = max_rows,
+                 .cache_type = shape.cache};
   args.head_stride = int64_t{shape.block_size} * shape.dim;
-  args.block_stride = shape.kv_heads * args.head_stride;
+  args.block_stride = shape.block_bytes() / tensor::kv_value_bytes(shape.format());
   return args;
 }
 
@@ -93,7 +96,7 @@ void attend(const cuda::AttentionDecodeArgs& args, cudaStream_t stream) {
 }
 
 void run_reference(const Shape& shape, const Plan& plan, const cuda::AttentionDecodeArgs& args,
-                   std::vector<float>& kv, std::vector<float>& q, tensor::Matrix out,
+                   std::vector<uint8_t>& kv, std::vector<float>& q, tensor::Matrix out,
                    tensor::Matrix lse) {
   const auto half = static_cast<int64_t>(kv.size() / 2);
   std::vector<AttentionItem> items;
@@ -119,7 +122,8 @@ void run_reference(const Shape& shape, const Plan& plan, const cuda::AttentionDe
                  .block_stride = args.block_stride,
                  .head_stride = args.head_stride,
                  .token_stride = shape.dim,
-                 .num_blocks = static_cast<int64_t>(std::max<size_t>(1, plan.blocks.size()))},
+                 .num_blocks = static_cast<int64_t>(std::max<size_t>(1, plan.blocks.size())),
+                 .format = shape.format()},
        .items = items,
        .q = {q.data(), rows, width, width},
        .out = out,
@@ -128,9 +132,9 @@ void run_reference(const Shape& shape, const Plan& plan, const cuda::AttentionDe
 
 // What a second instance sends, late: the true values over poisoned ones, then its flag.
 struct LateValues {
-  const __nv_bfloat16* from[2];  // q, KV
-  __nv_bfloat16* to[2];
-  size_t count[2];
+  const uint8_t* from[2];  // q, KV
+  uint8_t* to[2];
+  size_t count[2];  // bytes
   uint64_t* flag;
   uint64_t epoch;
 };
@@ -203,13 +207,13 @@ class TwoInstances {
 // The last rows (or chunks) belong to the second instance, others say in both ways that they are
 // local. Poisons what the second instance sends.
 void make_remote(const Shape& shape, Plan& plan, std::vector<__nv_bfloat16>& q,
-                 std::vector<__nv_bfloat16>& kv) {
+                 std::vector<uint8_t>& kv) {
   const __nv_bfloat16 poison = __ushort_as_bfloat16(0xffff);
   const auto first_remote = plan.items.empty() ? static_cast<int32_t>(plan.rows.size() / 2)
                                                : plan.items[plan.items.size() / 2].row_begin;
   for (cuda::PrefillItem& item : plan.items) item.source = item.row_begin >= first_remote ? 1 : 0;
   const size_t row_size = static_cast<size_t>(shape.heads) * shape.dim;
-  const size_t block_size = static_cast<size_t>(shape.kv_heads) * shape.block_size * shape.dim;
+  const auto block_size = static_cast<size_t>(shape.block_bytes());
   for (cuda::AttentionRow& row : plan.rows) {
     row.source = row.row >= first_remote ? 1 : -(row.row % 2);
     if (row.source != 1) continue;
@@ -217,7 +221,7 @@ void make_remote(const Shape& shape, Plan& plan, std::vector<__nv_bfloat16>& q,
     for (int32_t b = 0; b < row.num_blocks; ++b) {
       const auto block = static_cast<size_t>(plan.blocks[row.block_begin + b]);
       for (const size_t at : {block * block_size, kv.size() / 2 + block * block_size}) {
-        std::fill_n(kv.begin() + static_cast<ptrdiff_t>(at), block_size, poison);
+        std::fill_n(kv.begin() + static_cast<ptrdiff_t>(at), block_size, uint8_t{0xff});
       }
     }
   }
@@ -248,11 +252,11 @@ bool report(const Shape& shape, const Plan& plan, bool remote, bool timed_out,
       difference.out < 8e-3 && difference.lse < 1e-3 && difference.neutral_rows_agree && !timed_out;
   const int64_t width = int64_t{shape.heads} * shape.dim;
   std::printf(
-      "check %s%s %3d/%d heads x %3d, block %3d, window %4d, %3zu rows: out %.1e (row %lld, value "
-      "%lld) lse %.1e%s %s\n",
-      plan.items.empty() ? "decode" : "prefill", remote ? " late" : "", shape.heads, shape.kv_heads,
-      shape.dim, shape.block_size, shape.window, plan.rows.size(), difference.out,
-      static_cast<long long>(difference.out_at / width),
+      "check %s %s%s %3d/%d heads x %3d, block %3d, window %4d, %3zu rows: out %.1e (row %lld, "
+      "value %lld) lse %.1e%s %s\n",
+      plan.items.empty() ? "decode" : "prefill", tensor::to_string(shape.format()),
+      remote ? " late" : "", shape.heads, shape.kv_heads, shape.dim, shape.block_size, shape.window,
+      plan.rows.size(), difference.out, static_cast<long long>(difference.out_at / width),
       static_cast<long long>(difference.out_at % width), difference.lse,
       timed_out ? " timed out" : "", passed ? "ok" : "FAILED");
   return passed;
@@ -262,16 +266,16 @@ bool report(const Shape& shape, const Plan& plan, bool remote, bool timed_out,
 bool check_plan(const Shape& shape, Plan plan, bool remote, Random& random) {
   const auto num_rows = static_cast<int32_t>(plan.rows.size());
   cuda::AttentionDecodeArgs args = make_args(shape, num_rows + 3);
-  const size_t half =
-      std::max<size_t>(1, plan.blocks.size()) * static_cast<size_t>(args.block_stride);
-  std::vector<__nv_bfloat16> kv(2 * half),
-      q(static_cast<size_t>(num_rows * shape.heads * shape.dim));
-  std::vector<float> kv_float, q_float;
-  fill_random(kv, kv_float, random);
+  std::vector<uint8_t> kv = random_cache(shape, std::max<size_t>(1, plan.blocks.size()), random);
+  std::vector<uint8_t> reference_kv = kv;
+  std::vector<__nv_bfloat16> q(static_cast<size_t>(num_rows * shape.heads * shape.dim));
+  std::vector<float> q_float;
   fill_random(q, q_float, random);
-  const DeviceArray<__nv_bfloat16> true_kv(kv), true_q(q);
+  const DeviceArray<uint8_t> true_kv(kv);
+  const DeviceArray<__nv_bfloat16> true_q(q);
   if (remote) make_remote(shape, plan, q, kv);
-  const DeviceArray<__nv_bfloat16> device_kv(kv), device_q(q);
+  const DeviceArray<uint8_t> device_kv(kv);
+  const DeviceArray<__nv_bfloat16> device_q(q);
   const DeviceArray<cuda::AttentionRow> rows(plan.rows);
   const DeviceArray<cuda::PrefillItem> items(plan.items);
   const DeviceArray<int32_t> blocks(plan.blocks), block_idx(plan.block_idx);
@@ -287,7 +291,7 @@ bool check_plan(const Shape& shape, Plan plan, bool remote, Random& random) {
   args.block_idx = block_idx.data();
   args.q = device_q.data();
   args.k = device_kv.data();
-  args.v = device_kv.data() + half;
+  args.v = device_kv.data() + kv.size() / 2;
   args.out = out.data();
   args.lse = lse.data();
   args.workspace = workspace.data();
@@ -295,9 +299,9 @@ bool check_plan(const Shape& shape, Plan plan, bool remote, Random& random) {
   CHECK_CUDA(cudaDeviceSynchronize());
   if (remote) {
     instances.fill(args);
-    instances.send_late({.from = {true_q.data(), true_kv.data()},
-                         .to = {device_q.data(), device_kv.data()},
-                         .count = {q.size(), kv.size()},
+    instances.send_late({.from = {reinterpret_cast<uint8_t*>(true_q.data()), true_kv.data()},
+                         .to = {reinterpret_cast<uint8_t*>(device_q.data()), device_kv.data()},
+                         .count = {true_q.bytes(), kv.size()},
                          .flag = nullptr,
                          .epoch = 0});
   }
@@ -312,7 +316,7 @@ bool check_plan(const Shape& shape, Plan plan, bool remote, Random& random) {
   tensor::MatrixBuffer want_out, want_lse;
   const tensor::Matrix want = want_out.resize(num_rows, int64_t{shape.heads} * shape.dim);
   const tensor::Matrix want_logs = want_lse.resize(num_rows, shape.heads);
-  run_reference(shape, plan, args, kv_float, q_float, want, want_logs);
+  run_reference(shape, plan, args, reference_kv, q_float, want, want_logs);
   const Difference difference = compare(out.to_host(), lse.to_host(), want, want_logs);
   return report(shape, plan, remote, instances.timed_out(), difference);
 }
@@ -320,10 +324,14 @@ bool check_plan(const Shape& shape, Plan plan, bool remote, Random& random) {
 int run_checks() {
   Random random(1);
   int num_failed = 0;
+  constexpr auto kE4m3 = cuda::CacheType::kE4m3;
   for (const Shape& shape :
        {Shape{32, 4, 128, 64, 0}, Shape{64, 8, 64, 64, 0}, Shape{64, 8, 64, 64, 128},
         Shape{16, 2, 128, 16, 0}, Shape{16, 1, 128, 32, 100}, Shape{8, 8, 64, 128, 0},
-        Shape{96, 8, 128, 64, 0}, Shape{5, 1, 64, 48, 33}}) {
+        Shape{96, 8, 128, 64, 0}, Shape{5, 1, 64, 48, 33}, Shape{32, 4, 128, 64, 0, kE4m3},
+        Shape{64, 8, 64, 64, 0, kE4m3}, Shape{64, 8, 64, 64, 128, kE4m3},
+        Shape{16, 1, 128, 32, 100, kE4m3}, Shape{96, 8, 128, 64, 0, kE4m3},
+        Shape{5, 1, 64, 48, 33, kE4m3}}) {
     for (const auto& [rows, tokens] :
          {std::pair{1, 20}, {1, 3000}, {3, 700}, {40, 900}, {300, 64}}) {
       const Plan plan = random_plan(shape, rows, tokens, random);
@@ -344,6 +352,15 @@ int run_checks() {
 // --- time
 // -----------------------------------------------------------------------------------------
 
+// Bytes that are codes and exponents alike: 1 to 1.875 times 2^7, 2^-15 to 2^-8.
+__global__ void fill_codes_kernel(uint32_t* data, size_t count) {
+  const size_t stride = static_cast<size_t>(gridDim.x) * blockDim.x;
+  for (size_t i = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
+       i += stride) {
+    data[i] = ((static_cast<uint32_t>(i) * 2654435761U) & 0x07070707U) | 0x70707070U;
+  }
+}
+
 __global__ void fill_kernel(uint32_t* data, size_t count) {
   const size_t stride = static_cast<size_t>(gridDim.x) * blockDim.x;
   for (size_t i = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
@@ -353,13 +370,22 @@ __global__ void fill_kernel(uint32_t* data, size_t count) {
   }
 }
 
+// Stands between the layers of a benchmark as the kernels between them do in a step: begins when
+// the layer before has ended, and lets the next one begin.
+struct NoArgs {};
+__global__ void between_layers_kernel(const __grid_constant__ NoArgs /*args*/) {
+  cudaGridDependencySynchronize();
+  cudaTriggerProgrammaticLaunchCompletion();
+}
+
 struct TimedCase {
   const char* name;
   Shape shape;
   std::vector<std::pair<int, int>> rows;  // how many, tokens each
 };
 
-double time_case(const TimedCase& c, const DeviceArray<uint32_t>& memory, double read_gb_per_s) {
+double time_case(const TimedCase& c, const DeviceArray<uint32_t>& memory,
+                 const DeviceArray<uint32_t>& queries, double read_gb_per_s) {
   const Shape& shape = c.shape;
   Plan plan;
   int64_t tokens = 0;
@@ -386,17 +412,17 @@ double time_case(const TimedCase& c, const DeviceArray<uint32_t>& memory, double
   const DeviceArray<float> out(static_cast<size_t>(num_rows * shape.heads * shape.dim));
   const DeviceArray<float> lse(static_cast<size_t>(num_rows * shape.heads));
   const DeviceArray<uint8_t> workspace(workspace_bytes(args.config));
-  const size_t half = plan.blocks.size() * static_cast<size_t>(args.block_stride);  // elements
-  const size_t copies = std::max<size_t>(1, memory.bytes() / 2 / (2 * half));
+  const size_t half = plan.blocks.size() * static_cast<size_t>(shape.block_bytes());
+  const size_t copies = std::max<size_t>(1, memory.bytes() / (2 * half));
   args.rows = rows.data();
   args.num_rows = count.data();
   args.blocks = blocks.data();
   args.block_idx = block_idx.data();
-  args.q = memory.data();
+  args.q = queries.data();
   args.out = out.data();
   args.lse = lse.data();
   args.workspace = workspace.data();
-  const auto* base = reinterpret_cast<const __nv_bfloat16*>(memory.data());
+  const auto* base = reinterpret_cast<const uint8_t*>(memory.data());
   const double schedule_us =
       bench::time_in_graph(24, [&](int, cudaStream_t stream) { schedule(args, stream); });
   const double us = bench::time_in_graph(24, [&](int i, cudaStream_t stream) {
@@ -404,17 +430,21 @@ double time_case(const TimedCase& c, const DeviceArray<uint32_t>& memory, double
     args.k = base + copy * 2 * half;
     args.v = base + copy * 2 * half + half;
     attend(args, stream);
+    expect_ok(cuda::launch_overlapped(between_layers_kernel, dim3(1), 32, NoArgs(), stream,
+                                      "the kernel between layers"));
   });
-  const double bytes = static_cast<double>(tokens) * shape.kv_heads * shape.dim * 4;
+  const double bytes = 2.0 * static_cast<double>(tokens) * shape.kv_heads *
+                       static_cast<double>(tensor::kv_token_bytes(shape.format(), shape.dim));
   const double gb_per_s = bytes / us / 1e3;
-  std::printf("time  %-44s %8.1f us %7.0f GB/s %5.1f %% of read, schedule %4.1f us\n", c.name, us,
-              gb_per_s, 100 * gb_per_s / read_gb_per_s, schedule_us);
+  std::printf("time  %-5s%-40s %8.1f us %7.0f GB/s %5.1f %% of read, schedule %4.1f us\n",
+              tensor::to_string(shape.format()), c.name, us, gb_per_s,
+              100 * gb_per_s / read_gb_per_s, schedule_us);
   return us;
 }
 
 // One chunk of `count` tokens from position `first` on, with all KV before it here.
 void time_prefill(const Shape& shape, int32_t first, int32_t count,
-                  const DeviceArray<uint32_t>& memory) {
+                  const DeviceArray<uint32_t>& memory, const DeviceArray<uint32_t>& queries) {
   Plan plan;
   for (int32_t b = 0; b * shape.block_size < first + count; ++b) {
     plan.block_idx.push_back(b);
@@ -432,9 +462,9 @@ void time_prefill(const Shape& shape, int32_t first, int32_t count,
   const DeviceArray<float> lse(static_cast<size_t>(count) * shape.heads);
   args.blocks = blocks.data();
   args.block_idx = block_idx.data();
-  args.q = memory.data();
+  args.q = queries.data();
   args.k = memory.data();
-  args.v = reinterpret_cast<const __nv_bfloat16*>(memory.data()) + num_blocks * args.block_stride;
+  args.v = reinterpret_cast<const uint8_t*>(memory.data()) + num_blocks * shape.block_bytes();
   args.out = out.data();
   args.lse = lse.data();
   const double us = bench::time_in_graph(4, [&](int, cudaStream_t stream) {
@@ -442,15 +472,12 @@ void time_prefill(const Shape& shape, int32_t first, int32_t count,
         cuda::launch_attention_prefill(prefill_args(args, items.data(), num_items.data()), stream));
   });
   const double seen = static_cast<double>(count) * (first + (count + 1) / 2.0);
-  std::printf("time  prefill %d/%d x %d: %5d tokens from %6d on %9.1f us %5.0f TFLOP/s\n",
-              shape.heads, shape.kv_heads, shape.dim, count, first, us,
-              4 * seen * shape.heads * shape.dim / us / 1e6);
+  std::printf("time  prefill %s %d/%d x %d: %5d tokens from %6d on %9.1f us %5.0f TFLOP/s\n",
+              tensor::to_string(shape.format()), shape.heads, shape.kv_heads, shape.dim, count,
+              first, us, 4 * seen * shape.heads * shape.dim / us / 1e6);
 }
 
-int run_times() {
-  const DeviceArray<uint32_t> memory(size_t{1} << 30);  // 4 GiB
-  fill_kernel<<<2048, 256>>>(memory.data(), memory.bytes() / 4);
-  CHECK_CUDA(cudaDeviceSynchronize());
+double measure_read(const DeviceArray<uint32_t>& memory) {
   const DeviceArray<uint32_t> sink(1);
   const size_t part = memory.bytes() / 8;
   const double read_us = bench::time_in_graph(8, [&](int i, cudaStream_t stream) {
@@ -460,26 +487,42 @@ int run_times() {
   });
   const double read = static_cast<double>(part) / read_us / 1e3;
   std::printf("read bandwidth %.0f GB/s\n", read);
-  const Shape qwen = {32, 4, 128, 64, 0};
-  const Shape gpt_oss = {64, 8, 64, 64, 0};
-  for (const TimedCase& c :
-       {TimedCase{"32/4 x 128: 1 x 131072", qwen, {{1, 131072}}},
-        TimedCase{"32/4 x 128: 64 x 4096", qwen, {{64, 4096}}},
-        TimedCase{"32/4 x 128: 16 x 32768", qwen, {{16, 32768}}},
-        TimedCase{"32/4 x 128: 128 x 1024", qwen, {{128, 1024}}},
-        TimedCase{"32/4 x 128: 63 x 2048 + 1 x 262144", qwen, {{63, 2048}, {1, 262144}}},
-        TimedCase{"32/4 x 128: 1 x 512", qwen, {{1, 512}}},
-        TimedCase{"64/8 x 64: 64 x 4096", gpt_oss, {{64, 4096}}},
-        TimedCase{"64/8 x 64: 1 x 131072", gpt_oss, {{1, 131072}}},
-        TimedCase{"64/8 x 64, window 128: 64 x 4096", {64, 8, 64, 64, 128}, {{64, 4096}}}}) {
-    time_case(c, memory, read);
+  return read;
+}
+
+int run_times() {
+  const DeviceArray<uint32_t> memory(size_t{1} << 30);  // 4 GiB
+  const DeviceArray<uint32_t> queries(size_t{1} << 26);
+  fill_kernel<<<2048, 256>>>(queries.data(), queries.bytes() / 4);
+  const double read = measure_read(memory);
+  for (const auto cache : {cuda::CacheType::kBf16, cuda::CacheType::kE4m3}) {
+    const auto fill = cache == cuda::CacheType::kBf16 ? fill_kernel : fill_codes_kernel;
+    fill<<<2048, 256>>>(memory.data(), memory.bytes() / 4);
+    CHECK_CUDA(cudaDeviceSynchronize());
+    const Shape qwen = {32, 4, 128, 64, 0, cache};
+    const Shape glm = {96, 8, 128, 64, 0, cache};
+    const Shape gpt_oss = {64, 8, 64, 64, 0, cache};
+    const Shape windowed = {64, 8, 64, 64, 128, cache};
+    for (const TimedCase& c :
+         {TimedCase{"32/4 x 128: 1 x 131072", qwen, {{1, 131072}}},
+          TimedCase{"32/4 x 128: 64 x 4096", qwen, {{64, 4096}}},
+          TimedCase{"32/4 x 128: 16 x 32768", qwen, {{16, 32768}}},
+          TimedCase{"32/4 x 128: 128 x 1024", qwen, {{128, 1024}}},
+          TimedCase{"32/4 x 128: 63 x 2048 + 1 x 262144", qwen, {{63, 2048}, {1, 262144}}},
+          TimedCase{"32/4 x 128: 1 x 512", qwen, {{1, 512}}},
+          TimedCase{"96/8 x 128: 32 x 4096", glm, {{32, 4096}}},
+          TimedCase{"64/8 x 64: 64 x 4096", gpt_oss, {{64, 4096}}},
+          TimedCase{"64/8 x 64: 1 x 131072", gpt_oss, {{1, 131072}}},
+          TimedCase{"64/8 x 64, window 128: 64 x 4096", windowed, {{64, 4096}}}}) {
+      time_case(c, memory, queries, read);
+    }
+    for (const auto& [first, count] :
+         {std::pair{0, 512}, {0, 4096}, {0, 16384}, {30720, 2048}, {131072, 512}}) {
+      time_prefill(qwen, first, count, memory, queries);
+    }
+    time_prefill(gpt_oss, 0, 4096, memory, queries);
+    time_prefill(windowed, 0, 4096, memory, queries);
   }
-  for (const auto& [first, count] :
-       {std::pair{0, 512}, {0, 4096}, {0, 16384}, {30720, 2048}, {131072, 512}}) {
-    time_prefill(qwen, first, count, memory);
-  }
-  time_prefill(gpt_oss, 0, 4096, memory);
-  time_prefill({64, 8, 64, 64, 128}, 0, 4096, memory);
   return 0;
 }
 

@@ -13,6 +13,7 @@
 #include "backend/cuda/attention_prefill.h"
 #include "base/random.h"
 #include "bench/kernels/cuda_device_array.h"
+#include "tensor/kv_format.h"
 
 namespace nanocp {
 
@@ -26,6 +27,14 @@ struct Plan {
 
 struct Shape {
   int heads, kv_heads, dim, block_size, window;
+  cuda::CacheType cache = cuda::CacheType::kBf16;
+
+  tensor::KvFormat format() const {
+    return cache == cuda::CacheType::kE4m3 ? tensor::KvFormat::kFp8 : tensor::KvFormat::kBf16;
+  }
+  int64_t block_bytes() const {
+    return kv_heads * block_size * tensor::kv_token_bytes(format(), dim);
+  }
 };
 
 inline void shuffle_blocks(Plan& plan, Random& random) {
@@ -86,6 +95,27 @@ inline void fill_random(std::vector<__nv_bfloat16>& values, std::vector<float>& 
     values[i] = __float2bfloat16(static_cast<float>(random.uniform() * 4 - 2));
     as_float[i] = __bfloat162float(values[i]);
   }
+}
+
+// K and V of all blocks, one behind the other: values within [-2, 2] in the format of the cache.
+inline std::vector<uint8_t> random_cache(const Shape& shape, size_t num_blocks, Random& random) {
+  std::vector<uint8_t> bytes(2 * num_blocks * static_cast<size_t>(shape.block_bytes()));
+  if (shape.cache == cuda::CacheType::kBf16) {
+    for (size_t i = 0; i < bytes.size(); i += 2) {
+      const uint16_t code = tensor::encode_bf16(static_cast<float>(random.uniform() * 4 - 2));
+      bytes[i] = static_cast<uint8_t>(code & 0xffU);
+      bytes[i + 1] = static_cast<uint8_t>(code >> 8);
+    }
+    return bytes;
+  }
+  const auto block_bytes = static_cast<size_t>(shape.block_bytes());
+  const auto num_codes = static_cast<size_t>(shape.kv_heads * shape.block_size * shape.dim);
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    const bool is_code = i % block_bytes < num_codes;
+    const uint64_t code = random.below(127) | random.below(2) << 7;  // all but the NaN codes
+    bytes[i] = static_cast<uint8_t>(is_code ? code : random.between(114, 119));
+  }
+  return bytes;
 }
 
 }  // namespace nanocp

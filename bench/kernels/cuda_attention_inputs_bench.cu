@@ -1,8 +1,6 @@
 // Kernels that prepare attention: `--check` compares random rows with the plain references in ops/,
 // `--time` measures launches inside a graph. The instances of the exchange are heaps in the memory
 // of all GPUs that there are, compared in full: what must not be written must have stayed.
-#include <cuda_fp8.h>
-
 #include <cstring>
 
 #include "backend/cuda/attention_inputs.h"
@@ -10,6 +8,7 @@
 #include "bench/kernels/cuda_query_order_check.h"
 #include "ops/norm.h"
 #include "ops/rotary.h"
+#include "tensor/kv_format.h"
 
 namespace nanocp::bench {
 namespace {
@@ -97,21 +96,32 @@ GqaReference gqa_reference(const GqaCase& c, const Step& step, const ops::Rotary
   return out;
 }
 
-float decode(CacheType type, const uint8_t* cache, int64_t index, float scale) {
-  if (type == CacheType::kE4m3) {
-    __nv_fp8_e4m3 value;
-    std::memcpy(&value, cache + index, 1);
-    return static_cast<float>(value) * scale;
+// The value at an index of a cache; NaN where nothing has been written, and for exponents that
+// belong to values.
+float decode(const GqaCase& c, const cuda::CacheLayout& layout, const uint8_t* cache,
+             int64_t index) {
+  if (layout.type == CacheType::kBf16) {
+    uint16_t code;
+    std::memcpy(&code, cache + 2 * index, sizeof(code));
+    return tensor::decode_bf16(code);
   }
-  __nv_bfloat16 value;
-  std::memcpy(&value, cache + 2 * index, 2);
-  return __bfloat162float(value);
+  const int64_t in_block = index % layout.block_stride;
+  const int64_t num_codes = c.kv_heads * layout.head_stride;
+  const uint8_t* block = cache + index - in_block;
+  if (in_block < num_codes) {  // the exponents of all heads' tokens follow in their order
+    if (cache[index] == 0xff) return NAN;
+    return tensor::decode_e4m3(cache[index]) *
+           tensor::kv_scale(block[num_codes + in_block / c.dim]);
+  }
+  const int64_t token = in_block - num_codes;
+  const bool has_values =
+      token < int64_t{c.kv_heads} * layout.block_size && block[token * c.dim] != 0xff;
+  return has_values || cache[index] == 0xff ? NAN : static_cast<float>(cache[index]);
 }
 
 // One of K and V in all heaps: [kv_heads, num_blocks * kBlockSize, dim], blocks within heads.
 bool check_cache(const char* what, const GqaCase& c, const Heaps& heaps, const Step& step,
-                 int64_t offset, const cuda::CacheLayout& layout, float scale,
-                 const std::vector<float>& rows) {
+                 int64_t offset, const cuda::CacheLayout& layout, const std::vector<float>& rows) {
   const std::vector<uint8_t> bytes = heaps.to_host();
   bool passed = true;
   for (int i = 0; i < c.instances; ++i) {
@@ -127,11 +137,10 @@ bool check_cache(const char* what, const GqaCase& c, const Heaps& heaps, const S
       }
     }
     for (int64_t at = 0; at < count; ++at) {
-      got[at] = decode(layout.type, bytes.data() + i * heaps.size() + offset, at, scale);
+      got[at] = decode(c, layout, bytes.data() + i * heaps.size() + offset, at);
     }
-    const Tolerance tolerance = layout.type == CacheType::kE4m3
-                                    ? Tolerance{1.0 / 14, static_cast<double>(scale) / 256}
-                                    : Tolerance{1.0 / 150, 2e-3};
+    const Tolerance tolerance =
+        layout.type == CacheType::kE4m3 ? Tolerance{1.0 / 14, 1e-3} : Tolerance{1.0 / 150, 2e-3};
     passed &= agree(std::string(what) + " of heap " + std::to_string(i), got, want, tolerance);
   }
   return passed;
@@ -140,14 +149,13 @@ bool check_cache(const char* what, const GqaCase& c, const Heaps& heaps, const S
 cuda::CacheLayout make_layout(const GqaCase& c, int64_t base) {
   cuda::CacheLayout layout;
   layout.block_size = kBlockSize;
+  const auto format = c.type == CacheType::kE4m3 ? tensor::KvFormat::kFp8 : tensor::KvFormat::kBf16;
   layout.head_stride = int64_t{kBlockSize} * c.dim;
-  layout.block_stride = c.kv_heads * layout.head_stride + 64;
+  layout.block_stride = c.kv_heads * kBlockSize * tensor::kv_token_values(format, c.dim) + 64;
   layout.type = c.type;
   layout.k_offset = base + 4096;
   layout.v_offset =
       layout.k_offset + kNumBlocks * layout.block_stride * (c.type == CacheType::kE4m3 ? 1 : 2);
-  layout.k_scale = 0.02F;
-  layout.v_scale = 0.01F;
   return layout;
 }
 
@@ -193,10 +201,8 @@ bool check_gqa(const GqaCase& c, Random& random) {
   const GqaReference want =
       gqa_reference(c, step, rotation.spec, qkv.as_float, stride, bias, q_norm, k_norm);
   bool passed = check_queries("gqa", heaps, step, want.q, c.num_rows, 6 * 3 + 2 + 1);
-  passed &= check_cache("keys", c, heaps, step, args.cache.k_offset, args.cache, args.cache.k_scale,
-                        want.k);
-  passed &= check_cache("values", c, heaps, step, args.cache.v_offset, args.cache,
-                        args.cache.v_scale, want.v);
+  passed &= check_cache("keys", c, heaps, step, args.cache.k_offset, args.cache, want.k);
+  passed &= check_cache("values", c, heaps, step, args.cache.v_offset, args.cache, want.v);
   passed &= counter.to_host()[0] == 0;
   std::printf(
       "check gqa %2d/%d x %3d, %3d rows, %d instances, %3zu sends, norm %d bias %d rotary "

@@ -100,12 +100,14 @@ class Plan {
   Plan(const Case& c, int max_rows, int32_t tile_rows, const std::vector<int32_t>& topk_idx)
       : topk_idx_(topk_idx) {
     const auto sources = static_cast<int32_t>(c.rows.size());
-    const size_t idx_bytes = topk_idx.size() * 4;
-    const size_t counts_at = (idx_bytes + 255) / 256 * 256;
-    const size_t flags_at = counts_at + 256 * ((c.rows.size() * 4 + 255) / 256);
+    // Two parities of each.
+    const size_t counts_at = 2 * topk_idx.size() * sizeof(cuda::ExpertChoice);
+    const size_t flags_at = counts_at + 2 * c.rows.size() * sizeof(cuda::RowCount);
     std::vector<uint8_t> heap(flags_at + cuda::kNumFlagKinds * c.rows.size() * 8);
-    std::memcpy(heap.data(), topk_idx.data(), idx_bytes);
-    std::memcpy(heap.data() + counts_at, c.rows.data(), c.rows.size() * 4);
+    auto* choices = reinterpret_cast<cuda::ExpertChoice*>(heap.data()) + topk_idx.size();
+    for (size_t i = 0; i < topk_idx.size(); ++i) choices[i] = {topk_idx[i], 1.0F, kEpoch};
+    auto* counts = reinterpret_cast<cuda::RowCount*>(heap.data() + counts_at) + c.rows.size();
+    for (size_t i = 0; i < c.rows.size(); ++i) counts[i] = {c.rows[i], 0, kEpoch};
     const std::vector<uint64_t> flags(cuda::kNumFlagKinds * c.rows.size(), kEpoch);
     std::memcpy(heap.data() + flags_at, flags.data(), flags.size() * 8);
     heap_ = std::make_unique<DeviceArray<uint8_t>>(heap);
@@ -116,7 +118,7 @@ class Plan {
     std::memset(host_words_, 0, sizeof(cuda::WaitReport) + 64);
     cuda::ExchangeView& exchange = args_.exchange;
     exchange.base = bases_->data();
-    exchange.offsets.dispatch_count = static_cast<int64_t>(counts_at);
+    exchange.offsets.row_counts = static_cast<int64_t>(counts_at);
     exchange.offsets.flags = static_cast<int64_t>(flags_at);
     exchange.wait.abort_word = static_cast<int32_t*>(host_words_);
     exchange.wait.report =
@@ -207,7 +209,7 @@ class Plan {
   }
 
  private:
-  static constexpr uint64_t kEpoch = 5;  // step 2, exchange 1 of 3
+  static constexpr uint64_t kEpoch = 5;  // step 2, exchange 1 of 3; odd
   std::vector<int32_t> topk_idx_;
   std::unique_ptr<DeviceArray<uint8_t>> heap_;
   std::unique_ptr<DeviceArray<uint8_t*>> bases_;

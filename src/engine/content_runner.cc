@@ -37,17 +37,22 @@ TokenId ContentRunner::next_token(const std::vector<TokenId>& tokens, int32_t vo
 }
 
 StepTicket ContentRunner::launch(const scheduler::StepPlan& plan) {
-  NANOCP_CHECK(plan_ == nullptr);
-  plan_ = &plan;
+  NANOCP_CHECK(plans_.size() < (options_.runs_ahead ? 2U : 1U));
+  for (const InstancePlan& instance : plan.instances) {
+    NANOCP_CHECK(instance.unread_tokens.empty() || !plans_.empty());
+  }
+  num_launched_ahead += plans_.empty() ? 0 : 1;
+  plans_.push_back(&plan);
   return plan.step_id;
 }
 
 Result<StepResult> ContentRunner::wait(StepTicket ticket) {
-  NANOCP_CHECK(plan_ != nullptr && plan_->step_id == ticket);
-  const scheduler::StepPlan& plan = *plan_;
-  plan_ = nullptr;
+  NANOCP_CHECK(!plans_.empty() && plans_.front()->step_id == ticket);
+  const scheduler::StepPlan& plan = *plans_.front();
   if (during_wait) during_wait();
+  plans_.pop_front();
   if (!failure.empty()) return Error{ErrorCode::kDeadlineExceeded, failure};
+  read_tokens(plan);
   seen_.assign(plan.instances.size(), {});
   for (size_t i = 0; i < plan.instances.size(); ++i) {
     seen_[i].resize(static_cast<size_t>(plan.instances[i].num_rows()));
@@ -56,6 +61,23 @@ Result<StepResult> ContentRunner::wait(StepTicket ticket) {
   for (size_t i = 0; i < plan.instances.size(); ++i) write(plan, i);
   for (size_t i = 0; i < plan.instances.size(); ++i) NANOCP_RETURN_IF_ERROR(read(plan, i));
   return sample(plan);
+}
+
+bool ContentRunner::can_launch_ahead(const scheduler::StepPlan& /*next*/) const {
+  return !allows_ahead || allows_ahead();
+}
+
+// What the step before has sampled is known by now.
+void ContentRunner::read_tokens(const scheduler::StepPlan& plan) {
+  token_ids_.clear();
+  for (const InstancePlan& instance : plan.instances) {
+    std::vector<TokenId>& token_ids = token_ids_.emplace_back(instance.token_ids);
+    for (const UnreadToken& unread : instance.unread_tokens) {
+      NANOCP_CHECK_EQ(token_ids[static_cast<size_t>(unread.row)], kNoToken);
+      token_ids[static_cast<size_t>(unread.row)] =
+          sampled_.at(static_cast<size_t>(unread.source)).at(static_cast<size_t>(unread.sample));
+    }
+  }
 }
 
 void ContentRunner::write(const scheduler::StepPlan& plan, size_t instance) {
@@ -71,7 +93,7 @@ void ContentRunner::write(const scheduler::StepPlan& plan, size_t instance) {
         static_cast<size_t>(own_row(sender.kv_sends, append.source, instance, append.row));
     slots_[instance].at(static_cast<size_t>(append.slot)) = {.sequence = sequence_of[source][row],
                                                              .position = sender.positions[row],
-                                                             .token = sender.token_ids[row]};
+                                                             .token = token_ids_[source][row]};
   }
 }
 
@@ -110,8 +132,9 @@ Status ContentRunner::read_row(const AttentionItem& item, size_t instance, int32
   return ok_status();
 }
 
-Result<StepResult> ContentRunner::sample(const scheduler::StepPlan& plan) const {
+Result<StepResult> ContentRunner::sample(const scheduler::StepPlan& plan) {
   StepResult result;
+  sampled_.assign(plan.instances.size(), {});
   for (size_t i = 0; i < plan.instances.size(); ++i) {
     for (size_t row = 0; row < seen_[i].size(); ++row) {
       if (seen_[i][row].num_tokens == plan.instances[i].positions[row] + 1) continue;
@@ -123,6 +146,7 @@ Result<StepResult> ContentRunner::sample(const scheduler::StepPlan& plan) const 
       SampledToken sampled;
       sampled.sequence = task.sequence->id;
       sampled.token = token_of(seen_[i][static_cast<size_t>(task.row)].digest, options_.vocab_size);
+      sampled_[i].push_back(sampled.token);
       result.tokens.push_back(std::move(sampled));
     }
   }

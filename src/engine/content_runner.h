@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <string>
 #include <vector>
@@ -20,19 +21,24 @@ class ContentRunner final : public ModelRunner {
     int32_t block_size;
     std::vector<int64_t> num_blocks;  // [num_instances]
     int32_t vocab_size = 1000;
+    bool runs_ahead = false;
   };
   explicit ContentRunner(Options options);
 
   StepTicket launch(const scheduler::StepPlan& plan) override;
   Result<StepResult> wait(StepTicket ticket) override;
+  bool runs_ahead() const override { return options_.runs_ahead; }
+  bool can_launch_ahead(const scheduler::StepPlan& next) const override;
 
   // The token that follows `tokens` in this "model".
   static TokenId next_token(const std::vector<TokenId>& tokens, int32_t vocab_size);
 
-  std::function<void()> during_wait;  // called while the step is in flight
-  std::string failure;                // when set, wait() fails with it
-  int64_t num_rows = 0;               // so far
-  int64_t num_remote_items = 0;       // so far
+  std::function<void()> during_wait;   // called while the step is in flight
+  std::function<bool()> allows_ahead;  // asked by can_launch_ahead(); none: always
+  std::string failure;                 // when set, wait() fails with it
+  int64_t num_rows = 0;                // so far
+  int64_t num_remote_items = 0;        // so far
+  int64_t num_launched_ahead = 0;      // steps so far
 
  private:
   struct Slot {
@@ -46,15 +52,19 @@ class ContentRunner final : public ModelRunner {
     uint64_t digest = 0;
   };
 
+  void read_tokens(const scheduler::StepPlan& plan);
   void write(const scheduler::StepPlan& plan, size_t instance);
   Status read(const scheduler::StepPlan& plan, size_t instance);
   Status read_row(const AttentionItem& item, size_t instance, int32_t position, Seen& seen) const;
-  Result<StepResult> sample(const scheduler::StepPlan& plan) const;
+  Result<StepResult> sample(const scheduler::StepPlan& plan);
 
   Options options_;
   std::vector<std::vector<Slot>> slots_;  // [num_instances][num_blocks * block_size]
-  std::vector<std::vector<Seen>> seen_;   // [num_instances][rows], of the step in flight
-  const scheduler::StepPlan* plan_ = nullptr;
+  // Of the step that wait() carries out.
+  std::vector<std::vector<Seen>> seen_;           // [num_instances][rows]
+  std::vector<std::vector<TokenId>> token_ids_;   // [num_instances][rows]
+  std::vector<std::vector<TokenId>> sampled_;     // [num_instances], of the last step carried out
+  std::deque<const scheduler::StepPlan*> plans_;  // launched
 };
 
 }  // namespace nanocp::engine

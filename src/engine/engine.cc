@@ -49,38 +49,118 @@ std::unique_ptr<Engine::Record> Engine::make_record(request::Request request) {
   return record;
 }
 
+Engine::~Engine() {
+  drain();
+}
+
 bool Engine::cancel(SequenceId id) {
   const auto found = records_.find(id);
   if (found == records_.end()) return false;
-  if (!scheduler_.remove(id, FinishReason::kCancelled)) {
-    cancelled_in_flight_.push_back(std::move(found->second));
-  }
+  leave(*found->second, FinishReason::kCancelled);
+  bury(std::move(found->second));
   records_.erase(found);
   return true;
 }
 
+// The scheduler gives up the sequence, unless it has done so.
+void Engine::leave(Record& record, FinishReason reason) {
+  if (record.summary) {
+    record.sequence.finish_reason = reason;
+    return;
+  }
+  record.summary = summarize(record);
+  scheduler_.remove(record.sequence.id, reason);
+}
+
+// Plans name the sequence until all of them are over.
+void Engine::bury(std::unique_ptr<Record> record) {
+  if (!steps_.empty()) steps_.back().ended.push_back(std::move(record));
+}
+
 Result<std::vector<TokenEvent>> Engine::step() {
   if (failure_) return *failure_;
-  std::vector<TokenEvent> events;
-  const scheduler::StepPlan& plan = scheduler_.plan_step();
-  if (plan.empty()) return events;
-  auto result = runner_.wait(runner_.launch(plan));
+  if (steps_.empty()) plan_next();
+  if (steps_.empty()) return std::vector<TokenEvent>();
+  if (options_.async_scheduling && runner_.runs_ahead()) plan_next();
+  auto result = wait_first();
   if (!result.ok()) return fail(result.error());
-  const Status checked = check_result(*result, plan);
-  if (!checked.ok()) return fail(checked.error());
 
   ++num_steps_;
   last_spans_ = std::move(result->spans);
+  last_idle_us_ = std::move(result->idle_us);
+  std::vector<TokenEvent> events = commit_tokens(result->tokens);
+  const Step finished = std::move(steps_.front());
+  steps_.pop_front();
+  launch_waiting(*finished.plan, result->tokens);
+  return events;
+}
+
+// Plans a step and launches it, behind the one in flight if there is one. What the plan does counts
+// as done from here on, and so does each token that it samples, but for its id.
+void Engine::plan_next() {
+  scheduler::StepPlan& plan = scheduler_.plan_step();
+  if (plan.empty()) return;
   scheduler_.commit_step();
-  cancelled_in_flight_.clear();
-  events.reserve(result->tokens.size());
-  for (SampledToken& sampled : result->tokens) {
+  announce_tokens(plan);
+  const bool can_launch = steps_.empty() || runner_.can_launch_ahead(plan);
+  steps_.push_back({.plan = &plan, .ticket = std::nullopt, .ended = {}});
+  if (can_launch) steps_.back().ticket = runner_.launch(plan);
+}
+
+// A sequence whose last token is on its way needs no further step, whatever that token is.
+void Engine::announce_tokens(const scheduler::StepPlan& plan) {
+  for (const auto& tasks : plan.sample_tasks) {
+    for (const scheduler::SampleTask& task : tasks) {
+      Record& record = *records_.at(task.sequence->id);
+      ++record.sequence.num_unread;
+      const bool is_last = record.sequence.num_outputs() >= record.sequence.request.max_tokens;
+      if (is_last) leave(record, FinishReason::kLength);
+    }
+  }
+}
+
+Result<StepResult> Engine::wait_first() {
+  const StepTicket ticket = *steps_.front().ticket;
+  steps_.front().ticket.reset();
+  NANOCP_ASSIGN_OR_RETURN(StepResult result, runner_.wait(ticket));
+  NANOCP_RETURN_IF_ERROR(check_result(result, *steps_.front().plan));
+  return result;
+}
+
+std::vector<TokenEvent> Engine::commit_tokens(std::vector<SampledToken>& tokens) {
+  std::vector<TokenEvent> events;
+  events.reserve(tokens.size());
+  for (SampledToken& sampled : tokens) {
     const auto found = records_.find(sampled.sequence);
     if (found == records_.end()) continue;
     events.push_back(commit_token(*found->second, sampled));
-    if (events.back().finish_reason != FinishReason::kNone) records_.erase(found);
+    if (events.back().finish_reason == FinishReason::kNone) continue;
+    bury(std::move(found->second));
+    records_.erase(found);
   }
   return events;
+}
+
+// The next step may have waited for the tokens of the one that is over.
+void Engine::launch_waiting(const scheduler::StepPlan& finished,
+                            const std::vector<SampledToken>& tokens) {
+  if (steps_.empty() || steps_.front().ticket) return;
+  std::vector<size_t> first;  // [num_instances] in `tokens`
+  size_t num_tokens = 0;
+  for (const auto& tasks : finished.sample_tasks) {
+    first.push_back(num_tokens);
+    num_tokens += tasks.size();
+  }
+  scheduler::StepPlan& plan = *steps_.front().plan;
+  for (InstancePlan& instance : plan.instances) {
+    for (const UnreadToken& unread : instance.unread_tokens) {
+      const size_t at =
+          first[static_cast<size_t>(unread.source)] + static_cast<size_t>(unread.sample);
+      instance.token_ids[static_cast<size_t>(unread.row)] = tokens[at].token;
+    }
+    instance.unread_tokens.clear();
+  }
+  steps_.front().ticket = runner_.launch(plan);
 }
 
 // One token per sample task, in the plan's order.
@@ -108,6 +188,7 @@ Status Engine::check_result(const StepResult& result, const scheduler::StepPlan&
 TokenEvent Engine::commit_token(Record& record, SampledToken& sampled) {
   request::Sequence& sequence = record.sequence;
   sequence.output.push_back(sampled.token);
+  --sequence.num_unread;
   const bool min_is_reached =
       static_cast<int64_t>(sequence.output.size()) == sequence.request.min_tokens;
   if (min_is_reached) sequence.request.sampling.forbidden_tokens = record.forbidden_tokens;
@@ -121,8 +202,8 @@ TokenEvent Engine::commit_token(Record& record, SampledToken& sampled) {
                    .summary = std::nullopt};
   if (event.finish_reason == FinishReason::kNone) return event;
   event.is_text = event.finish_reason != FinishReason::kStop;
-  event.summary = summarize(record);
-  NANOCP_CHECK(scheduler_.remove(sequence.id, event.finish_reason));
+  leave(record, event.finish_reason);
+  event.summary = record.summary;
   return event;
 }
 
@@ -147,14 +228,19 @@ SequenceSummary Engine::summarize(const Record& record) const {
 
 // The instances may disagree about the step, so nothing can go on.
 Error Engine::fail(Error error) {
-  scheduler_.abandon_step();
-  for (auto& [id, record] : records_) {
-    NANOCP_CHECK(scheduler_.remove(id, FinishReason::kError));
-  }
+  drain();
+  for (auto& [id, record] : records_) leave(*record, FinishReason::kError);
   records_.clear();
-  cancelled_in_flight_.clear();
   failure_ = error;
   return error;
+}
+
+// Until the runner reads no plan any more; tokens are dropped.
+void Engine::drain() {
+  for (const Step& step : steps_) {
+    if (step.ticket) static_cast<void>(runner_.wait(*step.ticket));
+  }
+  steps_.clear();
 }
 
 const request::Sequence* Engine::sequence(SequenceId id) const {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <span>
@@ -25,6 +26,7 @@ struct EngineOptions {
   std::vector<TokenId> eos_token_ids;  // the model's end tokens
   int64_t max_model_len = 0;           // prompt and output; 0: only the KV cache limits
   int64_t vocab_size = 0;              // prompt tokens must be below; 0: not checked
+  bool async_scheduling = true;        // plan a step ahead, if the runner can
 };
 
 // Where a sequence ran, for reports.
@@ -52,19 +54,24 @@ class Engine {
          const Clock& clock, Random random);
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
+  // Waits for the steps in flight.
+  ~Engine();
 
   // Queues a request, or says why it cannot run.
   Result<SequenceId> add_request(request::Request request);
-  // Ends a sequence without further events; false when it is not open. Blocks are free at once, or
-  // after the step in flight when that may still write to them.
+  // Ends a sequence without further events; false when it is not open. Its blocks are free for
+  // steps that are planned from now on.
   bool cancel(SequenceId id);
-  bool has_work() const { return !records_.empty(); }
-  // Plans one step, has it carried out and returns the new tokens. After an error of the runner all
-  // open sequences have ended with kError, and every further call returns that error.
+  // Whether step() has something to do.
+  bool has_work() const { return !records_.empty() || !steps_.empty(); }
+  // Has one step carried out and returns the new tokens; the step after it may be under way then.
+  // After an error of the runner all open sequences have ended with kError, and every further call
+  // returns that error.
   Result<std::vector<TokenEvent>> step();
 
   // Null when the sequence is not open. Valid until the next call that is not const.
   const request::Sequence* sequence(SequenceId id) const;
+  // Also null once the step that samples the last token is under way.
   const kvcache::KvPlacement* placement(SequenceId id) const { return scheduler_.placement(id); }
   // [num_instances]
   std::span<const scheduler::InstanceLoad> loads() const { return scheduler_.loads(); }
@@ -72,20 +79,39 @@ class Engine {
   uint64_t num_steps() const { return num_steps_; }
   // Of the last step, [num_instances]; empty unless the runner profiles.
   std::span<const std::vector<PhaseSpan>> last_spans() const { return last_spans_; }
+  // Likewise, device time between the step before and this one; empty unless the runner times it.
+  std::span<const double> last_idle_us() const { return last_idle_us_; }
 
  private:
   struct Record {
     request::Sequence sequence;
     std::vector<TokenId> stop_tokens;       // sorted; those that end this sequence
     std::vector<TokenId> forbidden_tokens;  // the request's own, back in force after min_tokens
+    // Taken when the scheduler let go of the sequence, which is before its last token is read.
+    std::optional<SequenceSummary> summary;
+  };
+  // A planned step that is not over.
+  struct Step {
+    scheduler::StepPlan* plan;
+    std::optional<StepTicket> ticket;  // none: it waits for the tokens of the step before
+    // Sequences that ended since it was planned: it may still name them.
+    std::vector<std::unique_ptr<Record>> ended;
   };
 
   std::unique_ptr<Record> make_record(request::Request request);
+  void plan_next();
+  void announce_tokens(const scheduler::StepPlan& plan);
+  void leave(Record& record, request::FinishReason reason);
+  void bury(std::unique_ptr<Record> record);
+  Result<StepResult> wait_first();
   Status check_result(const StepResult& result, const scheduler::StepPlan& plan) const;
+  std::vector<TokenEvent> commit_tokens(std::vector<SampledToken>& tokens);
   TokenEvent commit_token(Record& record, SampledToken& sampled);
+  void launch_waiting(const scheduler::StepPlan& finished, const std::vector<SampledToken>& tokens);
   request::FinishReason finish_reason(const Record& record, TokenId token) const;
   SequenceSummary summarize(const Record& record) const;
   Error fail(Error error);
+  void drain();
 
   const EngineOptions options_;
   ModelRunner& runner_;
@@ -93,11 +119,12 @@ class Engine {
   Random random_;
   scheduler::Scheduler scheduler_;
   std::unordered_map<SequenceId, std::unique_ptr<Record>> records_;
-  std::vector<std::unique_ptr<Record>> cancelled_in_flight_;
+  std::deque<Step> steps_;        // at most two
   std::optional<Error> failure_;  // of the runner; final
   SequenceId next_id_ = 1;
   uint64_t num_steps_ = 0;
   std::vector<std::vector<PhaseSpan>> last_spans_;
+  std::vector<double> last_idle_us_;
 };
 
 }  // namespace nanocp::engine

@@ -20,7 +20,7 @@ constexpr int32_t kVocabSize = 1000;
 // An engine over a ContentRunner, with what it has returned so far.
 struct Bench {
   explicit Bench(std::vector<int64_t> num_blocks, const std::string& policy = "dcp",
-                 std::vector<TokenId> eos = {}, int32_t degree = 1) {
+                 std::vector<TokenId> eos = {}, int32_t degree = 1, bool runs_ahead = false) {
     options.scheduler.num_blocks = num_blocks;
     options.scheduler.block_size = 4;
     options.scheduler.max_batched_tokens = 16;
@@ -28,8 +28,10 @@ struct Bench {
     options.eos_token_ids = std::move(eos);
     options.vocab_size = kVocabSize;
     options.max_model_len = 400;
-    runner = std::make_unique<ContentRunner>(ContentRunner::Options{
-        .block_size = 4, .num_blocks = num_blocks, .vocab_size = kVocabSize});
+    runner = std::make_unique<ContentRunner>(ContentRunner::Options{.block_size = 4,
+                                                                    .num_blocks = num_blocks,
+                                                                    .vocab_size = kVocabSize,
+                                                                    .runs_ahead = runs_ahead});
     auto made = scheduler::make_policy(
         policy, {.num_instances = static_cast<int32_t>(num_blocks.size()), .degree = degree});
     engine = std::make_unique<Engine>(options, std::move(*made), *runner, clock, Random(1));
@@ -180,19 +182,112 @@ TEST(Engine, CancelFreesAtOnce) {
   EXPECT_EQ(bench.num_free(), 20);
 }
 
-TEST(Engine, CancelDuringAStepFreesAfterItsCommit) {
+TEST(Engine, CancelDuringAStepDropsItsToken) {
   Bench bench({10});
   const SequenceId id = bench.add(request_of(6, 10));
   bench.step();
-  const int64_t num_free = bench.num_free();
   bench.runner->during_wait = [&] {
     EXPECT_TRUE(bench.engine->cancel(id));
-    EXPECT_EQ(bench.num_free(), num_free);
+    EXPECT_EQ(bench.num_free(), 10);
+    EXPECT_TRUE(bench.engine->has_work());
   };
   bench.step();
   EXPECT_EQ(bench.tokens[id].size(), 1U);
-  EXPECT_EQ(bench.num_free(), 10);
   EXPECT_FALSE(bench.engine->has_work());
+}
+
+// Blocks of a cancelled sequence are taken by the next step while its rows are still on the way.
+TEST(Engine, CancelWithTwoStepsInFlightGivesItsBlocksAway) {
+  Bench bench({6}, "bound", {}, 1, true);
+  const SequenceId id = bench.add(request_of(15, 8));
+  bench.step();
+  EXPECT_TRUE(bench.engine->cancel(id));
+  EXPECT_EQ(bench.num_free(), 6);
+  const SequenceId other = bench.add(request_of(17, 5, 40));
+  bench.run();
+  EXPECT_EQ(bench.tokens[id].size(), 1U);
+  EXPECT_EQ(bench.tokens[other], expected_tokens(prompt_of(17, 40), 5));
+  EXPECT_EQ(bench.num_free(), 6);
+}
+
+TEST(EngineAhead, PlansWhatIsPlannedOtherwise) {
+  for (const std::string policy : {"bound", "uniform_cp", "threshold_cp", "dcp"}) {
+    std::map<SequenceId, std::vector<TokenId>> tokens[2];
+    int64_t num_rows[2];
+    uint64_t num_steps[2];
+    for (const bool ahead : {false, true}) {
+      Bench bench({15, 15, 15}, policy, {}, 2, ahead);
+      for (int32_t i = 0; i < 12; ++i) bench.add(request_of(1 + i * 7 % 40, 5 + i, 10 * i));
+      bench.run();
+      tokens[ahead ? 1 : 0] = bench.tokens;
+      num_rows[ahead ? 1 : 0] = bench.runner->num_rows;
+      num_steps[ahead ? 1 : 0] = bench.engine->num_steps();
+      EXPECT_EQ(bench.runner->num_launched_ahead > 0, ahead);
+    }
+    // Where outputs end by their length, the very same steps are planned.
+    EXPECT_EQ(tokens[0], tokens[1]) << policy;
+    EXPECT_EQ(num_rows[0], num_rows[1]) << policy;
+    EXPECT_EQ(num_steps[0], num_steps[1]) << policy;
+  }
+}
+
+TEST(EngineAhead, AnEndTokenCostsOneRowMore) {
+  const auto output = expected_tokens(prompt_of(5), 6);
+  for (const bool ahead : {false, true}) {
+    Bench bench({10}, "bound", {output[3]}, 1, ahead);
+    const SequenceId id = bench.add(request_of(5, 20));
+    bench.run();
+    EXPECT_EQ(bench.tokens[id], std::vector<TokenId>(output.begin(), output.begin() + 4));
+    EXPECT_EQ(bench.last[id].finish_reason, FinishReason::kStop);
+    EXPECT_EQ(bench.runner->num_rows, ahead ? 9 : 8);
+    EXPECT_EQ(bench.num_free(), 10);
+  }
+}
+
+TEST(EngineAhead, AStepThatMayNotRunAheadGetsItsTokensFromTheHost) {
+  Bench bench({10}, "bound", {}, 1, true);
+  bench.runner->allows_ahead = [] { return false; };
+  const SequenceId id = bench.add(request_of(5, 6));
+  bench.run();
+  EXPECT_EQ(bench.tokens[id], expected_tokens(prompt_of(5), 6));
+  EXPECT_EQ(bench.runner->num_launched_ahead, 0);
+}
+
+TEST(EngineAhead, CanBeTurnedOff) {
+  Bench bench({10}, "bound", {}, 1, true);
+  bench.options.async_scheduling = false;
+  auto policy = scheduler::make_policy("bound", {.num_instances = 1});
+  bench.engine = std::make_unique<Engine>(bench.options, std::move(*policy), *bench.runner,
+                                          bench.clock, Random(1));
+  bench.add(request_of(5, 6));
+  bench.run();
+  EXPECT_EQ(bench.runner->num_launched_ahead, 0);
+}
+
+TEST(EngineAhead, ARunnerErrorEndsBothSteps) {
+  Bench bench({10}, "bound", {}, 1, true);
+  bench.add(request_of(6, 10));
+  bench.step();
+  bench.runner->failure = "instance 1 waited for instance 0";
+  EXPECT_FALSE(bench.engine->step().ok());
+  EXPECT_FALSE(bench.engine->has_work());
+  EXPECT_EQ(bench.num_free(), 10);
+  bench.runner->failure.clear();
+  // Nothing is left in flight: the runner accepts no third step.
+  bench.engine.reset();
+}
+
+TEST(EngineAhead, AnEngineThatGoesWaitsForItsSteps) {
+  Bench bench({10}, "bound", {}, 1, true);
+  bench.add(request_of(6, 10));
+  bench.step();
+  auto policy = scheduler::make_policy("bound", {.num_instances = 1});
+  bench.engine = std::make_unique<Engine>(bench.options, std::move(*policy), *bench.runner,
+                                          bench.clock, Random(1));
+  const SequenceId id = bench.add(request_of(6, 10));
+  bench.tokens.clear();
+  bench.run();
+  EXPECT_EQ(bench.tokens[id], expected_tokens(prompt_of(6), 10));
 }
 
 TEST(Engine, RunnerErrorEndsEverything) {

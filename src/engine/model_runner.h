@@ -8,6 +8,7 @@
 
 #include "base/result.h"
 #include "plan/ids.h"
+#include "plan/step_phase.h"
 #include "scheduler/step_plan.h"
 
 namespace nanocp::engine {
@@ -20,26 +21,8 @@ struct SampledToken {
   std::vector<float> logits;  // [vocab], when the runner is told to keep them
 };
 
-// What an instance spends a step on.
-enum class Phase : int32_t {
-  kDense,      // projections, norms, dense and shared MLPs, router product
-  kRoute,      // rotation, append, queries out
-  kAttention,  // with the wait for received queries
-  kMerge,      // partial results back and together
-  kDispatch,   // expert choice and rows out
-  kIdleWait,   // until the rows of all instances are here, and the list of who works on them
-  kExperts,    // expert MLPs
-  kCombine,    // sums back and together, with the wait for them, residual and norm
-  kHead,       // LM head and sampling
-};
-constexpr int kNumPhases = 9;
-
-inline const char* to_string(Phase phase) {
-  constexpr const char* kNames[kNumPhases] = {"dense",   "route",    "attention",
-                                              "merge",   "dispatch", "idle_wait",
-                                              "experts", "combine",  "head"};
-  return kNames[static_cast<int>(phase)];
-}
+using Phase = StepPhase;
+constexpr int kNumPhases = kNumStepPhases;
 
 // A piece of a step on one instance; times count from the step's start there.
 struct PhaseSpan {
@@ -54,19 +37,31 @@ struct StepResult {
   int64_t duration_us = 0;           // slowest instance
   // [num_instances], in order of time; empty unless the runner profiles.
   std::vector<std::vector<PhaseSpan>> spans;
+  // [num_instances] device time between the end of the step before and the start of this one; empty
+  // unless the runner times it.
+  std::vector<double> idle_us;
 };
 
 using StepTicket = uint64_t;
 
-// One thread (the engine's). At most one step is in flight.
+// One thread (the engine's). At most one step is in flight, or two when the runner runs ahead. See
+// CONTRACT.md, engine.ahead.
 class ModelRunner {
  public:
   virtual ~ModelRunner() = default;
-  // Starts the step. `plan` and what it points to stay valid until wait() has returned.
+  // Starts the step, or puts it behind the one in flight. `plan` and what it points to stay valid
+  // until wait() has returned.
   virtual StepTicket launch(const scheduler::StepPlan& plan) = 0;
-  // Blocks, with a deadline of the runner's own, until the step is done. An error is final: the
-  // instances may disagree, so no further step may be launched.
+  // Blocks, with a deadline of the runner's own, until the step is done. Called once for each
+  // launched step, in their order. An error is final: the instances may disagree, so no further
+  // step may be launched, and the wait for one that is in flight already fails as well.
   virtual Result<StepResult> wait(StepTicket ticket) = 0;
+
+  // Whether the engine shall plan a step while the one before it is in flight. Constant.
+  virtual bool runs_ahead() const { return false; }
+  // Whether `next` may be launched behind the step in flight, so that its unread tokens are taken
+  // where that step samples them. If not it is launched after that step, with all tokens known.
+  virtual bool can_launch_ahead(const scheduler::StepPlan& /*next*/) const { return false; }
 };
 
 }  // namespace nanocp::engine

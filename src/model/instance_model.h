@@ -24,6 +24,7 @@ struct InstanceModelOptions {
   int32_t num_threads = 1;
   int32_t block_size = 16;
   int64_t num_blocks = 0;
+  tensor::KvFormat kv_format = tensor::KvFormat::kF32;
   bool profile = false;  // time the phases of every step
 };
 

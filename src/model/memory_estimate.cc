@@ -6,11 +6,6 @@
 #include "model/weight_catalogue.h"
 
 namespace nanocp::model {
-namespace {
-
-constexpr int64_t kKvValueBytes = 2;
-
-}  // namespace
 
 ParameterCount count_parameters(const ModelSpec& spec) {
   ParameterCount count;
@@ -42,8 +37,11 @@ int64_t WeightBytes::per_instance(int32_t num_instances) const {
   return replicated + experts / num_experts * most_experts;
 }
 
-int64_t kv_bytes_per_token(const ModelSpec& spec) {
-  return spec.attention.cache_values_per_token() * kKvValueBytes * spec.num_layers;
+int64_t kv_bytes_per_token(const ModelSpec& spec, tensor::KvFormat format) {
+  const AttentionSpec& attention = spec.attention;
+  const int64_t token_bytes = tensor::kv_token_bytes(format, attention.cache_k_dim());
+  const int64_t num_parts = attention.is_mla() ? 1 : 2;  // K and V
+  return num_parts * attention.cache_num_kv_heads() * token_bytes * spec.num_layers;
 }
 
 int64_t kv_tokens_per_instance(const ModelSpec& spec, int32_t num_instances,
@@ -52,7 +50,8 @@ int64_t kv_tokens_per_instance(const ModelSpec& spec, int32_t num_instances,
       static_cast<int64_t>(static_cast<double>(memory.size_bytes) * memory.usable_fraction);
   const int64_t free = usable - count_weight_bytes(spec).per_instance(num_instances);
   if (free <= 0) return 0;
-  return free / (kv_bytes_per_token(spec) * memory.block_tokens) * memory.block_tokens;
+  const int64_t token_bytes = kv_bytes_per_token(spec, memory.kv_format);
+  return free / (token_bytes * memory.block_tokens) * memory.block_tokens;
 }
 
 int64_t longest_request_tokens(const ModelSpec& spec, RequestShape shape,

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "model/model_spec.h"
+#include "tensor/kv_format.h"
 
 namespace nanocp::model {
 
@@ -27,13 +28,15 @@ struct WeightBytes {
 };
 WeightBytes count_weight_bytes(const ModelSpec& spec);
 
-// Over all layers, in 16-bit values.
-int64_t kv_bytes_per_token(const ModelSpec& spec);
+// Over all layers; exponents of fp8 included.
+int64_t kv_bytes_per_token(const ModelSpec& spec,
+                           tensor::KvFormat format = tensor::KvFormat::kBf16);
 
 struct InstanceMemory {
   int64_t size_bytes = 0;
   double usable_fraction = 0.9;  // the rest is for activations and buffers
   int64_t block_tokens = 16;
+  tensor::KvFormat kv_format = tensor::KvFormat::kBf16;
 };
 
 // KV tokens that fit on an instance beside its weights, in whole blocks; 0 if the weights do not.

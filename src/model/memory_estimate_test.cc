@@ -47,6 +47,9 @@ TEST(MemoryEstimate, PublishedModels) {
     EXPECT_NEAR(static_cast<double>(count.active) / published.active, 1.0, 0.04)
         << published.name << " " << count.active;
     EXPECT_EQ(kv_bytes_per_token(spec), published.kv_bytes) << published.name;
+    const int64_t fp8_bytes = kv_bytes_per_token(spec, tensor::KvFormat::kFp8);
+    EXPECT_GT(fp8_bytes, published.kv_bytes / 2) << published.name;
+    EXPECT_LT(fp8_bytes, published.kv_bytes * 52 / 100) << published.name;
   }
 }
 

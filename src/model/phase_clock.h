@@ -6,21 +6,9 @@
 #include <cstdint>
 #include <vector>
 
-namespace nanocp::model {
+#include "plan/step_phase.h"
 
-// The runner hands these on as the engine's phases, in the same order.
-enum class StepPhase : int32_t {
-  kDense,
-  kRoute,
-  kAttention,
-  kMerge,
-  kDispatch,
-  kIdleWait,
-  kExperts,
-  kCombine,
-  kHead,
-};
-constexpr int kNumStepPhases = 9;
+namespace nanocp::model {
 
 class PhaseClock {
  public:

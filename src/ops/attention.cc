@@ -8,6 +8,9 @@
 #include "ops/cpu_backend.h"
 
 namespace nanocp::ops {
+
+using tensor::KvFormat;
+
 namespace {
 
 constexpr float kNothingSeen = -std::numeric_limits<float>::infinity();
@@ -21,17 +24,55 @@ void check_item(const AttentionArgs& args, const AttentionItem& item) {
   }
 }
 
-// One query head against one token of its KV head.
+// Where a token of a KV head is, in values from k or v.
 struct TokenRef {
-  const float* k;
-  const float* v;
+  int64_t values;
+  int64_t exponent;  // kFp8
 };
 
-TokenRef token_at(const AttentionArgs& args, BlockId block, int64_t offset, int64_t kv_head) {
-  const KvCacheView& cache = args.cache;
-  const int64_t base = block * cache.block_stride + kv_head * cache.head_stride;
-  return {cache.k + base + offset * cache.token_stride,
-          cache.v + base + offset * cache.token_stride};
+TokenRef token_at(const AttentionDesc& desc, const KvCacheView& cache, int64_t block,
+                  int64_t offset, int64_t kv_head) {
+  const int64_t base = block * cache.block_stride;
+  return {base + kv_head * cache.head_stride + offset * cache.token_stride,
+          base + desc.num_kv_heads * cache.head_stride + kv_head * desc.block_size + offset};
+}
+
+// One element: the definition of each format.
+float cache_element(const KvCacheView& cache, const void* part, const TokenRef& token, int64_t d) {
+  switch (cache.format) {
+    case KvFormat::kF32:
+      return static_cast<const float*>(part)[token.values + d];
+    case KvFormat::kBf16:
+      return tensor::decode_bf16(static_cast<const uint16_t*>(part)[token.values + d]);
+    case KvFormat::kFp8:
+      break;
+  }
+  const auto* bytes = static_cast<const uint8_t*>(part);
+  return tensor::decode_e4m3(bytes[token.values + d]) * tensor::kv_scale(bytes[token.exponent]);
+}
+
+void store_token(const KvCacheView& cache, void* part, const TokenRef& token,
+                 std::span<const float> from) {
+  switch (cache.format) {
+    case KvFormat::kF32:
+      std::copy(from.begin(), from.end(), static_cast<float*>(part) + token.values);
+      return;
+    case KvFormat::kBf16:
+      std::transform(from.begin(), from.end(), static_cast<uint16_t*>(part) + token.values,
+                     tensor::encode_bf16);
+      return;
+    case KvFormat::kFp8:
+      break;
+  }
+  float largest = 0.0F;
+  for (const float value : from) largest = std::max(largest, std::abs(value));
+  auto* bytes = static_cast<uint8_t*>(part);
+  const uint8_t exponent = tensor::kv_exponent(largest);
+  const float inverse = 1.0F / tensor::kv_scale(exponent);
+  for (size_t d = 0; d < from.size(); ++d) {
+    bytes[token.values + static_cast<int64_t>(d)] = tensor::encode_e4m3(from[d] * inverse);
+  }
+  bytes[token.exponent] = exponent;
 }
 
 // All tokens of the item's blocks that a row at `position` sees.
@@ -44,7 +85,7 @@ std::vector<TokenRef> seen_tokens(const AttentionArgs& args, const AttentionItem
       const bool in_window =
           args.desc.sliding_window == 0 || at > position - args.desc.sliding_window;
       if (at <= position && in_window) {
-        tokens.push_back(token_at(args, item.blocks[b], offset, kv_head));
+        tokens.push_back(token_at(args.desc, args.cache, item.blocks[b], offset, kv_head));
       }
     }
   }
@@ -64,7 +105,7 @@ void attend_head_reference(const AttentionArgs& args, const AttentionItem& item,
   for (const TokenRef& token : tokens) {
     double dot = 0.0;
     for (int32_t d = 0; d < desc.k_dim; ++d) {
-      dot += static_cast<double>(q[d]) * static_cast<double>(token.k[d]);
+      dot += static_cast<double>(q[d]) * cache_element(args.cache, args.cache.k, token, d);
     }
     scores.push_back(dot * static_cast<double>(desc.softmax_scale));
     largest = std::max(largest, scores.back());
@@ -75,7 +116,8 @@ void attend_head_reference(const AttentionArgs& args, const AttentionItem& item,
     const double weight = std::exp(scores[t] - largest);
     sum += weight;
     for (int32_t d = 0; d < desc.v_dim; ++d) {
-      values[static_cast<size_t>(d)] += weight * static_cast<double>(tokens[t].v[d]);
+      values[static_cast<size_t>(d)] +=
+          weight * cache_element(args.cache, args.cache.v, tokens[t], d);
     }
   }
   for (int32_t d = 0; d < desc.v_dim; ++d) {
@@ -149,17 +191,19 @@ void append_kv(const AttentionDesc& desc, const KvCacheView& cache, std::span<co
   const int64_t block = slot / desc.block_size;
   const int64_t offset = slot % desc.block_size;
   NANOCP_CHECK(slot >= 0 && block < cache.num_blocks);
-  const bool latent = cache.v == cache.k;
+  const bool latent = cache.is_latent();
   const int64_t k_values = int64_t{desc.num_kv_heads} * desc.k_dim;
   const int64_t v_values = latent ? 0 : int64_t{desc.num_kv_heads} * desc.v_dim;
   NANOCP_CHECK_EQ(static_cast<int64_t>(kv.size()), k_values + v_values);
   for (int64_t h = 0; h < desc.num_kv_heads; ++h) {
-    const int64_t base = block * cache.block_stride + h * cache.head_stride;
-    std::copy_n(kv.data() + h * desc.k_dim, desc.k_dim,
-                cache.k + base + offset * cache.token_stride);
+    const TokenRef token = token_at(desc, cache, block, offset, h);
+    const auto head = static_cast<size_t>(h);
+    const auto k_dim = static_cast<size_t>(desc.k_dim);
+    const auto v_dim = static_cast<size_t>(desc.v_dim);
+    store_token(cache, cache.k, token, kv.subspan(head * k_dim, k_dim));
     if (latent) continue;
-    std::copy_n(kv.data() + k_values + h * desc.v_dim, desc.v_dim,
-                cache.v + base + offset * cache.token_stride);
+    store_token(cache, cache.v, token,
+                kv.subspan(static_cast<size_t>(k_values) + head * v_dim, v_dim));
   }
 }
 

@@ -7,6 +7,7 @@
 
 #include "ops/context.h"
 #include "plan/instance_plan.h"
+#include "tensor/kv_format.h"
 #include "tensor/matrix.h"
 
 namespace nanocp::ops {
@@ -22,15 +23,19 @@ struct AttentionDesc {
 };
 
 // One layer of one instance's cache. A token's K of head h is at
-// k + block * block_stride + h * head_stride + offset_in_block * token_stride, and its V at the
-// same distance from v. GQA keeps K and V apart; MLA points v at k.
+// block * block_stride + h * head_stride + offset_in_block * token_stride from k, and its V at the
+// same distance from v. GQA keeps K and V apart; MLA points v at k. kFp8: its exponent is at
+// block * block_stride + num_kv_heads * head_stride + h * block_size + offset_in_block.
 struct KvCacheView {
-  float* k = nullptr;
-  float* v = nullptr;
-  int64_t block_stride = 0;  // in floats
+  void* k = nullptr;
+  void* v = nullptr;
+  int64_t block_stride = 0;  // in values of the format
   int64_t head_stride = 0;
   int64_t token_stride = 0;  // >= k_dim and v_dim
   int64_t num_blocks = 0;
+  tensor::KvFormat format = tensor::KvFormat::kF32;
+
+  bool is_latent() const { return k == v; }
 };
 
 // Partial attention of every item's rows over the item's blocks. The rows of `items` must not

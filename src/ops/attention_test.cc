@@ -10,6 +10,7 @@
 namespace nanocp::ops {
 namespace {
 
+using tensor::KvFormat;
 using tensor::Matrix;
 
 struct Case {
@@ -24,7 +25,7 @@ constexpr Case kCases[] = {
 
 // A cache full of random numbers and a sequence whose blocks lie anywhere in it.
 struct Fixture {
-  explicit Fixture(const Case& c, uint64_t seed) : random(seed) {
+  explicit Fixture(const Case& c, uint64_t seed, KvFormat format = KvFormat::kF32) : random(seed) {
     desc = {.num_heads = c.heads,
             .num_kv_heads = c.kv_heads,
             .k_dim = c.k_dim,
@@ -32,19 +33,29 @@ struct Fixture {
             .block_size = c.block_size,
             .sliding_window = c.window,
             .softmax_scale = 1.0F / std::sqrt(static_cast<float>(c.k_dim))};
-    const int64_t per_block = int64_t{c.kv_heads} * c.block_size * c.k_dim;
-    memory.resize(static_cast<size_t>(2 * kBlocks * per_block));
-    for (float& value : memory) value = static_cast<float>(random.uniform() * 2 - 1);
+    const int64_t per_block = c.kv_heads * c.block_size * tensor::kv_token_values(format, c.k_dim);
+    const int64_t part_bytes = kBlocks * per_block * tensor::kv_value_bytes(format);
+    memory.resize(static_cast<size_t>(2 * part_bytes));
     cache = {.k = memory.data(),
-             .v = c.latent ? memory.data() : memory.data() + kBlocks * per_block,
+             .v = c.latent ? memory.data() : memory.data() + part_bytes,
              .block_stride = per_block,
              .head_stride = int64_t{c.block_size} * c.k_dim,
              .token_stride = c.k_dim,
-             .num_blocks = kBlocks};
+             .num_blocks = kBlocks,
+             .format = format};
+    for (int64_t slot = 0; slot < kBlocks * c.block_size; ++slot) {
+      append_kv(desc, cache, random_kv(c), slot);
+    }
     for (BlockId b = 0; b < kBlocks; ++b) blocks.push_back(b);
     for (size_t i = blocks.size() - 1; i > 0; --i)
       std::swap(blocks[i], blocks[random.below(i + 1)]);
     for (int32_t i = 0; i < kBlocks; ++i) block_idx.push_back(i);
+  }
+
+  std::vector<float> random_kv(const Case& c) {
+    std::vector<float> kv(static_cast<size_t>(c.latent ? c.k_dim : 2 * c.kv_heads * c.k_dim));
+    for (float& value : kv) value = static_cast<float>(random.uniform() * 2 - 1);
+    return kv;
   }
 
   AttentionItem item(int32_t rows, int32_t first_position) {
@@ -61,7 +72,7 @@ struct Fixture {
   Random random;
   AttentionDesc desc;
   KvCacheView cache;
-  std::vector<float> memory;
+  std::vector<uint8_t> memory;
   std::vector<BlockId> blocks;
   std::vector<int32_t> block_idx;
 };
@@ -98,12 +109,18 @@ void expect_equal(const Partials& got, const Partials& want, const std::string& 
   }
 }
 
-TEST(PagedAttention, EqualsReference) {
+class PagedAttention : public testing::TestWithParam<KvFormat> {};
+
+INSTANTIATE_TEST_SUITE_P(Formats, PagedAttention,
+                         testing::Values(KvFormat::kF32, KvFormat::kBf16, KvFormat::kFp8),
+                         [](const auto& param) { return tensor::to_string(param.param); });
+
+TEST_P(PagedAttention, EqualsReference) {
   for (int num_threads : {1, 4}) {
     ThreadPool pool(num_threads);
     for (const Case& c : kCases) {
       for (int32_t rows : {1, 3, 40}) {
-        Fixture f(c, 21);
+        Fixture f(c, 21, GetParam());
         const int32_t max_first = Fixture::kBlocks * c.block_size - rows;
         const std::vector<AttentionItem> items = {
             f.item(rows, static_cast<int32_t>(f.random.between(0, max_first)))};
@@ -119,10 +136,10 @@ TEST(PagedAttention, EqualsReference) {
 }
 
 // Any cut of the blocks into shards gives the whole after the merge, empty shards included.
-TEST(PagedAttention, MergesShardsToTheWhole) {
+TEST_P(PagedAttention, MergesShardsToTheWhole) {
   ThreadPool pool(2);
   for (const Case& c : kCases) {
-    Fixture f(c, 22);
+    Fixture f(c, 22, GetParam());
     const int32_t rows = 5;
     const auto item = f.item(rows, static_cast<int32_t>(f.random.between(60, 100)));
     tensor::MatrixBuffer buffer;
@@ -151,9 +168,9 @@ TEST(PagedAttention, MergesShardsToTheWhole) {
   }
 }
 
-TEST(PagedAttention, RowThatSeesNothingIsNeutral) {
+TEST_P(PagedAttention, RowThatSeesNothingIsNeutral) {
   ThreadPool pool(1);
-  Fixture f(kCases[0], 23);
+  Fixture f(kCases[0], 23, GetParam());
   AttentionItem item = f.item(1, 3);
   item.blocks = item.blocks.subspan(1);  // positions from 16 on only
   item.block_idx = item.block_idx.subspan(1);
@@ -194,9 +211,37 @@ TEST(AppendKv, WritesWhereAttentionReads) {
     for (int h = 0; h < c.kv_heads; ++h) {
       const int64_t at = 5 * f.cache.block_stride + h * f.cache.head_stride +
                          (c.block_size - 1) * f.cache.token_stride;
-      EXPECT_EQ(f.cache.k[at + 1], static_cast<float>(h * c.k_dim + 1));
+      EXPECT_EQ(static_cast<const float*>(f.cache.k)[at + 1], static_cast<float>(h * c.k_dim + 1));
       const int v_first = c.latent ? 0 : c.kv_heads * c.k_dim + h * c.v_dim;
-      EXPECT_EQ(f.cache.v[at + 1], static_cast<float>(v_first + 1));
+      EXPECT_EQ(static_cast<const float*>(f.cache.v)[at + 1], static_cast<float>(v_first + 1));
+    }
+  }
+}
+
+// Whatever else lies in the block, and however large the values of other heads are.
+TEST(AppendKv, Fp8KeepsTheRelativeErrorOfThreeBits) {
+  for (const Case& c : kCases) {
+    Fixture f(c, 25, KvFormat::kFp8);
+    std::vector<float> kv = f.random_kv(c);
+    const size_t head_values = static_cast<size_t>(c.k_dim);
+    for (size_t i = 0; i < kv.size(); ++i) {
+      kv[i] *= std::ldexp(1.0F, 5 * (static_cast<int>(i / head_values) % 7) - 15);
+    }
+    const int32_t offset = c.block_size / 2;
+    append_kv(f.desc, f.cache, kv, 5 * c.block_size + offset);
+    for (size_t i = 0; i < kv.size(); ++i) {
+      const auto head = static_cast<int64_t>(i / head_values);
+      const bool is_v = head >= c.kv_heads;
+      const auto* block =
+          static_cast<const uint8_t*>(is_v ? f.cache.v : f.cache.k) + 5 * f.cache.block_stride;
+      const uint8_t code =
+          block[head % c.kv_heads * f.cache.head_stride + offset * f.cache.token_stride +
+                static_cast<int64_t>(i % head_values)];
+      const uint8_t exponent =
+          block[c.kv_heads * f.cache.head_stride + head % c.kv_heads * c.block_size + offset];
+      const float value = tensor::decode_e4m3(code) * tensor::kv_scale(exponent);
+      const float largest = tensor::kE4m3Max * tensor::kv_scale(exponent);
+      ASSERT_NEAR(value, kv[i], std::max(std::abs(kv[i]) / 16, largest * 0x1p-18F)) << i;
     }
   }
 }

@@ -11,5 +11,6 @@ using InstanceId = int32_t;   // 0 .. num_instances-1; one device or one CPU sha
 using SequenceId = uint64_t;  // never reused while the program lives
 
 constexpr InstanceId kNoInstance = -1;
+constexpr TokenId kNoToken = -1;
 
 }  // namespace nanocp

@@ -1,6 +1,6 @@
 // What one instance does in one step, as plain numbers. The scheduler fills it; the runner carries
-// it to the device; model, comm and ops read it. Spans point into the scheduler's shards and stay
-// valid until the step's result has been committed.
+// it to the device; model, comm and ops read it. Spans point into the StepPlan and live as long as
+// it does.
 //
 // Rows are the instance's own: one per token that is bound to it in this step (a decode token, or
 // each token of a prefill chunk). A row's KV may be held anywhere: queries go out by `query_sends`,
@@ -55,8 +55,17 @@ struct AttentionItem {
   std::span<const int32_t> block_idx;  // block i holds positions block_idx[i] * block_size ...
 };
 
+// The id of own row `row` is the token that the step before this one samples as number `sample` of
+// the sample rows of instance `source`. Only in steps that are planned before that step is over.
+struct UnreadToken {
+  int32_t row;
+  InstanceId source;
+  int32_t sample;
+};
+
 struct InstancePlan {
-  std::vector<TokenId> token_ids;           // [num_rows]
+  std::vector<TokenId> token_ids;           // [num_rows]; kNoToken for unread ones
+  std::vector<UnreadToken> unread_tokens;   // by rising row
   std::vector<int32_t> positions;           // [num_rows]
   std::vector<int32_t> sample_rows;         // rows whose logits are needed, rising
   RowTable query_sends;                     // own rows to remote holders
@@ -70,6 +79,7 @@ struct InstancePlan {
 
   void reset(int num_instances) {
     token_ids.clear();
+    unread_tokens.clear();
     positions.clear();
     sample_rows.clear();
     query_sends.reset(num_instances);

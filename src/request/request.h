@@ -51,11 +51,13 @@ enum class SequenceStatus {
   kFinished,  // holds nothing
 };
 
-// A request and its progress. The engine sets `output`, the scheduler the rest.
+// A request and its progress. The engine sets `output` and `num_unread`, the scheduler the rest.
 struct Sequence {
   SequenceId id = 0;
   Request request;
   std::vector<TokenId> output;  // sampled so far
+  // Tokens that steps in flight sample after those in `output`: they have positions, and no id yet.
+  int32_t num_unread = 0;
   SequenceStatus status = SequenceStatus::kWaiting;
   FinishReason finish_reason = FinishReason::kNone;
   int64_t arrival_us = 0;
@@ -64,8 +66,11 @@ struct Sequence {
   int32_t num_preemptions = 0;
 
   int64_t num_prompt_tokens() const { return static_cast<int64_t>(request.prompt.size()); }
+  int64_t num_outputs() const { return static_cast<int64_t>(output.size()) + num_unread; }
   // Prompt and output together.
-  int64_t num_tokens() const { return num_prompt_tokens() + static_cast<int64_t>(output.size()); }
+  int64_t num_tokens() const { return num_prompt_tokens() + num_outputs(); }
+  bool is_unread(int64_t position) const { return position >= num_tokens() - num_unread; }
+  // Requires: position < num_tokens(), and the token has been read.
   TokenId token(int64_t position) const {
     const int64_t num_prompt = num_prompt_tokens();
     return position < num_prompt ? request.prompt[static_cast<size_t>(position)]
@@ -76,7 +81,7 @@ struct Sequence {
     return request.synthetic_kv && num_cached_tokens == 0 && num_prompt_tokens() > 1;
   }
   // Decoding means that only the newest token has no K/V yet.
-  bool is_decoding() const { return !output.empty() && num_cached_tokens == num_tokens() - 1; }
+  bool is_decoding() const { return num_outputs() > 0 && num_cached_tokens == num_tokens() - 1; }
   // The last output token is never written to the cache.
   int64_t max_cached_tokens() const { return num_prompt_tokens() + request.max_tokens - 1; }
 };

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/random.h"
+#include "model/memory_estimate.h"
 #include "ops/sampling.h"
 
 namespace nanocp::runner {
@@ -29,7 +30,7 @@ Status check_options(const model::ModelSpec& spec, const CpuRunnerOptions& optio
   if (options.max_rows < 1) {
     return invalid_argument("--max-num-batched-tokens must be at least 1");
   }
-  const int64_t token_bytes = model::KvCache::bytes_per_token(spec.attention, spec.num_layers);
+  const int64_t token_bytes = model::kv_bytes_per_token(spec, options.kv_format);
   const int64_t memory = physical_memory_bytes();
   const int64_t tokens_max = memory / token_bytes / options.num_instances;
   if (options.num_blocks < 1 || options.num_blocks > tokens_max / options.block_size) {
@@ -43,19 +44,12 @@ Status check_options(const model::ModelSpec& spec, const CpuRunnerOptions& optio
   return ok_status();
 }
 
-// Device code knows no engine, so it has a list of phases of its own.
-static_assert(model::kNumStepPhases == engine::kNumPhases);
-static_assert(static_cast<int>(model::StepPhase::kIdleWait) ==
-              static_cast<int>(engine::Phase::kIdleWait));
-static_assert(static_cast<int>(model::StepPhase::kHead) == static_cast<int>(engine::Phase::kHead));
-
 std::vector<engine::PhaseSpan> spans_of(const model::PhaseClock& phases) {
   std::vector<engine::PhaseSpan> spans;
   const auto& marks = phases.marks();
   for (size_t i = 0; i < marks.size(); ++i) {
     const double end_us = i + 1 < marks.size() ? marks[i + 1].at_us : phases.end_us();
-    spans.push_back({static_cast<engine::Phase>(marks[i].phase), marks[i].layer, marks[i].at_us,
-                     end_us - marks[i].at_us});
+    spans.push_back({marks[i].phase, marks[i].layer, marks[i].at_us, end_us - marks[i].at_us});
   }
   return spans;
 }
@@ -79,7 +73,8 @@ CpuRunner::CpuRunner(std::shared_ptr<const model::ModelSpec> spec,
              options.wait_timeout_us),
       instances_(static_cast<size_t>(options.num_instances)),
       finished_(instances_.size(), 0),
-      duration_us_(instances_.size(), 0) {
+      duration_us_(instances_.size(), 0),
+      idle_us_(instances_.size(), 0.0) {
   const int cores = options.num_threads > 0 ? options.num_threads
                                             : static_cast<int>(std::thread::hardware_concurrency());
   const int threads_each = std::max(1, cores / options.num_instances);
@@ -93,6 +88,7 @@ void CpuRunner::start_instance(InstanceId instance, int num_threads) {
                                                      .num_threads = num_threads,
                                                      .block_size = options_.block_size,
                                                      .num_blocks = options_.num_blocks,
+                                                     .kv_format = options_.kv_format,
                                                      .profile = options_.profile};
   self.model = std::make_unique<model::InstanceModel>(*spec_, *weights_, model_options,
                                                       group_.make_shard_exchange(instance),
@@ -167,6 +163,7 @@ Result<engine::StepResult> CpuRunner::collect() {
       result.spans.push_back(spans_of(instance.model->phases()));
     }
   }
+  if (options_.time_steps) result.idle_us = idle_us_;
   result.duration_us = *std::max_element(duration_us_.begin(), duration_us_.end());
   return result;
 }
@@ -174,6 +171,7 @@ Result<engine::StepResult> CpuRunner::collect() {
 void CpuRunner::work(InstanceId instance) {
   const auto self = static_cast<size_t>(instance);
   const SteadyClock clock;
+  int64_t end_us = 0;  // of the step before
   std::unique_lock lock(mutex_);
   while (true) {
     // Ends with the runner: the destructor wakes it.
@@ -184,10 +182,12 @@ void CpuRunner::work(InstanceId instance) {
     lock.unlock();
     const int64_t start_us = clock.now_us();
     run_step(instance, *plan);
-    const int64_t duration_us = clock.now_us() - start_us;
+    const double idle_us = end_us == 0 ? 0.0 : static_cast<double>(start_us - end_us);
+    end_us = clock.now_us();
     lock.lock();
     finished_[self] = step;
-    duration_us_[self] = duration_us;
+    duration_us_[self] = end_us - start_us;
+    idle_us_[self] = idle_us;
     step_done_.notify_one();
   }
 }
@@ -217,8 +217,8 @@ Status CpuRunner::sample(InstanceId instance, const scheduler::StepPlan& plan,
     engine::SampledToken token;
     token.sequence = sequence.id;
     if (options_.keep_logits) token.logits.assign(row.begin(), row.end());
-    const uint64_t random_bits =
-        counter_random(sequence.request.sampling.seed, sequence.output.size());
+    const uint64_t random_bits = counter_random(sequence.request.sampling.seed,
+                                                static_cast<uint64_t>(tasks[i].output_index));
     ops::SampledChoice choice = ops::sample(
         row, sequence.request.sampling, {sequence.request.prompt, sequence.output}, random_bits);
     token.token = choice.token;

@@ -19,12 +19,14 @@ namespace nanocp::runner {
 struct CpuRunnerOptions {
   int num_instances = 1;
   int block_size = 16;
-  int64_t num_blocks = 0;                 // per instance
+  int64_t num_blocks = 0;  // per instance
+  tensor::KvFormat kv_format = tensor::KvFormat::kF32;
   int max_rows = 512;                     // per instance and step
   int num_threads = 0;                    // in all; 0: one per core
   int64_t wait_timeout_us = 30'000'000;   // of one wait of an instance for another
   int64_t step_timeout_us = 600'000'000;  // of the engine for a whole step
   bool profile = false;                   // time the phases of each step
+  bool time_steps = false;                // and what lies between steps: StepResult::idle_us
   bool keep_logits = false;               // hand the raw logits of every sampled row back
 };
 
@@ -74,6 +76,7 @@ class CpuRunner final : public engine::ModelRunner {
   uint64_t step_ = 0;                 // launched so far
   std::vector<uint64_t> finished_;    // [num_instances] last step finished
   std::vector<int64_t> duration_us_;  // [num_instances] of that step
+  std::vector<double> idle_us_;       // [num_instances] before that step
   bool stopping_ = false;
 };
 

@@ -13,19 +13,26 @@
 #include "model/model_spec.h"
 #include "model/model_weights.h"
 #include "runner/device/expert_formats.h"
+#include "tensor/kv_format.h"
 
 namespace nanocp::runner {
 
+// How instances exchange rows. kAuto: kNvlink where every GPU reaches the memory of the others.
+enum class ExchangeTransport : int32_t { kAuto, kNvlink, kNccl };
+
 struct DeviceRunnerOptions {
   int num_instances = 1;
-  std::vector<int> devices;         // GPU of each instance; empty: 0 .. num_instances - 1
-  int block_size = 64;              // tokens, a multiple of 16
-  int64_t num_blocks = 0;           // per instance; 0: from memory_utilization
+  std::vector<int> devices;  // GPU of each instance; empty: 0 .. num_instances - 1
+  int block_size = 64;       // tokens, a multiple of 16
+  int64_t num_blocks = 0;    // per instance; 0: from memory_utilization
+  tensor::KvFormat kv_format = tensor::KvFormat::kBf16;  // or kFp8 (grouped-query models)
   double memory_utilization = 0.9;  // share of a GPU's memory that the program may take
   int max_rows = 512;               // per instance and step
   int max_graph_rows = 256;         // steps of so many rows run as captured graphs
-  bool use_graphs = true;
+  bool use_graphs = true;           // kNccl has none
+  ExchangeTransport exchange = ExchangeTransport::kAuto;
   bool profile = false;                   // time the phases of each step
+  bool time_steps = false;                // and what lies between steps: StepResult::idle_us
   int64_t wait_timeout_us = 30'000'000;   // of one wait of an instance for another
   int64_t step_timeout_us = 120'000'000;  // of the engine for a whole step
   bool keep_logits = false;               // hand the raw logits of every sampled row back

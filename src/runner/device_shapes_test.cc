@@ -53,9 +53,8 @@ TEST(ExchangeLayout, RegionsFollowOneAnother) {
                                                       {o.partial_out, 3 * 5 * 7 * 24 * 2},
                                                       {o.partial_lse, 3 * 5 * 7 * 4},
                                                       {o.dispatch_x, 3 * 5 * 96 * 2},
-                                                      {o.topk_idx, 3 * 5 * 3 * 4},
-                                                      {o.topk_weights, 3 * 5 * 3 * 4},
-                                                      {o.dispatch_count, 3 * 4},
+                                                      {o.choices, 2 * 3 * 5 * 3 * 16},
+                                                      {o.row_counts, 2 * 3 * 16},
                                                       {o.combine, 3 * 5 * 96 * 2},
                                                       {o.flags, cuda::kNumFlagKinds * 3 * 8},
                                                       {o.kv_cache, 10'001}};
@@ -67,6 +66,7 @@ TEST(ExchangeLayout, RegionsFollowOneAnother) {
     end = begin + size;
   }
   EXPECT_GE(layout.total_bytes, end);
+  EXPECT_EQ(layout.combine_bytes, 3 * 5 * 96 * 2);
 }
 
 }  // namespace

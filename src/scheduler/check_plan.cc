@@ -126,7 +126,8 @@ Status PlanChecker::check_samples() const {
       if (tasks[t].row != row) return broken("sample task at another row", index);
       const RowState& state = rows_[i][static_cast<size_t>(row)];
       if (state.sequence != tasks[t].sequence->id) return broken("sample of another row", index);
-      if (state.position + 1 != tasks[t].sequence->num_tokens()) {
+      const int64_t num_before = tasks[t].sequence->num_prompt_tokens() + tasks[t].output_index;
+      if (state.position + 1 != num_before) {
         return broken("sample not at the newest token", index);
       }
     }

@@ -16,7 +16,9 @@ struct SchedulerOptions {
   int32_t prefill_chunk_tokens = 0;   // per sequence and step; 0: only max_batched_tokens limits
   int32_t admission_lookahead = 4;    // waiting requests looked at behind blocked ones
   int32_t max_overtakes = 16;         // how often later requests may pass one that has no room
-  double watermark = 0.01;            // share of blocks that admission leaves to running requests
+  // Neighbours over fast links, such as the GPUs of one host; 0: all instances.
+  int32_t num_instances_per_domain = 0;
+  double watermark = 0.01;  // share of blocks that admission leaves to running requests
 
   int32_t num_instances() const { return static_cast<int32_t>(num_blocks.size()); }
 };

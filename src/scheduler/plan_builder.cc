@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/check.h"
+
 namespace nanocp::scheduler {
 
 void PlanBuilder::build(std::span<const PlannedChunk> chunks, int32_t num_instances,
@@ -16,6 +18,14 @@ void PlanBuilder::build(std::span<const PlannedChunk> chunks, int32_t num_instan
     remote_items_[i].clear();
   }
   plan.chunks.clear();
+  // Sized first: items keep spans of these.
+  size_t num_blocks = 0;
+  for (const PlannedChunk& chunk : chunks) {
+    num_blocks += static_cast<size_t>(chunk.entry->placement.num_blocks());
+  }
+  plan.blocks.resize(num_blocks);
+  plan.block_idx.resize(num_blocks);
+  num_blocks_ = 0;
   for (const PlannedChunk& chunk : chunks) add_chunk(chunk, plan);
   finish(plan);
 }
@@ -29,24 +39,42 @@ void PlanBuilder::add_chunk(const PlannedChunk& chunk, StepPlan& plan) {
                        .row_begin = own.num_rows(),
                        .first_position = static_cast<int32_t>(sequence.num_cached_tokens),
                        .num_rows = chunk.num_tokens};
-  for (int32_t i = 0; i < rows.num_rows; ++i) {
-    own.token_ids.push_back(sequence.token(rows.first_position + i));
-    own.positions.push_back(rows.first_position + i);
-  }
+  add_tokens(rows, own);
   add_appends(rows, plan);
   for (const kvcache::Shard& shard : chunk.entry->placement.shards()) add_item(rows, shard, plan);
 
   const bool samples = rows.first_position + rows.num_rows == sequence.num_tokens();
   if (samples) {
     const int32_t row = rows.row_begin + rows.num_rows - 1;
+    chunk.entry->sampled_on = chunk.binding;
+    chunk.entry->sample = static_cast<int32_t>(own.sample_rows.size());
     own.sample_rows.push_back(row);
-    plan.sample_tasks[binding].push_back({.sequence = &sequence, .row = row});
+    plan.sample_tasks[binding].push_back(
+        {.sequence = &sequence,
+         .row = row,
+         .output_index = static_cast<int32_t>(sequence.num_outputs())});
   }
   plan.chunks.push_back({.sequence = sequence.id,
                          .binding = chunk.binding,
                          .first_position = rows.first_position,
                          .num_tokens = rows.num_rows,
                          .samples = samples});
+}
+
+void PlanBuilder::add_tokens(const ChunkRows& rows, InstancePlan& own) {
+  const request::Sequence& sequence = *rows.entry.sequence;
+  for (int32_t i = 0; i < rows.num_rows; ++i) {
+    const int32_t position = rows.first_position + i;
+    own.positions.push_back(position);
+    if (!sequence.is_unread(position)) {
+      own.token_ids.push_back(sequence.token(position));
+      continue;
+    }
+    NANOCP_CHECK(rows.entry.sampled_on != kNoInstance && position + 1 == sequence.num_tokens());
+    own.token_ids.push_back(kNoToken);
+    own.unread_tokens.push_back(
+        {.row = rows.row_begin + i, .source = rows.entry.sampled_on, .sample = rows.entry.sample});
+  }
 }
 
 void PlanBuilder::add_appends(const ChunkRows& rows, StepPlan& plan) const {
@@ -76,13 +104,18 @@ void PlanBuilder::add_item(const ChunkRows& rows, const kvcache::Shard& shard, S
   const int32_t first_seen = shard.block_idx.empty() ? 0 : shard.block_idx.front() * block_size_;
   const int32_t skipped = std::max(0, first_seen - rows.first_position);
 
+  const std::span blocks = std::span(plan.blocks).subspan(num_blocks_, num_visible);
+  const std::span block_idx = std::span(plan.block_idx).subspan(num_blocks_, num_visible);
+  std::copy_n(shard.blocks.begin(), num_visible, blocks.begin());
+  std::copy_n(shard.block_idx.begin(), num_visible, block_idx.begin());
+  num_blocks_ += num_visible;
   AttentionItem item{.source = rows.binding,
                      .row_begin = rows.row_begin + skipped,
                      .num_rows = rows.num_rows - skipped,
                      .first_position = rows.first_position + skipped,
                      .sequence = rows.entry.id(),
-                     .blocks = std::span(shard.blocks).first(num_visible),
-                     .block_idx = std::span(shard.block_idx).first(num_visible)};
+                     .blocks = blocks,
+                     .block_idx = block_idx};
   const auto holder = static_cast<size_t>(shard.holder);
   if (shard.holder == rows.binding) {
     plan.instances[holder].items.push_back(item);

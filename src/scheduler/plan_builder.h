@@ -15,7 +15,7 @@ class PlanBuilder {
  public:
   explicit PlanBuilder(int32_t block_size) : block_size_(block_size) {}
 
-  // Fills all of `plan` but its step_id. Spans point into the entries' shards.
+  // Fills all of `plan` but its step_id. Notes in the entries where tokens are sampled.
   void build(std::span<const PlannedChunk> chunks, int32_t num_instances, StepPlan& plan);
 
  private:
@@ -29,11 +29,13 @@ class PlanBuilder {
   };
 
   void add_chunk(const PlannedChunk& chunk, StepPlan& plan);
+  static void add_tokens(const ChunkRows& rows, InstancePlan& own);
   void add_appends(const ChunkRows& rows, StepPlan& plan) const;
   void add_item(const ChunkRows& rows, const kvcache::Shard& shard, StepPlan& plan);
   void finish(StepPlan& plan);
 
   int32_t block_size_;
+  size_t num_blocks_ = 0;                                 // of the plan's tables filled so far
   std::vector<std::vector<AttentionItem>> remote_items_;  // [num_instances], go behind local ones
 };
 

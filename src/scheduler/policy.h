@@ -4,6 +4,7 @@
 // and keeps to the limits whatever it says.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -38,12 +39,20 @@ struct ClusterView {
   std::span<const InstanceLoad> instances;
   int32_t block_size;
   uint64_t num_admissions;  // so far; a clock for stateless routers
+  // Instances [k * n, (k + 1) * n) are neighbours over fast links; 0: all are.
+  int32_t num_instances_per_domain = 0;
 
   int32_t num_instances() const { return static_cast<int32_t>(instances.size()); }
   const InstanceLoad& at(InstanceId instance) const {
     return instances[static_cast<size_t>(instance)];
   }
   bool contains(InstanceId instance) const { return instance >= 0 && instance < num_instances(); }
+  int32_t domain_size() const {
+    return num_instances_per_domain > 0 ? std::min(num_instances_per_domain, num_instances())
+                                        : num_instances();
+  }
+  int32_t domain_of(InstanceId instance) const { return instance / domain_size(); }
+  int32_t num_domains() const { return (num_instances() + domain_size() - 1) / domain_size(); }
 };
 
 // A request as a policy sees it.
@@ -100,7 +109,8 @@ class Policy {
 
 struct PolicyOptions {
   int32_t num_instances = 1;
-  std::string router = "least_kv";      // bound: round_robin, least_requests, least_kv
+  // bound: round_robin, least_requests, least_kv, power_of_two, any_instance
+  std::string router = "least_kv";
   int32_t degree = 1;                   // uniform_cp, threshold_cp
   int64_t threshold_tokens = 32768;     // threshold_cp: longer prompts get `degree`
   int64_t min_tokens_per_shard = 4096;  // dcp: less is not worth another holder

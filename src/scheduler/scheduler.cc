@@ -69,8 +69,8 @@ Status Scheduler::add(request::Sequence* sequence) {
   return ok_status();
 }
 
-const StepPlan& Scheduler::plan_step() {
-  NANOCP_CHECK(!in_flight_);
+StepPlan& Scheduler::plan_step() {
+  NANOCP_CHECK(chunks_.empty());
   const StepDecision* decision = &planner_.plan();
   commit_decision(*decision);
   if (decision->chunks.empty() && (decision->preempted || decision->synthesized)) {
@@ -80,15 +80,14 @@ const StepPlan& Scheduler::plan_step() {
     commit_decision(*decision);
   }
   chunks_ = decision->chunks;
-  in_flight_ = !chunks_.empty();
-  for (const PlannedChunk& chunk : chunks_) chunk.entry->in_flight = true;
-  builder_.build(chunks_, state_.options.num_instances(), plan_);
-  if (in_flight_) ++plan_.step_id;
+  StepPlan& plan = plans_[num_steps_ % plans_.size()];
+  builder_.build(chunks_, state_.options.num_instances(), plan);
+  if (!chunks_.empty()) plan.step_id = ++num_steps_;
 #ifndef NDEBUG
-  const Status checked = check_plan(plan_, {state_.options.block_size, state_.options.num_blocks});
+  const Status checked = check_plan(plan, {state_.options.block_size, state_.options.num_blocks});
   if (!checked.ok()) check_failed(__FILE__, __LINE__, checked.error().message);
 #endif
-  return plan_;
+  return plan;
 }
 
 void Scheduler::commit_decision(const StepDecision& decision) {
@@ -185,26 +184,8 @@ void Scheduler::release(Entry& entry, const std::vector<kvcache::HeldBlock>& blo
 }
 
 void Scheduler::commit_step() {
-  NANOCP_CHECK(in_flight_);
-  in_flight_ = false;
-  for (const PlannedChunk& chunk : chunks_) {
-    chunk.entry->in_flight = false;
-    if (chunk.entry->removed) {
-      erase(chunk.entry);
-    } else {
-      advance(chunk);
-    }
-  }
-  chunks_.clear();
-}
-
-void Scheduler::abandon_step() {
-  NANOCP_CHECK(in_flight_);
-  in_flight_ = false;
-  for (const PlannedChunk& chunk : chunks_) {
-    chunk.entry->in_flight = false;
-    if (chunk.entry->removed) erase(chunk.entry);
-  }
+  NANOCP_CHECK(!chunks_.empty());
+  for (const PlannedChunk& chunk : chunks_) advance(chunk);
   chunks_.clear();
 }
 
@@ -229,20 +210,13 @@ void Scheduler::add_cached(Entry& entry, int64_t num_tokens) {
   entry.sequence->num_cached_tokens += num_tokens;
 }
 
-bool Scheduler::remove(SequenceId id, FinishReason reason) {
+void Scheduler::remove(SequenceId id, FinishReason reason) {
+  NANOCP_CHECK(chunks_.empty());
   const auto found = state_.entries.find(id);
   NANOCP_CHECK(found != state_.entries.end());
   Entry* entry = found->second.get();
-  if (entry->removed) return false;
-  entry->removed = true;
-  entry->sequence->finish_reason = reason;
-  if (entry->in_flight) return false;
-  erase(entry);
-  return true;
-}
-
-void Scheduler::erase(Entry* entry) {
   request::Sequence& sequence = *entry->sequence;
+  sequence.finish_reason = reason;
   if (entry->is_running()) {
     state_.running_list(*entry).erase(entry);
     --state_.loads[static_cast<size_t>(sequence.binding)].num_sequences;

@@ -1,9 +1,9 @@
 // Decides what every instance does in each step: continuous batching, chunked prefill, admission,
 // growth and preemption over per-instance block pools. Owned by the engine; one thread, no I/O, no
-// clock, deterministic. One step at a time: plan_step, then commit_step or abandon_step. See
-// CONTRACT.md.
+// clock, deterministic. One step at a time: plan_step, then commit_step. See CONTRACT.md.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <span>
 #include <vector>
@@ -30,21 +30,21 @@ class Scheduler {
   // Requires: `sequence` outlives its removal, holds no output, and its id is new.
   Status add(request::Sequence* sequence);
 
-  // The next step, with its blocks already taken; empty when nothing can run. Valid until the step
-  // has been committed or abandoned. Requires: no step in flight.
-  const StepPlan& plan_step();
-  // The step in flight has been carried out. For each chunk that samples, the caller appends one
-  // token to the sequence or removes it before the next plan_step.
+  // The next step, with its blocks already taken; empty when nothing can run. The plan stays as it
+  // is until the step after it has been planned and yet another one is asked for, so that a step
+  // can be planned while the one before is carried out; the caller may only fill in unread tokens.
+  // Requires: the last plan, unless empty, has been committed.
+  StepPlan& plan_step();
+  // From now on the planned step counts as carried out, whether devices have run it or not: steps
+  // take effect on the caches in the order of their plans. For each chunk that samples, the caller
+  // appends one token to the sequence, counts it as unread, or removes the sequence before the next
+  // plan_step.
   void commit_step();
-  // The step in flight failed: nothing of it counts.
-  void abandon_step();
 
-  // Takes a sequence out: finished, cancelled or failed. Blocks are freed at once, or with the
-  // commit when the step in flight may still write to them. True when it is gone on return.
-  // Requires: the scheduler has it.
-  bool remove(SequenceId id, request::FinishReason reason);
+  // Takes a sequence out: finished, cancelled or failed. Its blocks are free for later plans at
+  // once. Requires: the scheduler has it, and no plan waits for its commit.
+  void remove(SequenceId id, request::FinishReason reason);
 
-  bool is_step_in_flight() const { return in_flight_; }
   bool has_work() const { return !state_.entries.empty(); }
   size_t num_waiting() const { return state_.waiting.size(); }
   size_t num_running() const { return state_.decoding.size() + state_.prefilling.size(); }
@@ -67,7 +67,6 @@ class Scheduler {
   void add_cached(Entry& entry, int64_t num_tokens);
   void allocate(Entry& entry, InstanceId holder);
   void release(Entry& entry, const std::vector<kvcache::HeldBlock>& blocks);
-  void erase(Entry* entry);
   void check_entry(Entry& entry, std::vector<InstanceLoad>& expected,
                    std::vector<int64_t>& num_waiting_blocks) const;
 
@@ -75,9 +74,9 @@ class Scheduler {
   std::unique_ptr<Policy> policy_;
   StepPlanner planner_;
   PlanBuilder builder_;
-  StepPlan plan_;
-  std::vector<PlannedChunk> chunks_;  // of the step in flight
-  bool in_flight_ = false;
+  std::array<StepPlan, 2> plans_;     // of the last two steps
+  uint64_t num_steps_ = 0;            // planned so far, without empty ones
+  std::vector<PlannedChunk> chunks_;  // of the plan that waits for its commit; empty: none does
 };
 
 }  // namespace nanocp::scheduler

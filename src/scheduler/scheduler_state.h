@@ -26,9 +26,10 @@ struct Entry {
   int64_t max_blocks;           // at max_tokens
   int32_t num_overtaken = 0;    // admissions of later requests while this one had no room
   bool is_decoding = false;     // while running: in SchedulerState::decoding, not in prefilling
-  bool in_flight = false;       // has rows in the step between plan_step and commit_step
-  bool removed = false;         // goes away with the commit of the step in flight
   int32_t truncation_idx = -1;  // StepPlanner's scratch; -1 between plans
+  // Where the newest token was sampled, while it is unread.
+  InstanceId sampled_on = kNoInstance;
+  int32_t sample = -1;
 
   SequenceId id() const { return sequence->id; }
   bool is_running() const { return sequence->status == request::SequenceStatus::kRunning; }

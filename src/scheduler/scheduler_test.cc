@@ -207,27 +207,46 @@ TEST(Scheduler, FallsBackWhenThePreferredHolderIsFull) {
   EXPECT_EQ(sequence.num_preemptions, 0);
 }
 
-TEST(Scheduler, RemovalDuringAStepWaitsForTheCommit) {
+TEST(Scheduler, RemovalFreesAtOnceAndLeavesThePlanAsItIs) {
   Bench bench(options_of({8}));
   bench.add(6, 5);
-  bench.plan();
-  EXPECT_FALSE(bench.scheduler->remove(1, FinishReason::kCancelled));
-  EXPECT_FALSE(bench.scheduler->remove(1, FinishReason::kCancelled));
-  EXPECT_EQ(bench.scheduler->loads()[0].num_free_blocks, 6);
+  const StepPlan& plan = bench.plan();
+  const std::vector<BlockId> blocks = plan.blocks;
   bench.scheduler->commit_step();
+  EXPECT_EQ(bench.scheduler->loads()[0].num_free_blocks, 6);
+  bench.scheduler->remove(1, FinishReason::kCancelled);
+  EXPECT_EQ(plan.blocks, blocks);
+  EXPECT_EQ(plan.instances[0].items[0].blocks[1], blocks[1]);
   EXPECT_EQ(bench.scheduler->loads()[0].num_free_blocks, 8);
   EXPECT_EQ(bench.sequences[0]->status, SequenceStatus::kFinished);
   EXPECT_EQ(bench.sequences[0]->finish_reason, FinishReason::kCancelled);
   EXPECT_FALSE(bench.scheduler->has_work());
 }
 
-TEST(Scheduler, AnAbandonedStepDoesNotCount) {
-  Bench bench(options_of({8}));
-  bench.add(6, 5);
-  bench.plan();
-  bench.scheduler->abandon_step();
-  EXPECT_EQ(bench.sequences[0]->num_cached_tokens, 0);
-  EXPECT_EQ(bench.step(), (Rows{{1, 6}}));
+TEST(Scheduler, PlansAheadOfTokensThatAreNotRead) {
+  Bench bench(options_of({8, 8}));
+  bench.add(3, 5);
+  bench.add(2, 5);
+  const StepPlan& first = bench.plan();
+  EXPECT_TRUE(first.instances[0].unread_tokens.empty());
+  bench.scheduler->commit_step();
+  for (const auto& sequence : bench.sequences) ++sequence->num_unread;
+
+  bench.script->binding = 1;
+  const StepPlan& second = bench.plan();
+  EXPECT_EQ(first.instances[0].token_ids, (std::vector<TokenId>{5, 5, 5, 5, 5}));
+  EXPECT_EQ(first.sample_tasks[0][1].output_index, 0);
+  const InstancePlan& plan = second.instances[1];
+  EXPECT_EQ(plan.token_ids, (std::vector<TokenId>{kNoToken, kNoToken}));
+  EXPECT_EQ(plan.positions, (std::vector<int32_t>{3, 2}));
+  ASSERT_EQ(plan.unread_tokens.size(), 2U);
+  for (int32_t row = 0; row < 2; ++row) {
+    const UnreadToken& unread = plan.unread_tokens[static_cast<size_t>(row)];
+    EXPECT_EQ(unread.row, row);
+    EXPECT_EQ(unread.source, 0);
+    EXPECT_EQ(unread.sample, row);
+  }
+  EXPECT_EQ(second.sample_tasks[1][0].output_index, 1);
 }
 
 TEST(Scheduler, RefusesWhatThePolicyCanNeverHold) {
@@ -261,6 +280,7 @@ TEST(SchedulerDeathTest, MisuseAborts) {
   bench.add(2, 4);
   bench.scheduler->plan_step();
   EXPECT_DEATH(bench.scheduler->plan_step(), "check failed");
+  EXPECT_DEATH(bench.scheduler->remove(1, FinishReason::kLength), "check failed");
 }
 
 TEST(SchedulerDeathTest, APolicyThatGivesTooMuchAborts) {

@@ -101,7 +101,7 @@ struct Bench {
     if (sequence.status == SequenceStatus::kFinished) return;
     sequence.output.push_back(7);
     if (std::ssize(sequence.output) == sequence.request.max_tokens) {
-      NANOCP_CHECK(scheduler->remove(id, FinishReason::kLength));
+      scheduler->remove(id, FinishReason::kLength);
     }
   }
 

@@ -1,5 +1,6 @@
 // One step of all instances: the numbers each device needs and the tokens to sample.
-// Filled by Scheduler::plan_step, read by runners. Plain data, one thread.
+// Filled by Scheduler::plan_step, read by runners. Plain data; owns all it points to but the
+// sequences.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +13,11 @@ namespace nanocp::scheduler {
 
 // The next token of `sequence`, from the logits of the instance's row `row`.
 struct SampleTask {
-  const request::Sequence* sequence;  // valid until the step has been committed
-  int32_t row;                        // own row of the instance
+  // Valid until the step is over. A step that is launched behind another one must not read `output`
+  // (engine/CONTRACT.md, engine.ahead).
+  const request::Sequence* sequence;
+  int32_t row;           // own row of the instance
+  int32_t output_index;  // of the token to sample, from 0
 };
 
 // Tokens of one sequence whose K/V this step computes.
@@ -30,6 +34,8 @@ struct StepPlan {
   std::vector<InstancePlan> instances;                // [num_instances]
   std::vector<std::vector<SampleTask>> sample_tasks;  // [num_instances], order of sample_rows
   std::vector<ScheduledChunk> chunks;
+  std::vector<BlockId> blocks;     // of all items
+  std::vector<int32_t> block_idx;  // likewise
 
   bool empty() const { return chunks.empty(); }
 };

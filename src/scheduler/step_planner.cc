@@ -38,7 +38,8 @@ const StepDecision& StepPlanner::plan() {
 ClusterView StepPlanner::view_of(const std::vector<InstanceLoad>& loads) const {
   return {.instances = loads,
           .block_size = state_.options.block_size,
-          .num_admissions = state_.num_admissions + decision_.admissions.size()};
+          .num_admissions = state_.num_admissions + decision_.admissions.size(),
+          .num_instances_per_domain = state_.options.num_instances_per_domain};
 }
 
 RequestShape StepPlanner::shape_of(const Entry& entry, int64_t num_new_blocks) const {

@@ -48,6 +48,75 @@ TEST(BenchDecode, RunsEveryPolicyOnTheSameContexts) {
   EXPECT_EQ(document["runs"][2]["num_requests_by_degree"], json({0, 3, 1}));
 }
 
+// Shapes of the fixture: see its config.json.
+TEST(BenchDecode, CountsTheBytesOfAStep) {
+  const TempFolder folder;
+  const std::string file = (folder.path() / "out.json").string();
+  const ProgramResult result = run_program(with(
+      {"--instances", "2", "--context", "64x2", "--num-steps", "1", "--warmup", "0", "--block-size",
+       "8", "--policies", "bound,uniform_cp", "--read-bandwidth", "10", "--json", file}));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_NE(result.out.find("% of bandwidth"), std::string::npos) << result.out;
+  EXPECT_NE(result.out.find("host gap"), std::string::npos) << result.out;
+  const json config =
+      json::parse(read_whole_file("tests/fixtures/qwen3_moe/config.json"), nullptr, false);
+  const auto number = [&](const char* name) { return config[name].get<double>(); };
+  const double layers = number("num_hidden_layers");
+  const double token_bytes = 4 * 2 * number("num_key_value_heads") * number("head_dim") * layers;
+  const double row_bytes = 4 * number("hidden_size") * layers;
+  const json document = json::parse(read_whole_file(file), nullptr, false);
+  for (const json& run : document["runs"]) {
+    double sum_kv = 0.0;
+    int64_t num_tokens = 0;
+    for (const json& instance : run["instances"]) {
+      const json& bytes = instance["bytes"];
+      sum_kv += bytes["kv"].get<double>();
+      num_tokens += instance["num_kv_tokens"].get<int64_t>();
+      EXPECT_GT(bytes["weights"].get<double>(), 0.0);
+      EXPECT_GT(instance["read_gb_per_s"].get<double>(), 0.0);
+      // One row each, to the only other instance at most.
+      EXPECT_GT(bytes["dispatch"].get<double>(), 0.5 * row_bytes);
+      EXPECT_LT(bytes["combine"].get<double>(), 1.001 * row_bytes);
+      const bool is_split = run["policy"] == "uniform_cp";
+      const double query = 4 * number("num_attention_heads") * number("head_dim") * layers;
+      if (is_split) {
+        EXPECT_GE(bytes["query"].get<double>(), query);
+        EXPECT_LE(bytes["query"].get<double>(), query + token_bytes);
+        EXPECT_EQ(bytes["partial"].get<double>(),
+                  query + 4 * number("num_attention_heads") * layers);
+      } else {
+        EXPECT_EQ(bytes["query"].get<double>(), 0.0);
+        EXPECT_EQ(bytes["partial"].get<double>(), 0.0);
+      }
+    }
+    EXPECT_EQ(sum_kv, static_cast<double>(num_tokens) * token_bytes);
+  }
+}
+
+TEST(BenchDecode, DrawsContextsFromNamedDistributions) {
+  const TempFolder folder;
+  const auto tokens = [&](const std::string& contexts, const std::string& seed) {
+    const std::string file = (folder.path() / "out.json").string();
+    const ProgramResult result =
+        run_program(with({"--context", contexts, "--context-seed", seed, "--num-steps", "1",
+                          "--warmup", "0", "--json", file}));
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    const json document = json::parse(read_whole_file(file), nullptr, false);
+    return document["runs"][0]["instances"][0]["num_kv_tokens"].get<int64_t>();
+  };
+  const int64_t drawn = tokens("uniform:100:300x40", "1");
+  EXPECT_GT(drawn, 40 * 150);
+  EXPECT_LT(drawn, 40 * 250);
+  EXPECT_EQ(tokens("uniform:100:300x40", "1"), drawn);
+  EXPECT_NE(tokens("uniform:100:300x40", "2"), drawn);
+  // Medians of 200; the mean of the log-normal is a little higher.
+  for (const char* name : {"loguniform:100:400x60", "lognormal:100:400x60"}) {
+    EXPECT_GT(tokens(name, "1"), 60 * 160) << name;
+    EXPECT_LT(tokens(name, "1"), 60 * 290) << name;
+  }
+  EXPECT_GT(tokens("1kx2,lognormal:10:20x3", "1"), 2 * 1024);
+}
+
 TEST(BenchDecode, PerInstanceMultipliesTheRequests) {
   const ProgramResult result =
       run_program(with({"--instances", "3", "--per-instance", "--context", "20x2", "--num-steps",
@@ -91,6 +160,10 @@ TEST(BenchDecode, ErrorsAreOneLine) {
       {{"--context", "40x"}, "'' is not a number from 1"},
       {{"--context", "x3"}, "TOKENSxREQUESTS"},
       {{"--context", "0x3"}, "'0' is not a number from 1"},
+      {{"--context", "uniform:10x3"}, "'' is not a number from 1"},
+      {{"--context", "uniform:20:10"}, "ends below its beginning"},
+      {{"--context", "normal:1:2"}, "'normal' is no distribution"},
+      {{"--context", "4096M"}, "'4096M' is not a number from 1"},
       {{"--context", "99999999999"}, "is not a number from 1"},
       {{"--context", "40x3,"}, "'' is not a number from 1"},
       {{"--context", "40x9999999"}, "is not a number from 1"},

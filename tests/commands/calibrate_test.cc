@@ -98,7 +98,8 @@ TEST(Calibrate, WritesAProfileOfAllConstants) {
   EXPECT_NE(profile["command"].get<std::string>().find("calibrate"), std::string::npos);
   for (const char* name :
        {"attention_fixed_us", "attention_us_per_kv_token", "attention_us_per_row", "route_fixed_us",
-        "route_us_per_byte", "moe_fixed_us", "moe_us_per_row", "dense_fixed_us", "dense_us_per_row",
+        "route_us_per_byte", "exchange_fixed_us", "exchange_us_per_row", "expert_fixed_us",
+        "expert_us_per_touched_expert", "expert_us_per_row", "dense_fixed_us", "dense_us_per_row",
         "step_fixed_us"}) {
     ASSERT_TRUE(profile["constants"].contains(name)) << name;
     const json& constant = profile["constants"][name];

@@ -27,6 +27,8 @@ TEST(Inspect, DirectoriesConfigFilesAndBundledNames) {
   EXPECT_EQ(bundled["kv_bytes_per_token"], 70'272);
   EXPECT_EQ(bundled["weights"], "fp8");
   EXPECT_FALSE(bundled.contains("longest_request"));
+  // A byte per value and one for the exponent of the 576.
+  EXPECT_EQ(inspect({"deepseek-v3", "--kv-cache-dtype", "fp8"})["kv_bytes_per_token"], 61 * 577);
 }
 
 TEST(Inspect, MoreInstancesLeaveRoomForLongerRequests) {

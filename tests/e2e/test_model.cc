@@ -39,6 +39,7 @@ engine::EngineOptions make_engine_options(const TestModel& model, const RunOptio
   result.scheduler.prefill_chunk_tokens = options.prefill_chunk_tokens;
   result.eos_token_ids = model.spec->eos_token_ids;
   result.vocab_size = model.spec->vocab_size;
+  result.async_scheduling = options.async_scheduling;
   return result;
 }
 
@@ -70,6 +71,7 @@ Result<std::vector<RunOutput>> run_requests(const TestModel& model, const RunOpt
   const runner::CpuRunnerOptions runner_options = {.num_instances = options.num_instances,
                                                    .block_size = options.block_size,
                                                    .num_blocks = options.num_blocks,
+                                                   .kv_format = options.kv_format,
                                                    .max_rows = options.max_batched_tokens,
                                                    .keep_logits = true};
   NANOCP_ASSIGN_OR_RETURN(auto runner,

@@ -11,6 +11,7 @@
 #include "model/model_spec.h"
 #include "model/model_weights.h"
 #include "scheduler/policy.h"
+#include "tensor/kv_format.h"
 
 namespace nanocp::e2e {
 
@@ -41,6 +42,8 @@ struct RunOptions {
   int64_t num_blocks = 1024;  // per instance
   int max_batched_tokens = 512;
   int prefill_chunk_tokens = 0;
+  bool async_scheduling = true;                         // if the runner can
+  tensor::KvFormat kv_format = tensor::KvFormat::kF32;  // of run_requests
 };
 
 // What a request produced: the logits before each sampled token, and the tokens.

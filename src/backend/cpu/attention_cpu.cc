@@ -1,6 +1,8 @@
 // Paged attention on the CPU. Work is cut into units of up to kQueriesMax queries of one KV head
-// over a range of blocks; a range is split only when there are fewer units than threads want.
+// over a range of blocks; a range is split only when there are fewer units than threads want. What
+// is not cached as float32 is decoded once per unit, some tokens at a time.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -108,6 +110,7 @@ struct UnitScratch {
   std::vector<const float*> q_rows;
   std::vector<float> row_max, row_sum, acc, scores;
   std::vector<int32_t> begin, end;
+  std::vector<float> k, v;  // decoded tokens
 
   void reset(size_t num_queries, size_t k_dim, size_t v_dim) {
     q.resize(num_queries * k_dim);
@@ -161,6 +164,68 @@ class UnitRunner {
            unit_.kv_head * args_.cache.head_stride;
   }
 
+  // What a call of attend_tokens reads.
+  struct TokenValues {
+    const float* k;
+    const float* v;
+    const float* next_k;
+    const float* next_v;
+    int64_t k_stride;
+    int64_t v_stride;
+  };
+
+  TokenValues cached_values(int32_t b, int32_t first, int32_t count) const {
+    const ops::KvCacheView& cache = args_.cache;
+    const int64_t base = base_of(b) + first * cache.token_stride;
+    const int64_t next = first + count < args_.desc.block_size ? base + count * cache.token_stride
+                         : b + 1 < unit_.block_end             ? base_of(b + 1)
+                                                               : base;
+    const auto* k = static_cast<const float*>(cache.k);
+    const auto* v = static_cast<const float*>(cache.v);
+    return {k + base, v + base, k + next, v + next, cache.token_stride, cache.token_stride};
+  }
+
+  // `dim` values of tokens [first, first + count) of block b to `out`.
+  void decode(const void* part, int32_t b, int32_t first, int32_t count, int64_t dim,
+              std::vector<float>& out) const {
+    const ops::KvCacheView& cache = args_.cache;
+    const int64_t value_bytes = tensor::kv_value_bytes(cache.format);
+    const auto* bytes = static_cast<const uint8_t*>(part);
+    const int64_t block = unit_.item->blocks[static_cast<size_t>(b)] * cache.block_stride;
+    const int64_t head = block + unit_.kv_head * cache.head_stride;
+    const bool is_fp8 = cache.format == tensor::KvFormat::kFp8;
+    std::array<float, kAttendTokensMax> scales;
+    if (is_fp8) {
+      const uint8_t* exponents = bytes + block + args_.desc.num_kv_heads * cache.head_stride +
+                                 unit_.kv_head * args_.desc.block_size + first;
+      std::transform(exponents, exponents + count, scales.begin(), tensor::kv_scale);
+    }
+    const tensor::WeightView tokens = {
+        .format = is_fp8 ? tensor::WeightFormat::kFp8Block : tensor::WeightFormat::kBf16,
+        .data = bytes + (head + first * cache.token_stride) * value_bytes,
+        .rows = count,
+        .cols = dim,
+        .stride_bytes = cache.token_stride * value_bytes,
+        .scales = scales.data(),
+        .scale_stride = 1,
+        .block_rows = 1,
+        .block_cols = dim};
+    out.resize(static_cast<size_t>(kAttendTokensMax * dim));
+    for (int32_t t = 0; t < count; ++t) {
+      simd_kernels().decode_row({&tokens, t, 0, dim, out.data() + t * dim});
+    }
+  }
+
+  TokenValues decoded_values(int32_t b, int32_t first, int32_t count) const {
+    const int64_t k_dim = args_.desc.k_dim;
+    decode(args_.cache.k, b, first, count, k_dim, scratch_.k);
+    const float* k = scratch_.k.data();
+    if (args_.cache.is_latent()) return {k, k, k, k, k_dim, k_dim};
+    const int64_t v_dim = args_.desc.v_dim;
+    decode(args_.cache.v, b, first, count, v_dim, scratch_.v);
+    return {k, scratch_.v.data(), k, scratch_.v.data(), k_dim, v_dim};
+  }
+
   // Tokens [first, first + count) of block b of the item.
   void attend(int32_t b, int32_t first, int32_t count) {
     const AttentionItem& item = *unit_.item;
@@ -179,18 +244,16 @@ class UnitRunner {
       any = any || end > begin;
     }
     if (!any) return;
-    const ops::KvCacheView& cache = args_.cache;
-    const int64_t base = base_of(b) + first * cache.token_stride;
-    const int64_t next = first + count < args_.desc.block_size ? base + count * cache.token_stride
-                         : b + 1 < unit_.block_end             ? base_of(b + 1)
-                                                               : base;
+    const TokenValues values = args_.cache.format == tensor::KvFormat::kF32
+                                   ? cached_values(b, first, count)
+                                   : decoded_values(b, first, count);
     simd_kernels().attend_tokens({.q = scratch_.q_rows.data(),
-                                  .k = cache.k + base,
-                                  .v = cache.v + base,
-                                  .next_k = cache.k + next,
-                                  .next_v = cache.v + next,
-                                  .k_stride = cache.token_stride,
-                                  .v_stride = cache.token_stride,
+                                  .k = values.k,
+                                  .v = values.v,
+                                  .next_k = values.next_k,
+                                  .next_v = values.next_v,
+                                  .k_stride = values.k_stride,
+                                  .v_stride = values.v_stride,
                                   .num_queries = num_queries_,
                                   .k_dim = args_.desc.k_dim,
                                   .v_dim = args_.desc.v_dim,

@@ -1,13 +1,14 @@
-// Kernels: schedule (one block, once per step), then per layer attend (a fixed grid) and merge. The
-// work of all rows is cut into tiles of 64 tokens of one KV head, laid out in one line: row by row,
-// head by head. Each block of the attend grid takes an equal stretch of that line. A stretch covers
-// whole (row, head) segments, whose results are final, and at most one begun and one ended segment,
-// whose partial results go to two slots of the workspace and are merged at the end.
+// Kernels: schedule (one block, once per step), then per layer attend (a fixed grid). The work of
+// all rows is cut into tiles of 64 tokens of one KV head, laid out in one line: row by row, head by
+// head. Each block of the attend grid takes an equal stretch of that line. A stretch covers whole
+// (row, head) segments, whose results are final, and at most one begun and one ended segment, whose
+// partial results go to two slots of the workspace; the last block of a segment joins its parts.
 #include <algorithm>
+#include <climits>
 #include <string>
 
 #include "backend/cuda/attention_decode.h"
-#include "backend/cuda/attention_decode_kernels.cuh"
+#include "backend/cuda/attention_decode_finish.cuh"
 #include "backend/cuda/launch_overlapped.h"
 
 namespace nanocp::cuda {
@@ -61,37 +62,66 @@ __device__ Stretch locate(const Params& params, int32_t num_rows, int32_t place)
   }
   const RowSpan span = params.workspace.spans[low];
   const int32_t in_row = place - span.tile_begin * heads;
-  return {low, in_row / span.num_tiles, in_row % span.num_tiles, 0, span, {}};
+  return {low, in_row / span.num_tiles, in_row % span.num_tiles, 0, span, {}, {}, 0};
 }
 
-// This thread's block of the attend grid: its stretch, and the segment that it leaves unfinished.
-__device__ void cut_line(const Params& params, int32_t num_rows, int32_t num_tiles) {
+// Equal stretches of the line, the last ones shorter or empty. Where all rows are equally long,
+// stretches are lengthened a little if they then end where segments do, or cut them evenly.
+struct Cut {
+  int32_t num_tiles;
+  int32_t length;
+
+  // `row_tiles`: of every row that has any, 0 where they differ.
+  __device__ Cut(int32_t all_tiles, int32_t grid, int32_t row_tiles)
+      : num_tiles(all_tiles), length(max(kMinStretchTiles, (all_tiles + grid - 1) / grid)) {
+    if (row_tiles == 0) return;
+    const int32_t parts = max(1, row_tiles / length);
+    const int32_t even =
+        length >= row_tiles ? (length + row_tiles - 1) / row_tiles * row_tiles : row_tiles / parts;
+    const bool is_even = length >= row_tiles || even * parts == row_tiles;
+    if (is_even && even * 16 <= length * 17) length = even;
+  }
+  __device__ int32_t begin_of(int32_t block) const { return min(num_tiles, block * length); }
+  __device__ int32_t block_of(int32_t tile) const { return tile / length; }
+};
+
+// The blocks of the segment whose tile `found` is.
+__device__ Sharing sharing_of(const Params& params, const Cut& cut, const Stretch& found,
+                              int32_t place) {
+  const int32_t begin = place - found.tile;
+  const int32_t origin = cut.block_of(begin);
+  return {origin, cut.block_of(begin + found.span.num_tiles - 1) - origin + 1};
+}
+
+// This thread's block of the attend grid.
+__device__ void cut_line(const Params& params, int32_t num_rows, const Cut& cut) {
   const auto block = static_cast<int32_t>(threadIdx.x);
-  // Equal stretches, the last ones empty: levelling them to one tile splits more segments and was
-  // no faster where lengths are powers of two (docs/benchmarks).
-  const int32_t length = max(kMinStretchTiles, (num_tiles + params.grid - 1) / params.grid);
-  const int32_t begin = block * length;
-  const int32_t end = min(num_tiles, begin + length);
+  const int32_t begin = cut.begin_of(block);
+  const int32_t end = cut.begin_of(block + 1);
   Stretch stretch = {};
-  SplitSegment split = {0, 0, 0};
   if (begin < end) {
     stretch = locate(params, num_rows, begin);
     stretch.count = end - begin;
     stretch.info = params.args.rows[stretch.row];
+    stretch.first = sharing_of(params, cut, stretch, begin);
     const Stretch last = locate(params, num_rows, end - 1);
-    const int32_t segment_begin = end - 1 - last.tile;
-    const int32_t segment_end = segment_begin + params.workspace.spans[last.row].num_tiles;
-    if (segment_begin >= begin && segment_end > end) {
-      split = {last.row, last.kv_head, (segment_end - 1) / length - block + 1};
-    }
+    stretch.last_parts = sharing_of(params, cut, last, end - 1).parts;
   }
   params.workspace.stretches[block] = stretch;
-  params.workspace.splits[block] = split;
+  for (int i = 0; i < 3; ++i) params.workspace.counters[block + i * params.grid] = 0;
 }
 
-// Fills spans, stretches and splits. One block; every thread takes a run of adjacent rows.
+// Fills the tables of the workspace. One block; every thread takes a run of adjacent rows.
 __global__ void schedule_kernel(const __grid_constant__ Params params) {
   __shared__ int32_t totals[kScheduleThreads];
+  __shared__ int32_t num_neutral;
+  __shared__ int32_t least;  // tiles of a row that has any
+  __shared__ int32_t most;
+  if (threadIdx.x == 0) {
+    num_neutral = most = 0;
+    least = INT_MAX;
+  }
+  __syncthreads();
   const int32_t num_rows = *params.args.num_rows;
   const int32_t per_thread = (num_rows + kScheduleThreads - 1) / kScheduleThreads;
   const int32_t begin = min(num_rows, static_cast<int32_t>(threadIdx.x) * per_thread);
@@ -102,6 +132,12 @@ __global__ void schedule_kernel(const __grid_constant__ Params params) {
     span.tile_begin = total;
     total += span.num_tiles;
     params.workspace.spans[i] = span;
+    if (span.num_tiles > 0) {
+      atomicMin(&least, span.num_tiles);
+      atomicMax(&most, span.num_tiles);
+      continue;
+    }
+    params.workspace.neutral_rows[1 + atomicAdd(&num_neutral, 1)] = i;
   }
   totals[threadIdx.x] = total;
   __syncthreads();
@@ -116,7 +152,13 @@ __global__ void schedule_kernel(const __grid_constant__ Params params) {
   for (int32_t i = begin; i < end; ++i) params.workspace.spans[i].tile_begin += offset;
   const int32_t all = totals[kScheduleThreads - 1] * params.args.config.num_kv_heads;
   __syncthreads();  // the spans of all rows are written
-  if (static_cast<int32_t>(threadIdx.x) < params.grid) cut_line(params, num_rows, all);
+  if (static_cast<int32_t>(threadIdx.x) < params.grid) {
+    cut_line(params, num_rows, Cut(all, params.grid, least == most ? most : 0));
+  }
+  if (threadIdx.x == 0) params.workspace.neutral_rows[0] = num_neutral;
+  // The attend kernel reads some of this before it waits for the end of this kernel.
+  __syncthreads();
+  if (threadIdx.x == 0) asm volatile("fence.acq_rel.gpu;" ::: "memory");
 }
 
 size_t align(size_t bytes) {
@@ -132,104 +174,17 @@ size_t lay_out(const AttentionDecodeConfig& config, int grid, void* base, Worksp
     offset += align(size);
     return at;
   };
-  const auto slots = static_cast<size_t>(2 * grid * kHeads);
+  const auto slots = static_cast<size_t>(2 * grid * kHeadsMax);
   const auto blocks = static_cast<size_t>(grid);
+  const auto rows = static_cast<size_t>(config.max_rows);
   workspace->stretches = reinterpret_cast<Stretch*>(take(sizeof(Stretch) * blocks));
-  workspace->splits = reinterpret_cast<SplitSegment*>(take(sizeof(SplitSegment) * blocks));
-  workspace->spans = reinterpret_cast<RowSpan*>(take(sizeof(RowSpan) * config.max_rows));
+  workspace->spans = reinterpret_cast<RowSpan*>(take(sizeof(RowSpan) * rows));
+  workspace->neutral_rows = reinterpret_cast<int32_t*>(take(sizeof(int32_t) * (1 + rows)));
   workspace->partial_out =
       reinterpret_cast<float*>(take(slots * static_cast<size_t>(config.head_dim) * sizeof(float)));
-  workspace->partial_max = reinterpret_cast<float*>(take(slots * sizeof(float)));
-  workspace->partial_sum = reinterpret_cast<float*>(take(slots * sizeof(float)));
+  workspace->partial_stats = reinterpret_cast<float2*>(take(slots * sizeof(float2)));
+  workspace->counters = reinterpret_cast<int32_t*>(take(3 * blocks * sizeof(int32_t)));
   return offset;
-}
-
-// The block where a segment starts keeps its part in its second slot, the others in their first.
-__device__ int32_t partial_slot(int32_t part) {
-  return 2 * (static_cast<int32_t>(blockIdx.x) + part) + (part == 0 ? 1 : 0);
-}
-
-// Weights of a segment's partial results relative to their common maximum; one warp.
-__device__ void weigh_partials(const Params& params, int32_t num_parts, int head, float* scales,
-                               float* log_sum) {
-  const int lane = static_cast<int>(threadIdx.x);
-  const auto at = [&](int32_t part) { return partial_slot(part) * kHeads + head; };
-  float largest = kNothingSeen;
-  for (int32_t part = lane; part < num_parts; part += 32) {
-    largest = fmaxf(largest, params.workspace.partial_max[at(part)]);
-  }
-  for (int distance = 16; distance > 0; distance /= 2) {
-    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, distance));
-  }
-  const float base = largest == kNothingSeen ? 0.0F : largest;
-  float sum = 0.0F;
-  for (int32_t part = lane; part < num_parts; part += 32) {
-    scales[part] = exp2f(params.workspace.partial_max[at(part)] - base);
-    sum += params.workspace.partial_sum[at(part)] * scales[part];
-  }
-  for (int distance = 16; distance > 0; distance /= 2) {
-    sum += __shfl_xor_sync(0xffffffffU, sum, distance);
-  }
-  for (int32_t part = lane; part < num_parts; part += 32) {
-    scales[part] = sum > 0.0F ? scales[part] / sum : 0.0F;
-  }
-  if (lane == 0) *log_sum = sum > 0.0F ? (largest + log2f(sum)) * kLn2 : kNothingSeen;
-}
-
-// Zero and minus infinity for the rows that see nothing, which no tile stands for. Those of other
-// instances are waited for too: nothing is returned ahead of its query (comm.flow_control).
-template <int kDim>
-__device__ void write_neutral_rows(const Params& params, int head) {
-  const int32_t num_rows = *params.args.num_rows;
-  for (int32_t index = static_cast<int32_t>(blockIdx.x); index < num_rows;
-       index += static_cast<int32_t>(gridDim.x)) {
-    if (params.workspace.spans[index].num_tiles > 0) continue;
-    const AttentionRow row = params.args.rows[index];
-    if (head == 0 && threadIdx.x == 0 && is_remote(params, row)) {
-      wait_for_source(params, row.source);
-    }
-    for (int32_t kv_head = 0; kv_head < params.args.config.num_kv_heads; ++kv_head) {
-      const int64_t at = static_cast<int64_t>(row.row) * params.args.config.num_heads +
-                         kv_head * params.group + head;
-      if (threadIdx.x < kDim) params.args.out[at * kDim + threadIdx.x] = 0.0F;
-      if (threadIdx.x == 0) params.args.lse[at] = kNothingSeen;
-    }
-  }
-}
-
-// One block per block of the attend grid and head of a group: joins the partial results of the
-// segment that was left unfinished there.
-template <int kDim>
-__global__ void __launch_bounds__(kMergeThreads)
-    merge_kernel(const __grid_constant__ Params params) {
-  constexpr int kGroups = kMergeThreads / kDim;
-  __shared__ float scales[kGridMax];
-  __shared__ float sums[kMergeThreads];
-  __shared__ float log_sum;
-  cudaGridDependencySynchronize();
-  const auto head = static_cast<int>(blockIdx.y);
-  write_neutral_rows<kDim>(params, head);
-  const SplitSegment split = params.workspace.splits[blockIdx.x];
-  const int32_t num_parts = split.count;
-  if (num_parts == 0) return;
-  if (threadIdx.x < 32) weigh_partials(params, num_parts, head, scales, &log_sum);
-  __syncthreads();
-  const int dim = static_cast<int>(threadIdx.x) % kDim;
-  float value = 0.0F;
-#pragma unroll 4
-  for (int32_t part = static_cast<int32_t>(threadIdx.x) / kDim; part < num_parts; part += kGroups) {
-    const int64_t at = static_cast<int64_t>(partial_slot(part)) * kHeads + head;
-    value += params.workspace.partial_out[at * kDim + dim] * scales[part];
-  }
-  sums[threadIdx.x] = value;
-  __syncthreads();
-  if (threadIdx.x >= kDim) return;
-  for (int group = 1; group < kGroups; ++group) value += sums[group * kDim + dim];
-  const int64_t at =
-      static_cast<int64_t>(params.args.rows[split.row].row) * params.args.config.num_heads +
-      split.kv_head * params.group + head;
-  params.args.out[at * kDim + dim] = value;
-  if (dim == 0) params.args.lse[at] = log_sum;
 }
 
 Result<int> attend_grid() {
@@ -237,19 +192,27 @@ Result<int> attend_grid() {
   return std::min(kGridMax, kBlocksPerSm * num_sms);
 }
 
-template <int kDim>
+template <typename S>
 Status launch(const Params& params, cudaStream_t stream) {
-  constexpr int kBytes = SharedLayout<kDim>::kTotalBytes;
-  NANOCP_RETURN_IF_ERROR(
-      cuda_status(cudaFuncSetAttribute(attend_kernel<kDim>,
-                                       cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
-                  "shared memory of decode attention"));
-  NANOCP_RETURN_IF_ERROR(launch_overlapped(attend_kernel<kDim>,
-                                           dim3(static_cast<unsigned>(params.grid)), kThreads,
-                                           params, stream, "decode attention", kBytes));
-  const dim3 merge_grid(static_cast<unsigned>(params.grid), static_cast<unsigned>(params.group));
-  return launch_overlapped(merge_kernel<kDim>, merge_grid, kMergeThreads, params, stream,
-                           "the merge of decode attention");
+  NANOCP_RETURN_IF_ERROR(cuda_status(
+      cudaFuncSetAttribute(attend_kernel<S>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           S::kSharedBytes),
+      "shared memory of decode attention"));
+  return launch_overlapped(attend_kernel<S>, dim3(static_cast<unsigned>(params.grid)), kThreads,
+                           params, stream, "decode attention", S::kSharedBytes);
+}
+
+template <int kDim, CacheType kType>
+Status launch_for_group(const Params& params, cudaStream_t stream) {
+  return params.group <= 8 ? launch<Shape<kDim, kType, 1>>(params, stream)
+                           : launch<Shape<kDim, kType, 2>>(params, stream);
+}
+
+template <int kDim>
+Status launch_for_cache(const Params& params, cudaStream_t stream) {
+  return params.args.config.cache_type == CacheType::kE4m3
+             ? launch_for_group<kDim, CacheType::kE4m3>(params, stream)
+             : launch_for_group<kDim, CacheType::kBf16>(params, stream);
 }
 
 Status check_config(const AttentionDecodeConfig& config) {
@@ -262,7 +225,7 @@ Status check_config(const AttentionDecodeConfig& config) {
                             std::to_string(config.block_size));
   }
   const bool groups_fit = config.num_kv_heads > 0 && config.num_heads % config.num_kv_heads == 0 &&
-                          config.num_heads / config.num_kv_heads <= kHeads;
+                          config.num_heads / config.num_kv_heads <= kHeadsMax;
   if (!groups_fit) {
     return unsupported("decode attention covers up to 16 query heads per KV head, not " +
                        std::to_string(config.num_heads) + " heads over " +
@@ -278,8 +241,12 @@ Result<Params> make_params(const AttentionDecodeArgs& args) {
   Params params = {};
   params.args = args;
   params.grid = grid;
+  const int32_t sixteens = args.config.block_size / kWarpTokens;
+  params.block_factor =
+      sixteens == 1 ? 0U : static_cast<uint32_t>((uint64_t{1} << 32) / sixteens + 1);
   params.group = args.config.num_heads / args.config.num_kv_heads;
   params.scale_log2 = args.config.softmax_scale * kLog2E;
+  if (args.config.cache_type == CacheType::kE4m3) params.scale_log2 *= kCodeRest;
   lay_out(args.config, grid, args.workspace, &params.workspace);
   return params;
 }
@@ -301,8 +268,8 @@ Status launch_attention_schedule(const AttentionDecodeArgs& args, cudaStream_t s
 
 Status launch_attention_decode(const AttentionDecodeArgs& args, cudaStream_t stream) {
   NANOCP_ASSIGN_OR_RETURN(const Params params, make_params(args));
-  if (args.config.head_dim == 64) return launch<64>(params, stream);
-  return launch<128>(params, stream);
+  return args.config.head_dim == 64 ? launch_for_cache<64>(params, stream)
+                                    : launch_for_cache<128>(params, stream);
 }
 
 }  // namespace nanocp::cuda

@@ -14,12 +14,15 @@ namespace {
 
 constexpr int32_t kSendBlocksMax = 1056;  // eight on each of 132 processors
 
+// Eight values of a head and, for the whole head, its exponent.
 template <CacheType kType>
-__device__ void store_cache(uint8_t* cache, int64_t index, const Vector8& x, float scale) {
+__device__ void store_cache(uint8_t* cache, int64_t index, const Vector8& x, float largest,
+                            int64_t exponent_index) {
   if constexpr (kType == CacheType::kBf16) {
     store_bf16(cache, index, x);
   } else {
-    const float inverse = 1.0F / scale;
+    const uint32_t exponent = kv_exponent(largest);
+    const float inverse = inverse_power_of_two(exponent);
     uint32_t words[2] = {0, 0};
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -28,6 +31,7 @@ __device__ void store_cache(uint8_t* cache, int64_t index, const Vector8& x, flo
       words[i / 2] |= bits << (16 * (i % 2));
     }
     *reinterpret_cast<uint2*>(cache + index) = make_uint2(words[0], words[1]);
+    if (exponent_index >= 0) cache[exponent_index] = static_cast<uint8_t>(exponent);
   }
 }
 
@@ -97,10 +101,23 @@ __device__ Vector8 load_head(const PrepareGqaArgs& args, const HeadUnit& unit) {
   return load_bf16(args.qkv, unit.row * args.qkv_stride + column);
 }
 
+// The largest magnitude of a head. All lanes of the warp call it.
+template <int kLanes>
+__device__ float largest_of_head(const Vector8& x) {
+  float largest = 0.0F;
+#pragma unroll
+  for (const float value : x.v) largest = fmaxf(largest, fabsf(value));
+#pragma unroll
+  for (int distance = kLanes / 2; distance > 0; distance /= 2) {
+    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, distance));
+  }
+  return largest;
+}
+
 // Writes a head of an own row; true if it went to a peer.
 template <int kLanes, CacheType kType>
 __device__ bool store_own(const PrepareGqaArgs& args, const HeadUnit& unit, const KvTarget& target,
-                          const Vector8& x) {
+                          const Vector8& x, float largest) {
   constexpr int32_t kDim = kLanes * kVectorValues;
   const int32_t column = lane_column<kLanes>();
   if (is_query(args, unit.head)) {
@@ -115,7 +132,12 @@ __device__ bool store_own(const PrepareGqaArgs& args, const HeadUnit& unit, cons
       args.exchange.base[target.instance] + (value ? args.cache.v_offset : args.cache.k_offset);
   const int64_t index =
       token_in_cache(args.cache, target.slot, kDim) + head * args.cache.head_stride + column;
-  store_cache<kType>(cache, index, x, value ? args.cache.v_scale : args.cache.k_scale);
+  int64_t exponent_index = -1;
+  if (column == 0) {
+    exponent_index = exponent_in_cache(args.cache, target.slot, args.num_kv_heads) +
+                     int64_t{head} * args.cache.block_size;
+  }
+  store_cache<kType>(cache, index, x, largest, exponent_index);
   return target.instance != args.exchange.self;
 }
 
@@ -143,8 +165,9 @@ __device__ bool prepare_own(const PrepareGqaArgs& args, int32_t index) {
   if (!is_query(args, unit.head)) target = args.step.kv_targets[unit.row];
   Vector8 x = load_head<kLanes>(args, unit);
   finish_head<kLanes>(args, unit.head, position, constants, rotation, x);
+  const float largest = kType == CacheType::kE4m3 ? largest_of_head<kLanes>(x) : 0.0F;
   if (index != place || unit.row >= num_rows) return false;
-  return store_own<kLanes, kType>(args, unit, target, x);
+  return store_own<kLanes, kType>(args, unit, target, x, largest);
 }
 
 // Query heads of sends, by strides of the blocks that are left for them.

@@ -27,10 +27,9 @@ struct RotaryView {
   float cos_sin_scale = 1.0F;
 };
 
-enum class CacheType : int32_t { kBf16, kE4m3 };
-
 // One layer's cache in every instance's heap: token t of block b, head h is at
 // b * block_stride + h * head_stride + t * token width, in elements from k_offset or v_offset.
+// kE4m3: its exponent is at b * block_stride + num_kv_heads * head_stride + h * block_size + t.
 struct CacheLayout {
   int64_t k_offset = 0;      // bytes from the heap's base, a multiple of 16; MLA: of the latents
   int64_t v_offset = 0;      // bytes from the heap's base; not used by MLA
@@ -38,8 +37,6 @@ struct CacheLayout {
   int64_t head_stride = 0;   // elements, a multiple of 16; not used by MLA
   int32_t block_size = 0;    // tokens
   CacheType type = CacheType::kBf16;
-  float k_scale = 1.0F;  // e4m3: stored = value / scale, saturating
-  float v_scale = 1.0F;
 };
 
 // Grouped-query attention. Query heads go to row r of the own query region, and those of split rows

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "backend/cuda/attention_inputs.h"
+#include "backend/cuda/device/e4m3.cuh"
 #include "backend/cuda/device/row_vector.cuh"
 #include "backend/cuda/launch_overlapped.h"
 
@@ -138,6 +139,14 @@ __device__ int64_t token_in_cache(const CacheLayout& cache, int64_t slot, int32_
   const uint32_t block = place / static_cast<uint32_t>(cache.block_size);
   const uint32_t token = place - block * static_cast<uint32_t>(cache.block_size);
   return block * cache.block_stride + static_cast<int64_t>(token) * token_values;
+}
+
+// Of a token's exponent in the first head (kE4m3).
+__device__ int64_t exponent_in_cache(const CacheLayout& cache, int64_t slot, int32_t num_heads) {
+  const auto place = static_cast<uint32_t>(slot);
+  const uint32_t block = place / static_cast<uint32_t>(cache.block_size);
+  const uint32_t token = place - block * static_cast<uint32_t>(cache.block_size);
+  return block * cache.block_stride + num_heads * cache.head_stride + token;
 }
 
 inline Status check_rotary(const RotaryView& rotary, int32_t head_dim, int32_t multiple) {

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "backend/cuda/cuda_status.h"
+#include "backend/cuda/device/e4m3.cuh"
 #include "backend/cuda/device/exchange.cuh"
 #include "backend/cuda/device/mma.cuh"
 #include "backend/cuda/launch_overlapped.h"
@@ -105,39 +106,119 @@ __device__ inline uint32_t chunk_offset(int row, int chunk) {
   return static_cast<uint32_t>(row * kDim * 2 + ((chunk ^ (row & 7)) * 16));
 }
 
-// Asks for 64 tokens' K and V from local token `from` on, and notes their positions. What no row
-// of the tile sees is zero, at a position after all rows.
+// A token's K and V in the cache, in elements, and its position; after all rows where the shard has
+// no such token.
+struct TokenPlace {
+  int64_t values;
+  int64_t exponent;  // kE4m3
+  int32_t position;
+};
+
 template <int kDim>
-__device__ void fetch_columns(const Params& params, const Tile& tile, int32_t from, int stage,
-                              uint8_t* shared) {
-  using Layout = SharedLayout<kDim>;
-  constexpr int kChunks = kDim / 8;
+__device__ TokenPlace place_of(const Params& params, const Tile& tile, int32_t token) {
   const AttentionPrefillArgs& args = params.args;
   const int32_t size = args.config.block_size;
-  auto* positions = reinterpret_cast<int32_t*>(shared + Layout::kPositionsAt) + stage * kColumns;
-  const uint32_t to = shared_address(shared) + stage * Layout::kStageBytes;
-#pragma unroll
-  for (int i = 0; i < kColumns * kChunks / kThreads; ++i) {
-    const int at = i * kThreads + static_cast<int>(threadIdx.x);
-    const int column = at / kChunks;
-    const int chunk = at % kChunks;
-    const int32_t token = from + column;
-    int32_t position = INT_MAX;
-    int64_t offset = 0;
-    if (token < tile.end) {
-      const int32_t entry = tile.item.block_begin + token / size;
-      position = args.block_idx[entry] * size + token % size;
-      offset = args.blocks[entry] * args.block_stride + tile.kv_head * args.head_stride +
-               static_cast<int64_t>(token % size) * kDim + chunk * 8;
-    }
-    const bool seen = position <= tile.last_position();
-    const uint32_t slot = to + chunk_offset<kDim>(column, chunk);
-    copy_16_async(slot, static_cast<const __nv_bfloat16*>(args.k) + offset, seen);
-    copy_16_async(slot + Layout::kTileBytes, static_cast<const __nv_bfloat16*>(args.v) + offset,
-                  seen);
-    if (chunk == 0) positions[column] = position;
-  }
+  if (token >= tile.end) return {0, 0, INT_MAX};
+  const int32_t entry = tile.item.block_begin + token / size;
+  const int64_t block = args.blocks[entry] * args.block_stride;
+  const int32_t in_block = token % size;
+  return {block + tile.kv_head * args.head_stride + static_cast<int64_t>(in_block) * kDim,
+          block + args.config.num_kv_heads * args.head_stride + tile.kv_head * size + in_block,
+          args.block_idx[entry] * size + in_block};
 }
+
+// The copies of 64 tokens' K and V from local token `from` on to a stage of shared memory, and of
+// their positions. What no row of the tile sees is zero. `ask` begins them, `land` ends them: the
+// stage must not be read from ask to land, nor before the next barrier.
+template <int kDim, CacheType kType>
+struct ColumnCopy {
+  __device__ void ask(const Params& params, const Tile& tile, int32_t from, int stage,
+                      uint8_t* shared) {
+    using Layout = SharedLayout<kDim>;
+    constexpr int kChunks = kDim / 8;
+    auto* positions = reinterpret_cast<int32_t*>(shared + Layout::kPositionsAt) + stage * kColumns;
+    const uint32_t to = shared_address(shared) + stage * Layout::kStageBytes;
+#pragma unroll
+    for (int i = 0; i < kColumns * kChunks / kThreads; ++i) {
+      const int at = i * kThreads + static_cast<int>(threadIdx.x);
+      const int column = at / kChunks;
+      const int chunk = at % kChunks;
+      const TokenPlace place = place_of<kDim>(params, tile, from + column);
+      const bool seen = place.position <= tile.last_position();
+      const int64_t offset = place.values + chunk * 8;
+      const uint32_t slot = to + chunk_offset<kDim>(column, chunk);
+      copy_16_async(slot, static_cast<const __nv_bfloat16*>(params.args.k) + offset, seen);
+      copy_16_async(slot + Layout::kTileBytes,
+                    static_cast<const __nv_bfloat16*>(params.args.v) + offset, seen);
+      if (chunk == 0) positions[column] = place.position;
+    }
+  }
+  // Lets `kPending` later requests go on.
+  template <int kPending>
+  __device__ void land(int /*stage*/, uint8_t* /*shared*/) {
+    wait_copies<kPending>();
+  }
+};
+
+// Codes wait in registers and are stored as bf16, so that each is converted once for all warps.
+template <int kDim>
+struct ColumnCopy<kDim, CacheType::kE4m3> {
+  static constexpr int kChunks = kDim / 16;  // of 16 codes
+  static constexpr int kCount = kColumns * kChunks / kThreads;
+
+  uint4 codes[2][kCount];  // of K, V
+  uint32_t exponents[2][kCount];
+
+  __device__ void ask(const Params& params, const Tile& tile, int32_t from, int stage,
+                      uint8_t* shared) {
+    auto* positions =
+        reinterpret_cast<int32_t*>(shared + SharedLayout<kDim>::kPositionsAt) + stage * kColumns;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const int at = i * kThreads + static_cast<int>(threadIdx.x);
+      const TokenPlace place = place_of<kDim>(params, tile, from + at / kChunks);
+      const bool seen = place.position <= tile.last_position();
+#pragma unroll
+      for (int part = 0; part < 2; ++part) {
+        const auto* cache = static_cast<const uint8_t*>(part == 0 ? params.args.k : params.args.v);
+        codes[part][i] = make_uint4(0, 0, 0, 0);
+        exponents[part][i] = 1;
+        if (!seen) continue;
+        const auto* from_cache =
+            reinterpret_cast<const uint4*>(cache + place.values + at % kChunks * 16);
+        codes[part][i] = *from_cache;
+        exponents[part][i] = cache[place.exponent];
+      }
+      if (at % kChunks == 0) positions[at / kChunks] = place.position;
+    }
+  }
+
+  template <int kPending>
+  __device__ void land(int stage, uint8_t* shared) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const int at = i * kThreads + static_cast<int>(threadIdx.x);
+#pragma unroll
+      for (int part = 0; part < 2; ++part) {
+        uint8_t* to = shared + stage * SharedLayout<kDim>::kStageBytes +
+                      part * SharedLayout<kDim>::kTileBytes;
+        const uint32_t words[4] = {codes[part][i].x, codes[part][i].y, codes[part][i].z,
+                                   codes[part][i].w};
+        uint32_t pairs[8];
+#pragma unroll
+        for (int w = 0; w < 8; ++w) {
+          const uint32_t bytes = __byte_perm(words[w / 2], 0, w % 2 == 0 ? 0x1404 : 0x3424);
+          pairs[w] = scale_codes(odd_codes(bytes), exponents[part][i]);
+        }
+        const int chunk = 2 * (at % kChunks);
+        *reinterpret_cast<uint4*>(to + chunk_offset<kDim>(at / kChunks, chunk)) =
+            make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+        *reinterpret_cast<uint4*>(to + chunk_offset<kDim>(at / kChunks, chunk + 1)) =
+            make_uint4(pairs[4], pairs[5], pairs[6], pairs[7]);
+      }
+    }
+  }
+};
 
 // 16 rows of a warp and their running softmax. A thread holds rows lane / 4 and lane / 4 + 8.
 template <int kDim>
@@ -301,20 +382,24 @@ __device__ void wait_for_source(const Params& params, int32_t source, int32_t* o
   *open_source = source;
 }
 
-template <int kDim>
+template <int kDim, CacheType kType>
 __device__ void attend_tile(const Params& params, const Tile& tile, uint8_t* shared) {
   using Layout = SharedLayout<kDim>;
+  constexpr bool kLandsLate = kType == CacheType::kE4m3;
   WarpState<kDim> state;
-  if (tile.begin < tile.end) fetch_columns<kDim>(params, tile, tile.begin, 0, shared);
+  ColumnCopy<kDim, kType> copy;
+  if (tile.begin < tile.end) {
+    copy.ask(params, tile, tile.begin, 0, shared);
+    if (kLandsLate) copy.template land<0>(0, shared);
+  }
   commit_copies();
   state.start(params, tile);
   const int32_t window = params.args.config.sliding_window;
   for (int32_t from = tile.begin, stage = 0; from < tile.end; from += kColumns, stage ^= 1) {
-    if (from + kColumns < tile.end) {
-      fetch_columns<kDim>(params, tile, from + kColumns, stage ^ 1, shared);
-    }
+    const bool more = from + kColumns < tile.end;
+    if (more) copy.ask(params, tile, from + kColumns, stage ^ 1, shared);
     commit_copies();
-    wait_copies<1>();
+    if (!kLandsLate) copy.template land<1>(stage, shared);
     __syncthreads();
     const auto* positions =
         reinterpret_cast<const int32_t*>(shared + Layout::kPositionsAt) + stage * kColumns;
@@ -326,12 +411,13 @@ __device__ void attend_tile(const Params& params, const Tile& tile, uint8_t* sha
     if (!all_seen) state.hide(params, positions, scores);
     state.update_softmax(params.scale_log2, scores);
     state.add_values(k_tile + Layout::kTileBytes, scores);
+    if (kLandsLate && more) copy.template land<0>(stage ^ 1, shared);
     __syncthreads();  // the stage may be written again
   }
   state.write(params);
 }
 
-template <int kDim>
+template <int kDim, CacheType kType>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
     prefill_kernel(const __grid_constant__ Params params) {
   extern __shared__ __align__(128) uint8_t shared[];
@@ -341,7 +427,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
        index += static_cast<int32_t>(gridDim.x)) {
     find_range(params, &tile);
     wait_for_source(params, tile.item.source, &open_source);
-    attend_tile<kDim>(params, tile, shared);
+    attend_tile<kDim, kType>(params, tile, shared);
   }
 }
 
@@ -361,16 +447,23 @@ Status check_config(const AttentionDecodeConfig& config) {
   return ok_status();
 }
 
-template <int kDim>
+template <int kDim, CacheType kType>
 Status launch(const Params& params, int num_sms, cudaStream_t stream) {
   constexpr int kBytes = SharedLayout<kDim>::kTotalBytes;
   NANOCP_RETURN_IF_ERROR(
-      cuda_status(cudaFuncSetAttribute(prefill_kernel<kDim>,
+      cuda_status(cudaFuncSetAttribute(prefill_kernel<kDim, kType>,
                                        cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
                   "shared memory of prefill attention"));
-  prefill_kernel<kDim>
+  prefill_kernel<kDim, kType>
       <<<static_cast<unsigned>(num_sms * kBlocksPerSm), kThreads, kBytes, stream>>>(params);
   return cuda_status(cudaGetLastError(), "launch of prefill attention");
+}
+
+template <int kDim>
+Status launch_for_cache(const Params& params, int num_sms, cudaStream_t stream) {
+  return params.args.config.cache_type == CacheType::kE4m3
+             ? launch<kDim, CacheType::kE4m3>(params, num_sms, stream)
+             : launch<kDim, CacheType::kBf16>(params, num_sms, stream);
 }
 
 }  // namespace
@@ -383,8 +476,8 @@ Status launch_attention_prefill(const AttentionPrefillArgs& args, cudaStream_t s
   params.group = args.config.num_heads / args.config.num_kv_heads;
   params.tile_tokens = kRows / params.group;
   params.scale_log2 = args.config.softmax_scale * kLog2E;
-  if (args.config.head_dim == 64) return launch<64>(params, num_sms, stream);
-  return launch<128>(params, num_sms, stream);
+  return args.config.head_dim == 64 ? launch_for_cache<64>(params, num_sms, stream)
+                                    : launch_for_cache<128>(params, num_sms, stream);
 }
 
 }  // namespace nanocp::cuda

@@ -2,8 +2,8 @@
 // shard of its sequence. A chunk whose earlier KV is spread over instances is attended by each of
 // them for its own shard; the results are partial and are merged by their LSE, as in decode.
 //
-// Grouped-query attention with bf16 queries and cache, head sizes 64 and 128, up to 16 query heads
-// per KV head, sliding window. All pointers are device memory of the current device.
+// Grouped-query attention with bf16 queries, head sizes 64 and 128, up to 16 query heads per KV
+// head, sliding window. All pointers are device memory of the current device.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -35,9 +35,9 @@ struct AttentionPrefillArgs {
   const int32_t* block_idx;      // the blocks' places in their sequences, rising within an item
   const void* q;                 // bf16 [*, num_heads * head_dim]
   // Cache: as in AttentionDecodeArgs.
-  const void* k;         // bf16
-  const void* v;         // bf16
-  int64_t block_stride;  // elements
+  const void* k;
+  const void* v;
+  int64_t block_stride;  // elements of the cache type
   int64_t head_stride;   // elements
   float* out;            // [*, num_heads * head_dim]; 0 where nothing is seen
   float* lse;            // [*, num_heads], natural logarithm; -infinity where nothing is seen

@@ -40,7 +40,7 @@ struct MergeEntry {
 
 struct DeviceStep {
   const StepHeader* header;
-  const int32_t* token_ids;     // [max_rows]
+  const int32_t* token_ids;     // [max_rows]; -1 - i: sample i of the step before
   const int32_t* positions;     // [max_rows]
   const KvTarget* kv_targets;   // [max_rows]
   const int32_t* sample_rows;   // [max_rows] rising

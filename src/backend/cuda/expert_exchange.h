@@ -29,9 +29,9 @@ struct GateDispatchArgs {
   const float* correction_bias = nullptr;  // [num_experts] or null
   uint32_t* counter = nullptr;  // one word, zero before the first launch; zero again after each
 };
-// Writes the choice for every own row to all instances, and each row of the own dispatch region to
-// every other instance that owns one of its experts, in the slot of its row number. Then raises
-// kDispatch at all of them.
+// Writes the number of own rows and the choice for each to all instances, and each row of the own
+// dispatch region to every other instance that owns one of its experts (few rows: to all), in the
+// slot of its row number. Then raises kDispatch at all of them: the rows are there.
 Status launch_gate_dispatch(const GateDispatchArgs& args, cudaStream_t stream);
 
 struct CombineArgs {
@@ -44,12 +44,13 @@ struct CombineArgs {
   const void* shared = nullptr;            // bf16 [rows, hidden], added; or null
   const float* norm_weight = nullptr;      // [hidden]
   float eps = 0.0F;
-  float* residual = nullptr;    // [rows, hidden], up to 8192 values a row
-  void* x = nullptr;            // bf16 [rows, hidden]
-  uint32_t* counter = nullptr;  // one word, zero before the first launch; zero again after each
+  float* residual = nullptr;  // [rows, hidden], up to 8192 values a row
+  void* x = nullptr;          // bf16 [rows, hidden]
+  ExchangePart part = ExchangePart::kBoth;
 };
-// Returns one weighted sum for each received row and raises kCombine at all others; then, for own
-// rows: residual += sums of all instances + shared, x = rms_norm(residual) * norm_weight.
+// Returns one weighted sum for each received row that has experts here; then, for own rows, as
+// their sums arrive: residual += sums of all instances + shared,
+// x = rms_norm(residual) * norm_weight.
 Status launch_combine(const CombineArgs& args, cudaStream_t stream);
 
 }  // namespace nanocp::cuda

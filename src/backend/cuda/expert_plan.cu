@@ -1,11 +1,13 @@
 // A stable counting sort in one block. Each warp takes a run of the choices, 32 at a time: lanes
 // that chose the same expert find one another by ballots, and counters of each (warp, expert) in
 // shared memory hold what came before. One walk counts; sums over warps and experts follow; a
-// second walk places.
+// second walk places. The first walk takes each choice as it arrives: the kernel need not wait for
+// the dispatch before it, since choices carry their epoch, the own ones too.
 #include "backend/cuda/expert_plan.h"
 
 #include "backend/cuda/cuda_status.h"
 #include "backend/cuda/device/exchange.cuh"
+#include "backend/cuda/launch_overlapped.h"
 
 namespace nanocp::cuda {
 namespace {
@@ -46,25 +48,20 @@ struct Run {
   int32_t end;
 };
 
-__device__ void wait_for_rows(const ExpertPlanArgs& args) {
+// Lays the sources' choices out in a line once their numbers are there; returns its length.
+__device__ int32_t line_up_sources(const ExpertPlanArgs& args, uint8_t* heap, uint64_t epoch,
+                                   PlanShared& shared) {
   const ExchangeView& exchange = args.exchange;
-  if (exchange.num_instances == 1) return;
-  const auto source = static_cast<int32_t>(threadIdx.x);
-  if (source < exchange.num_instances && source != exchange.self) {
-    wait_for_flag(flag_of(exchange, exchange.self, FlagKind::kDispatch, source),
-                  number_of(args.epoch), exchange.wait, WaitPurpose::kDispatch, source);
-  }
-  __syncthreads();
-}
-
-// Lays the sources' choices out in a line; returns its length.
-__device__ int32_t line_up_sources(const ExchangeView& exchange, PlanShared& shared) {
   const auto source = static_cast<int32_t>(threadIdx.x);
   if (source < exchange.num_instances) {
-    const auto* counts =
-        heap_at<const int32_t>(exchange, exchange.self, exchange.offsets.dispatch_count);
+    const RowCount* at = row_count_of(exchange, heap, epoch, source);
+    RowCount count = {};
+    const bool arrived = wait_until(epoch, exchange.wait, WaitPurpose::kDispatch, source, [&] {
+      count = load_whole(at);
+      return count.epoch;
+    });
     shared.choices[source] =
-        min(max(__ldcg(counts + source), 0), exchange.max_rows) * exchange.topk;
+        arrived ? min(max(count.num_rows, 0), exchange.max_rows) * exchange.topk : 0;
   }
   __syncthreads();
   if (source <= exchange.num_instances) {
@@ -76,12 +73,14 @@ __device__ int32_t line_up_sources(const ExchangeView& exchange, PlanShared& sha
   return shared.source_begin[exchange.num_instances];
 }
 
-__device__ void load_batch(const ExpertPlanArgs& args, const PlanShared& shared, const Run& run,
-                           int32_t base, Batch& batch) {
+// Waits for what has not arrived.
+__device__ void load_batch(const ExpertPlanArgs& args, uint8_t* heap, uint64_t epoch,
+                           const PlanShared& shared, const Run& run, int32_t base, Batch& batch) {
   const ExchangeView& exchange = args.exchange;
-  const auto* topk_idx = heap_at<const int32_t>(exchange, exchange.self, exchange.offsets.topk_idx);
   const int lane = static_cast<int>(threadIdx.x) % 32;
   int32_t source = 0;
+  const ExpertChoice* from[kBatch];
+  ExpertChoice choices[kBatch];
 #pragma unroll
   for (int j = 0; j < kBatch; ++j) {
     const int32_t at = base + j * 32 + lane;
@@ -90,8 +89,19 @@ __device__ void load_batch(const ExpertPlanArgs& args, const PlanShared& shared,
     while (at >= shared.source_begin[source + 1]) ++source;
     batch.source[j] = source;
     batch.index[j] = at - shared.source_begin[source];
-    const int64_t first = static_cast<int64_t>(source) * exchange.max_rows * exchange.topk;
-    const int32_t expert = __ldcg(topk_idx + first + batch.index[j]) - args.expert_begin;
+    from[j] = choices_of(exchange, heap, epoch, source, 0) + batch.index[j];
+    choices[j] = load_whole(from[j]);
+  }
+#pragma unroll
+  for (int j = 0; j < kBatch; ++j) {
+    if (batch.source[j] == kNotHere) continue;
+    if (choices[j].epoch < epoch) {
+      wait_until(epoch, exchange.wait, WaitPurpose::kDispatch, batch.source[j], [&] {
+        choices[j] = load_whole(from[j]);
+        return choices[j].epoch;
+      });
+    }
+    const int32_t expert = choices[j].expert - args.expert_begin;
     if (expert >= 0 && expert < args.num_experts) batch.expert[j] = expert;
   }
 }
@@ -124,15 +134,16 @@ __device__ void find_peers(Batch& batch, int32_t num_chunks, int32_t bits) {
 // Adds up this warp's choices in its counters; kPlace: and places them, where the counters began
 // with what other warps have before.
 template <bool kPlace>
-__device__ void walk(const ExpertPlanArgs& args, const PlanShared& shared, const Run& run,
-                     int32_t* counters, int32_t* row_of, Batch& batch) {
+__device__ void walk(const ExpertPlanArgs& args, uint8_t* heap, uint64_t epoch,
+                     const PlanShared& shared, const Run& run, int32_t* counters, int32_t* row_of,
+                     Batch& batch) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int32_t bits = 32 - __clz(args.num_experts);
   // A run of one batch still has it from the first walk.
   const bool has_batch = kPlace && run.end - run.begin <= kBatch * 32;
   for (int32_t base = run.begin; base < run.end; base += kBatch * 32) {
     if (!has_batch) {
-      load_batch(args, shared, run, base, batch);
+      load_batch(args, heap, epoch, shared, run, base, batch);
       find_peers(batch, (run.end - base + 31) / 32, bits);
     }
 #pragma unroll
@@ -156,24 +167,25 @@ __device__ void walk(const ExpertPlanArgs& args, const PlanShared& shared, const
   }
 }
 
-// Inclusive sums over the block.
-__device__ uint64_t scan_block(uint64_t value, uint64_t (&warp_sums)[kPlanWarps]) {
+// Inclusive sums over the warps up to `num_warps`, which alone return something of use.
+__device__ uint64_t scan_warps(uint64_t value, int num_warps, uint64_t (&warp_sums)[kPlanWarps]) {
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const auto scan_warp = [lane](uint64_t sum) {
+  uint64_t own = value;
+  if (warp < num_warps) {
 #pragma unroll
     for (int distance = 1; distance < 32; distance *= 2) {
-      const uint64_t other = __shfl_up_sync(kAllLanes, sum, distance);
-      if (lane >= distance) sum += other;
+      const uint64_t other = __shfl_up_sync(kAllLanes, own, distance);
+      if (lane >= distance) own += other;
     }
-    return sum;
-  };
-  const uint64_t own = scan_warp(value);
-  if (lane == 31) warp_sums[warp] = own;
+    if (lane == 31) warp_sums[warp] = own;
+  }
   __syncthreads();
-  const uint64_t sums = scan_warp(warp_sums[lane]);
-  const uint64_t before = __shfl_sync(kAllLanes, sums, max(warp - 1, 0));
-  return own + (warp == 0 ? 0 : before);
+  if (warp == 0 || warp >= num_warps) return own;
+  const uint64_t sum = lane < warp ? warp_sums[lane] : 0;
+  const uint32_t high = __reduce_add_sync(kAllLanes, static_cast<uint32_t>(sum >> 32));
+  const uint32_t low = __reduce_add_sync(kAllLanes, static_cast<uint32_t>(sum));
+  return own + (static_cast<uint64_t>(high) << 32 | low);
 }
 
 // A thread for each expert: turns the warps' counts into what other warps have before, and writes
@@ -196,19 +208,22 @@ __device__ int32_t place_experts(const ExpertPlanArgs& args, PlanShared& shared,
       }
     }
   }
-  const int32_t num_tiles = (count + args.tile_rows - 1) / args.tile_rows;
+  const int32_t num_scanned = max(1, (args.num_experts + 31) / 32);  // warps that have experts
+  const int32_t num_tiles = count == 0 ? 0 : (count + args.tile_rows - 1) / args.tile_rows;
   const uint64_t both = static_cast<uint64_t>(num_tiles) << 32 | static_cast<uint32_t>(count);
-  const uint64_t end = scan_block(both, shared.warp_sums);
-  const int32_t begin = static_cast<int32_t>(end) - count;
-  const int32_t tile_begin = static_cast<int32_t>(end >> 32) - num_tiles;
-  shared.expert_begin[e] = begin;
-  for (int32_t i = 0; i < num_tiles; ++i) {
-    const int32_t first = i * args.tile_rows;
-    args.lists.tiles[tile_begin + i] = {e, begin + first, min(args.tile_rows, count - first), 0};
-  }
-  if (e == kPlanThreads - 1) {
-    *args.lists.num_tiles = tile_begin + num_tiles;
-    shared.expert_begin[kExpertsMax] = begin + count;
+  const uint64_t end = scan_warps(both, num_scanned, shared.warp_sums);
+  if (e < num_scanned * 32) {
+    const int32_t begin = static_cast<int32_t>(end) - count;
+    const int32_t tile_begin = static_cast<int32_t>(end >> 32) - num_tiles;
+    shared.expert_begin[e] = begin;
+    for (int32_t i = 0; i < num_tiles; ++i) {
+      const int32_t first = i * args.tile_rows;
+      args.lists.tiles[tile_begin + i] = {e, begin + first, min(args.tile_rows, count - first), 0};
+    }
+    if (e == num_scanned * 32 - 1) {
+      *args.lists.num_tiles = tile_begin + num_tiles;
+      shared.expert_begin[kExpertsMax] = begin + count;
+    }
   }
   __syncthreads();
   return shared.expert_begin[kExpertsMax];
@@ -221,36 +236,48 @@ __device__ int32_t run_length(int32_t total) {
   return max(32, max(min(of_half, kBatch * 32), of_all));
 }
 
+// Called by one warp: the rows that the choices are about.
+__device__ void wait_for_rows(const ExchangeView& exchange, uint64_t epoch) {
+  for (auto source = static_cast<int32_t>(threadIdx.x) % 32; source < exchange.num_instances;
+       source += 32) {
+    if (source == exchange.self) continue;
+    wait_for_flag(flag_of(exchange, exchange.self, FlagKind::kDispatch, source), epoch,
+                  exchange.wait, WaitPurpose::kDispatch, source);
+  }
+}
+
 __global__ void __launch_bounds__(kPlanThreads, 1)
     plan_kernel(const __grid_constant__ ExpertPlanArgs args) {
   extern __shared__ int32_t counters[];  // [kPlanWarps][num_experts]
   __shared__ PlanShared shared;
-  wait_for_rows(args);
+  const int32_t warp = static_cast<int32_t>(threadIdx.x) / 32;
+  int32_t* counters_of_warp = counters + warp * args.num_experts;
+  for (auto e = static_cast<int32_t>(threadIdx.x) % 32; e < args.num_experts; e += 32) {
+    counters_of_warp[e] = 0;
+  }
+  uint8_t* heap = args.exchange.base[args.exchange.self];
+  const uint64_t epoch = number_of(args.epoch);
+  const int32_t total = line_up_sources(args, heap, epoch, shared);
   cudaTriggerProgrammaticLaunchCompletion();  // what follows would only hold GPUs while it waits
-  const int32_t total = line_up_sources(args.exchange, shared);
   const int32_t length = run_length(total);
   const int32_t num_warps = (total + length - 1) / length;
-  const int32_t warp = static_cast<int32_t>(threadIdx.x) / 32;
   const Run run = {min(warp * length, total), min((warp + 1) * length, total)};
-  int32_t* counters_of_warp = counters + warp * args.num_experts;
-  if (warp < num_warps) {
-    for (auto e = static_cast<int32_t>(threadIdx.x) % 32; e < args.num_experts; e += 32) {
-      counters_of_warp[e] = 0;
-    }
-    __syncwarp();
-  }
   const bool is_staged = total > kScatteredMax && total <= kStagedMax;
   int32_t* row_of = is_staged ? shared.staged : args.lists.row_of;
   Batch batch;
-  walk<false>(args, shared, run, counters_of_warp, row_of, batch);
+  walk<false>(args, heap, epoch, shared, run, counters_of_warp, row_of, batch);
   __syncthreads();
   const int32_t num_assignments = place_experts(args, shared, counters, num_warps);
-  walk<true>(args, shared, run, counters_of_warp, row_of, batch);
-  if (!is_staged) return;
-  __syncthreads();
-  for (auto i = static_cast<int32_t>(threadIdx.x); i < num_assignments; i += kPlanThreads) {
-    args.lists.row_of[i] = shared.staged[i];
+  if (warp == kPlanWarps - 1) wait_for_rows(args.exchange, epoch);  // beside the other warps' work
+  walk<true>(args, heap, epoch, shared, run, counters_of_warp, row_of, batch);
+  if (is_staged) {
+    __syncthreads();
+    for (auto i = static_cast<int32_t>(threadIdx.x); i < num_assignments; i += kPlanThreads) {
+      args.lists.row_of[i] = shared.staged[i];
+    }
   }
+  // Whoever waits for this kernel waits for the one before it too.
+  cudaGridDependencySynchronize();
 }
 
 }  // namespace
@@ -275,6 +302,10 @@ Status launch_expert_plan(const ExpertPlanArgs& args, cudaStream_t stream) {
       cudaFuncSetAttribute(plan_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                            static_cast<int>(sizeof(int32_t)) * kPlanWarps * kExpertsMax),
       "shared memory of the expert plan"));
+  if (args.overlaps) {
+    return launch_overlapped(plan_kernel, dim3(1), kPlanThreads, args, stream, "the expert plan",
+                             shared_bytes);
+  }
   plan_kernel<<<1, kPlanThreads, shared_bytes, stream>>>(args);
   return cuda_status(cudaGetLastError(), "launch of the expert plan");
 }

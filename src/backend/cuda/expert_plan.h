@@ -35,6 +35,9 @@ struct ExpertPlanArgs {
   int32_t expert_begin = 0;  // first expert owned here
   int32_t num_experts = 0;   // owned here, up to 1024
   int32_t tile_rows = 0;     // rows of a tile at most
+  // The launch before it in the stream is the dispatch of this epoch. It may start beside that one,
+  // since nobody reads the lists any more once an own choice of this epoch is posted.
+  bool overlaps = false;
   ExpertLists lists;
 };
 

@@ -1,408 +1,327 @@
-// Device code of mla_decode.cu: the attend kernel. A block of 8 warps takes tiles of 32 tokens for
-// 16 heads. For the scores each warp has half of the tokens and a quarter of the 576 dims; for the
-// softmax two of the heads, a token a lane; for the sums
-// 64 of the 512 values. Two blocks share a multiprocessor, so that one computes while the other
-// waits; tiles arrive through asynchronous copies that run on across segments.
+// Device code of mla_decode.cu: the attend kernel for sm_90a. A block takes 64 heads (fewer are
+// padded) and tiles of 64 tokens. A warp asks for tiles; two warpgroups compute. Both hold sums of
+// all heads, each of half of the 512 values; they take turns with the scores and the softmax of a
+// tile, so that one's products run while the other's softmax does.
 #pragma once
 
-#include <cuda_bf16.h>
-
 #include "backend/cuda/device/mma.cuh"
-#include "backend/cuda/mla_decode.h"
+#include "backend/cuda/mla_producer.cuh"
 
 namespace nanocp::cuda {
 namespace {
 
-using namespace device;  // NOLINT(google-build-using-namespace)
-
-constexpr int kTileTokens = 32;
-constexpr int kWarps = 8;
-constexpr int kThreads = 32 * kWarps;
-constexpr int kBlocksPerSm = 2;
-constexpr int kStages = 2;
-constexpr int kHeads = 16;    // rows of a tensor-core product
-constexpr int kQuarters = 4;  // of the dims, in the scores
-constexpr int kSteps = kLatentKeyDim / 16 / kQuarters;
-constexpr int kPieces = kTileTokens / 8 / 2;       // groups of 8 tokens of a warp, in the scores
-constexpr int kWarpHeads = kHeads / kWarps;        // in the softmax
-constexpr int kWarpDims = kLatentDim / kWarps;     // in the sums
-constexpr int kWarpTokens = kTileTokens / kWarps;  // fetched
-constexpr int kChunks = kLatentKeyDim / 8;         // 16-byte pieces of a token
-constexpr int kRowBytes = kLatentKeyDim * 2;
-constexpr int kStageBytes = kTileTokens * kRowBytes;
-constexpr int kScoreStride = kTileTokens + 4;    // floats, against bank conflicts
-constexpr int kWeightStride = kTileTokens + 8;   // bf16, likewise
-constexpr int kQueryStride = kLatentKeyDim + 8;  // bf16, likewise
-constexpr int kGridMax = 512;
-constexpr int kMinStretchTiles = 2;  // less is not worth a partial result
-constexpr float kNothingSeen = -INFINITY;
-constexpr float kLn2 = 0.6931471805599453F;
-constexpr float kLog2E = 1.4426950408889634F;
-
-struct RowSpan {
-  int32_t token_begin;  // local tokens that the row sees
-  int32_t token_end;
-  int32_t tile_begin;  // of the row's first tile, counted per group of heads over all rows
-  int32_t num_tiles;   // per group of heads
-};
-
-// Where a block of the attend grid begins, and how many tiles it takes from there.
-struct Stretch {
-  int32_t row;
-  int32_t group;  // of 16 heads
-  int32_t tile;   // of the (row, group) segment
-  int32_t count;
-};
-
-// A segment that begins in a block and ends in a later one; count 0: none does.
-struct SplitSegment {
-  int32_t row;
-  int32_t group;
-  int32_t count;  // blocks that share it
-};
-
-struct Workspace {
-  Stretch* stretches;    // [grid]
-  SplitSegment* splits;  // [grid]
-  RowSpan* spans;        // [max_rows]
-  float* partial_out;    // [2 * grid, kHeads, 512]
-  float* partial_max;    // [2 * grid, kHeads], base 2
-  float* partial_sum;    // [2 * grid, kHeads]
-};
-
-struct Params {
-  MlaDecodeArgs args;
-  Workspace workspace;
-  int32_t groups;
-  int32_t grid;
-  float scale_log2;
-};
-
-struct Shared {
-  alignas(128) uint8_t stages[kStages][kStageBytes];
-  alignas(16) __nv_bfloat16 q[kHeads * kQueryStride];
-  alignas(16) float scores[kQuarters][kHeads][kScoreStride];  // each of its quarter of the dims
-  alignas(16) __nv_bfloat16 weights[kHeads * kWeightStride];
-  float rescale[kHeads];  // of what has been added up so far
-  float maxima[kHeads];   // at the end of a segment
-  float sums[kHeads];
-};
-
-// A place on the line of tiles.
-struct TileCursor {
-  int32_t row;
-  int32_t group;
-  int32_t tile;
-  int32_t left;  // tiles of this block's stretch from here on
-  RowSpan span;
-
-  __device__ void start(const Params& params, const Stretch& stretch) {
-    row = stretch.row;
-    group = stretch.group;
-    tile = stretch.tile;
-    left = stretch.count;
-    span = params.workspace.spans[row];
-  }
-  __device__ void next(const Params& params) {
-    if (--left <= 0) return;
-    if (++tile < span.num_tiles) return;
-    tile = 0;
-    if (++group < params.groups) return;
-    group = 0;
-    do {
-      span = params.workspace.spans[++row];
-    } while (span.num_tiles == 0);
-  }
-  __device__ int32_t first_token() const {
-    return (span.token_begin / kTileTokens + tile) * kTileTokens;
-  }
-};
-
-__device__ inline uint32_t chunk_offset(int token, int chunk) {
-  return static_cast<uint32_t>(token * kRowBytes + ((chunk ^ (token & 7)) * 16));
+__device__ inline float exp2_approx(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
 }
 
-// Runs ahead of the computation and asks for tiles. The block of the tile to come is looked up one
-// tile earlier, so that nobody waits for the tables.
-struct Fetcher {
-  TileCursor cursor;
-  int32_t row;          // that the two below are of
-  int32_t block_begin;  // its blocks in the table
-  int32_t num_blocks;
-  int32_t block;  // of this warp's tokens of the cursor's tile; -1: there is none
+// One of the two warpgroups that compute. Both add up the values of all tiles, each for its half;
+// the scores and softmax of a segment's first, third, ... tile are the first one's, of the others
+// the second one's. With kScoresFirst scores are asked for behind the sums of the pair before:
+// while one warpgroup turns its scores into weights the tensor cores work on the other's scores,
+// then on the sums of the first. A thread holds rows `row` and `row` + 8 of 64, see
+// warpgroup_mma.cuh.
+template <int kSelf, bool kScoresFirst>
+struct Computer {
+  const Params& params;
+  Shared& shared;
+  int32_t group;  // of heads
+  int32_t row;
+  float out[128];
+  float scores[32];
+  float row_max[2];  // base 2
+  float row_sum[2];  // of this thread's columns of the own tiles
+  float rescale[2];  // of the sums, before the present tile is added
 
-  __device__ void start(const Params& params, const TileCursor& from) {
-    cursor = from;
-    row = -1;
-    look_up(params);
+  __device__ bool leads_warp() const { return threadIdx.x % 32 == 0; }
+  __device__ int32_t column() const { return static_cast<int32_t>(threadIdx.x) % 4 * 2; }
+  __device__ uint32_t chunk(int stage, int index) const {
+    return shared_address(shared.tiles[stage]) + index * kChunkBytes;
   }
 
-  __device__ void look_up(const Params& params) {
-    if (cursor.left <= 0) return;
-    const MlaDecodeArgs& args = params.args;
-    if (row != cursor.row) {
-      row = cursor.row;
-      block_begin = args.rows[row].block_begin;
-      num_blocks = args.rows[row].num_blocks;
-    }
-    const int32_t at = first_token() / args.config.block_size;
-    block = at < num_blocks ? args.blocks[block_begin + at] : -1;
-  }
-  __device__ int32_t first_token() const {
-    return cursor.first_token() + static_cast<int32_t>(threadIdx.x) / 32 * kWarpTokens;
-  }
-
-  // Asks for this warp's tokens of the tile, which never straddle blocks, and moves on. Without a
-  // tile left only the group of copies is closed.
-  __device__ void fetch(const Params& params, uint32_t stage) {
-    if (cursor.left > 0) {
-      const int warp = static_cast<int>(threadIdx.x) / 32;
-      const int lane = static_cast<int>(threadIdx.x) % 32;
-      const int32_t token = first_token();
-      const auto* from =
-          static_cast<const __nv_bfloat16*>(params.args.cache) +
-          max(block, 0) * params.args.block_stride +
-          static_cast<int64_t>(token % params.args.config.block_size) * kLatentKeyDim;
-      const int32_t first_seen = cursor.span.token_begin - token;
-      const int32_t end_seen = block >= 0 ? cursor.span.token_end - token : 0;
-      int t = 0;  // the piece is `chunk` of the warp's token t
-      int chunk = lane;
+  // Asks for the scores of an own tile, as it arrives.
+  __device__ void score(int32_t number) {
+    const int stage = number % kStages;
+    const uint64_t q = describe_rows(shared_address(shared.q));
+    const uint64_t k = describe_rows(chunk(stage, 0));
 #pragma unroll
-      for (int i = 0; i < kWarpTokens * kChunks / 32; ++i) {
-        const bool seen = t >= first_seen && t < end_seen;
-        copy_16_async(stage + chunk_offset(warp * kWarpTokens + t, chunk),
-                      from + (i * 32 + lane) * 8, seen);
-        chunk += 32;
-        if (chunk >= kChunks) {
-          chunk -= kChunks;
-          ++t;
-        }
-      }
-      cursor.next(params);
-      look_up(params);
-    }
-    commit_copies();
-  }
-};
-
-// The running softmax of 16 heads. Of the sums a thread holds rows lane / 4 and lane / 4 + 8.
-struct State {
-  float acc[kWarpDims / 8][4];
-  float row_max[kWarpHeads];  // base 2, of this warp's heads
-  float row_sum[kWarpHeads];  // of this lane's tokens
-
-  // Brings the segment's queries to shared memory. All threads; a barrier follows before score().
-  __device__ void start(const Params& params, const TileCursor& cursor, Shared& shared) {
-    const int32_t num_heads = params.args.config.num_heads;
-    const int32_t first = cursor.group * kHeads;
-    const auto* q = static_cast<const __nv_bfloat16*>(params.args.q) +
-                    (static_cast<int64_t>(params.args.rows[cursor.row].row) * num_heads + first) *
-                        kLatentKeyDim;
-    for (int i = static_cast<int>(threadIdx.x); i < kHeads * kChunks; i += kThreads) {
-      const int head = i / kChunks;
-      const int chunk = i % kChunks;
-      uint4 value = make_uint4(0, 0, 0, 0);
-      if (first + head < num_heads) {
-        value = reinterpret_cast<const uint4*>(q + head * kLatentKeyDim)[chunk];
-      }
-      reinterpret_cast<uint4*>(shared.q + head * kQueryStride)[chunk] = value;
-    }
+    for (int i = 0; i < kChunks; ++i) {
+      wait_phase(shared_address(&shared.full[stage][i]), (number / kStages) & 1);
+      begin_products();
 #pragma unroll
-    for (int i = 0; i < kWarpDims / 8; ++i) {
-      for (float& value : acc[i]) value = 0.0F;
-    }
-#pragma unroll
-    for (int i = 0; i < kWarpHeads; ++i) {
-      row_max[i] = kNothingSeen;
-      row_sum[i] = 0.0F;
-    }
-  }
-
-  // Products of this warp's quarter of the dims with its half of the tokens, to shared memory.
-  __device__ void score(uint32_t stage, Shared& shared) const {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int quarter = static_cast<int>(threadIdx.x) / 32 % kQuarters;
-    const int first = static_cast<int>(threadIdx.x) / 32 / kQuarters * kPieces * 8;
-    const uint32_t q =
-        shared_address(shared.q + lane % 16 * kQueryStride + lane / 16 * 8 + quarter * kSteps * 16);
-    float sums[kPieces][4] = {};
-#pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-      uint32_t a[4];
-      load_matrices(a, q + static_cast<uint32_t>(step * 32));
-      uint32_t k[4];  // both halves of the 16 dims, for two groups of 8 tokens
-      const int token = first + lane / 16 * 8 + lane % 8;
-      load_matrices(k, stage + chunk_offset(token, (quarter * kSteps + step) * 2 + lane / 8 % 2));
-      multiply_add(sums[0], a, k[0], k[1]);
-      multiply_add(sums[1], a, k[2], k[3]);
-    }
-#pragma unroll
-    for (int piece = 0; piece < kPieces; ++piece) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        float* to = &shared.scores[quarter][lane / 4 + half * 8][first + piece * 8 + lane % 4 * 2];
-        *reinterpret_cast<float2*>(to) = {sums[piece][2 * half], sums[piece][2 * half + 1]};
+      for (int step = 0; step < 4; ++step) {
+        const uint32_t offset = i * kChunkBytes + step * 32;
+        multiply_rows_64(scores, advance(q, offset), advance(k, offset), i + step > 0);
       }
     }
+    commit_products();
   }
 
-  // The weights of all tokens for this warp's heads, a token a lane.
-  __device__ void weigh(const Params& params, const TileCursor& cursor, Shared& shared) {
-    const int warp = static_cast<int>(threadIdx.x) / 32;
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int32_t token = cursor.first_token() + lane;
-    const bool seen = token >= cursor.span.token_begin && token < cursor.span.token_end;
+  // Turns the scores of the first `seen` tokens into weights, and passes them on.
+  __device__ void weigh(int32_t number, int32_t seen) {
+    const int stage = number % kStages;
+    if (seen < kTileTokens) {
 #pragma unroll
-    for (int i = 0; i < kWarpHeads; ++i) {
-      const int head = warp * kWarpHeads + i;
-      float score = 0.0F;
-#pragma unroll
-      for (int quarter = 0; quarter < kQuarters; ++quarter) {
-        score += shared.scores[quarter][head][lane];
+      for (int i = 0; i < 32; ++i) {
+        if (i / 4 * 8 + column() + i % 2 >= seen) scores[i] = kNothingSeen;
       }
-      score = seen ? score * params.scale_log2 : kNothingSeen;
-      float largest = score;
+    }
 #pragma unroll
-      for (int distance = 16; distance > 0; distance /= 2) {
-        largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, distance));
+    for (int half = 0; half < 2; ++half) {
+      float largest = kNothingSeen;
+#pragma unroll
+      for (int i = 0; i < 32; i += 4) {
+        largest = fmaxf(largest, fmaxf(scores[i + 2 * half], scores[i + 2 * half + 1]));
       }
-      const float new_max = fmaxf(row_max[i], largest);
-      // A row that has seen nothing keeps -infinity; 0 stands in to avoid inf - inf.
-      const float base = new_max == kNothingSeen ? 0.0F : new_max;
-      const float rescale = exp2f(row_max[i] - base);
-      const float weight = exp2f(score - base);
-      row_max[i] = new_max;
-      row_sum[i] = row_sum[i] * rescale + weight;
-      shared.weights[head * kWeightStride + lane] = __float2bfloat16(weight);
-      if (lane == 0) shared.rescale[head] = rescale;
+      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 1));
+      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 2));
+      const float new_max = fmaxf(row_max[half], largest * params.scale_log2);
+      const int32_t at = row + half * 8;
+      if (threadIdx.x % 4 == 0) shared.maxima[stage][at] = new_max;
+      const uint32_t to = chunk(stage, kRotaryChunk) + swizzled_offset(at, 0) + column() * 2;
+      float sum = 0.0F;
+#pragma unroll
+      for (int piece = 0; piece < 8; ++piece) {
+        const int i = piece * 4 + 2 * half;
+        const float low = exp2_approx(fmaf(scores[i], params.scale_log2, -new_max));
+        const float high = exp2_approx(fmaf(scores[i + 1], params.scale_log2, -new_max));
+        sum += low + high;
+        store_shared_4(to ^ static_cast<uint32_t>(piece * 16), pack_bf16(low, high));
+      }
+      rescale[half] = exp2_approx(row_max[half] - new_max);
+      row_sum[half] = row_sum[half] * rescale[half] + sum;
+      row_max[half] = new_max;
+    }
+    publish_shared();
+    __syncwarp();
+    arrive_threads(kWeightsBarrier + kSelf, kComputeThreads);
+  }
+
+  // Waits for the other's weights of a tile.
+  __device__ void receive_weights(int32_t number) {
+    sync_threads(kWeightsBarrier + 1 - kSelf, kComputeThreads);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float new_max = shared.maxima[number % kStages][row + half * 8];
+      rescale[half] = exp2_approx(row_max[half] - new_max);
+      row_sum[half] *= rescale[half];
+      row_max[half] = new_max;
     }
   }
 
-  __device__ void add_values(uint32_t stage, const Shared& shared) {
-    const int warp = static_cast<int>(threadIdx.x) / 32;
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const float rescale[2] = {shared.rescale[lane / 4], shared.rescale[lane / 4 + 8]};
-#pragma unroll
-    for (int i = 0; i < kWarpDims / 8; ++i) {
-#pragma unroll
-      for (int j = 0; j < 4; ++j) acc[i][j] *= rescale[j / 2];
+  // Weights of nothing meet whatever lies behind the last token: make it zeros in the own half.
+  __device__ void clear_tail(int32_t number, int32_t seen) const {
+    const int stage = number % kStages;
+    const auto thread = static_cast<int32_t>(threadIdx.x) % kGroupThreads;
+    for (int32_t i = thread; i < (kTileTokens - seen) * kHalfChunks * 8; i += kGroupThreads) {
+      const int32_t token = seen + i / (kHalfChunks * 8);
+      const int32_t piece = i % (kHalfChunks * 8);
+      const uint32_t to =
+          chunk(stage, kSelf * kHalfChunks + piece / 8) + swizzled_offset(token, piece % 8);
+      clear_shared_16(to);
     }
-    const uint32_t weights = shared_address(shared.weights);
+    publish_shared();
+    sync_threads(kScoresBarrier + kSelf, kGroupThreads);
+  }
+
+  // Asks for the sums of a tile's weighted values.
+  __device__ void add_values(int32_t number, int32_t seen, bool is_first) {
+    if (seen < kTileTokens) clear_tail(number, seen);
+    const int stage = number % kStages;
+    if (!is_first && __any_sync(0xffffffffU, rescale[0] != 1.0F || rescale[1] != 1.0F)) {
+#pragma unroll
+      for (int i = 0; i < 128; ++i) out[i] *= rescale[i / 2 % 2];
+    }
+    const uint64_t weights = describe_rows(chunk(stage, kRotaryChunk));
+    const uint64_t values = describe_depth(chunk(stage, kSelf * kHalfChunks), kChunkBytes);
+    begin_products();
 #pragma unroll
     for (int step = 0; step < kTileTokens / 16; ++step) {
-      uint32_t a[4];
-      load_matrices(
-          a, weights +
-                 static_cast<uint32_t>(lane % 16 * kWeightStride + step * 16 + lane / 16 * 8) * 2);
-#pragma unroll
-      for (int n = 0; n < kWarpDims / 16; ++n) {
-        uint32_t v[4];  // 16 tokens x 16 dims
-        load_matrices_transposed(
-            v, stage +
-                   chunk_offset(step * 16 + lane % 16, warp * (kWarpDims / 8) + n * 2 + lane / 16));
-        multiply_add(acc[2 * n], a, v[0], v[1]);
-        multiply_add(acc[2 * n + 1], a, v[2], v[3]);
-      }
+      multiply_depth_256(out, advance(weights, step * 32), advance(values, step * 2048),
+                         !is_first || step > 0);
     }
+    commit_products();
   }
-};
 
-// Where the result of the present segment goes.
-struct Destination {
-  bool is_final;
-  int32_t slot;  // of the partial result otherwise
-};
-
-// Brings the warps' sums together and writes the segment's result. All threads of the block.
-__device__ inline void finish_segment(const Params& params, const TileCursor& cursor,
-                                      const Destination& destination, State& state,
-                                      Shared& shared) {
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-#pragma unroll
-  for (int i = 0; i < kWarpHeads; ++i) {
-    float sum = state.row_sum[i];
-#pragma unroll
-    for (int distance = 16; distance > 0; distance /= 2) {
-      sum += __shfl_xor_sync(0xffffffffU, sum, distance);
-    }
-    if (lane == 0) {
-      shared.sums[warp * kWarpHeads + i] = sum;
-      shared.maxima[warp * kWarpHeads + i] = state.row_max[i];
-    }
+  __device__ void wait_values(int32_t number) {
+    const int stage = number % kStages;
+    wait_products<0>();
+    pin(out);
+    if (!leads_warp()) return;
+    arrive(shared_address(&shared.empty[stage][kSelf]));
+    arrive(shared_address(&shared.empty[stage][2]));
   }
-  __syncthreads();
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int head = lane / 4 + half * 8;
-    if (cursor.group * kHeads + head >= params.args.config.num_heads) continue;
-    const float sum = shared.sums[head];
-    const float largest = shared.maxima[head];
-    float* out;
-    float factor = 1.0F;
-    if (destination.is_final) {
-      const int64_t at =
-          static_cast<int64_t>(params.args.rows[cursor.row].row) * params.args.config.num_heads +
-          cursor.group * kHeads + head;
-      out = params.args.out + at * kLatentDim;
-      factor = sum > 0.0F ? 1.0F / sum : 0.0F;
-      if (warp == 0 && lane % 4 == 0) {
-        params.args.lse[at] = sum > 0.0F ? (largest + log2f(sum)) * kLn2 : kNothingSeen;
-      }
+
+  // The weights of an own tile, whose scores have been computed.
+  __device__ void make_weights(int32_t number, int32_t seen, bool is_last) {
+    pin(scores);
+    if (is_last && leads_warp()) arrive(shared_address(&shared.q_empty));
+    sync_threads(kScoresBarrier + kSelf, kGroupThreads);  // nobody reads the rotary keys any more
+    weigh(number, seen);
+  }
+
+  // Tiles [begin, end) of the lane, which are one segment; `seen` tokens of the last one count.
+  __device__ void attend(int32_t begin, int32_t end, int32_t seen, int32_t segment) {
+    row_max[0] = row_max[1] = kNothingSeen;
+    row_sum[0] = row_sum[1] = 0.0F;
+    if constexpr (kSelf == 0) {
+      attend_first(begin, end, seen, segment);
     } else {
-      const int64_t at = static_cast<int64_t>(destination.slot) * kHeads + head;
-      out = params.workspace.partial_out + at * kLatentDim;
-      if (warp == 0 && lane % 4 == 0) {
-        params.workspace.partial_max[at] = largest;
-        params.workspace.partial_sum[at] = sum;
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < kWarpDims / 8; ++i) {
-      const float2 pair = {state.acc[i][2 * half] * factor, state.acc[i][2 * half + 1] * factor};
-      *reinterpret_cast<float2*>(out + warp * kWarpDims + i * 8 + (lane % 4) * 2) = pair;
+      attend_second(begin, end, seen, segment);
     }
   }
-}
 
-__global__ void __launch_bounds__(kThreads, kBlocksPerSm)
+  __device__ void attend_first(int32_t begin, int32_t end, int32_t seen, int32_t segment) {
+    wait_phase(shared_address(&shared.q_full), segment & 1);
+    score(begin);
+    for (int32_t number = begin;; number += 2) {
+      const int32_t tokens = number + 1 == end ? seen : kTileTokens;
+      wait_products<0>();
+      make_weights(number, tokens, number + 2 >= end);
+      add_values(number, tokens, number == begin);
+      wait_values(number);
+      if (number + 1 == end) break;
+      receive_weights(number + 1);
+      add_values(number + 1, number + 2 == end ? seen : kTileTokens, false);
+      wait_values(number + 1);
+      if (number + 2 == end) break;
+      score(number + 2);
+    }
+  }
+
+  __device__ void attend_second(int32_t begin, int32_t end, int32_t seen, int32_t segment) {
+    const int32_t pairs_end = begin + (end - begin) / 2 * 2;
+    if (begin < pairs_end) {
+      wait_phase(shared_address(&shared.q_full), segment & 1);
+      if constexpr (kScoresFirst) score(begin + 1);
+      for (int32_t number = begin;; number += 2) {
+        receive_weights(number);
+        add_values(number, kTileTokens, number == begin);
+        if constexpr (kScoresFirst) {
+          wait_products<1>();  // the scores; the sums go on
+        } else {
+          wait_values(number);
+          score(number + 1);
+          wait_products<0>();
+        }
+        make_weights(number + 1, number + 2 == end ? seen : kTileTokens, number + 2 == pairs_end);
+        if constexpr (kScoresFirst) wait_values(number);
+        add_values(number + 1, number + 2 == end ? seen : kTileTokens, false);
+        wait_values(number + 1);
+        if (number + 2 == pairs_end) break;
+        if constexpr (kScoresFirst) score(number + 3);
+      }
+    } else if (leads_warp()) {
+      arrive(shared_address(&shared.q_empty));
+    }
+    if (pairs_end == end) return;
+    receive_weights(pairs_end);
+    add_values(pairs_end, seen, begin == pairs_end);
+    wait_values(pairs_end);
+  }
+
+  // Writes the segment's result, or its part.
+  __device__ void finish(const Segment& segment, int32_t lane, bool begins_here, int32_t parity) {
+    const bool is_final = begins_here && segment.tile + segment.count == segment.span.num_tiles;
+    const int32_t slot = partial_slot(params, lane, begins_here, group);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      row_sum[half] += __shfl_xor_sync(0xffffffffU, row_sum[half], 1);
+      row_sum[half] += __shfl_xor_sync(0xffffffffU, row_sum[half], 2);
+      if (threadIdx.x % 4 == 0) shared.sums[parity][kSelf][row + half * 8] = row_sum[half];
+    }
+    sync_threads(kSumsBarrier, kComputeThreads);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int32_t head = row + half * 8;
+      const int32_t in_row = group * kHeads + head;
+      if (in_row >= params.args.config.num_heads) continue;
+      const float sum = shared.sums[parity][0][head] + shared.sums[parity][1][head];
+      const bool writes_sums = kSelf == 0 && threadIdx.x % 4 == 0;
+      float* to;
+      float factor = 1.0F;
+      if (is_final) {
+        const int64_t at =
+            static_cast<int64_t>(segment.info.row) * params.args.config.num_heads + in_row;
+        to = params.args.out + at * kLatentDim;
+        factor = 1.0F / sum;
+        if (writes_sums) params.args.lse[at] = (row_max[half] + log2f(sum)) * kLn2;
+      } else {
+        const int64_t at = static_cast<int64_t>(slot) * params.slot_heads + head;
+        to = params.workspace.partial_out + at * kLatentDim;
+        if (writes_sums) {
+          params.workspace.partial_max[at] = row_max[half];
+          params.workspace.partial_sum[at] = sum;
+        }
+      }
+      to += kSelf * (kLatentDim / 2) + column();
+#pragma unroll
+      for (int i = 0; i < 32; ++i) {
+        *reinterpret_cast<float2*>(to + i * 8) = {out[i * 4 + 2 * half] * factor,
+                                                  out[i * 4 + 2 * half + 1] * factor};
+      }
+    }
+  }
+
+  __device__ void run(const Stretch& stretch, int32_t lane) {
+    Segment segment;
+    segment.start(stretch);
+    int32_t number = 0;
+    for (int32_t s = 0; segment.left > 0; ++s, segment.next(params)) {
+      const int32_t last = segment.tile + segment.count - 1;
+      attend(number, number + segment.count,
+             min(kTileTokens, segment.span.token_end - last * kTileTokens), s);
+      finish(segment, lane, segment.tile == 0, s & 1);
+      number += segment.count;
+    }
+  }
+};
+
+template <bool kScoresFirst>
+__global__ void __launch_bounds__(kThreads, 1)
     attend_kernel(const __grid_constant__ Params params) {
-  extern __shared__ __align__(128) uint8_t raw[];
+  extern __shared__ __align__(1024) uint8_t raw[];
   Shared& shared = *reinterpret_cast<Shared*>(raw);
-  cudaTriggerProgrammaticLaunchCompletion();
+  if (threadIdx.x == 0) init_barriers(shared);
+  if (threadIdx.x == kComputeThreads) {
+    prefetch_tensor_map(params.q_map);
+    prefetch_tensor_map(params.cache_map);
+  }
+  // The schedule and the tables have stood since the step began; all else waits.
+  const auto lane = static_cast<int32_t>(blockIdx.x) / params.groups;
+  const auto group = static_cast<int32_t>(blockIdx.x) % params.groups;
+  const Stretch stretch = params.workspace.stretches[lane];
+  const int32_t warpgroup =
+      __shfl_sync(0xffffffffU, static_cast<int32_t>(threadIdx.x) / kGroupThreads, 0);
+  const auto thread = static_cast<int32_t>(threadIdx.x) % kGroupThreads;
+  __syncthreads();
+  if (warpgroup == 2) {
+    give_registers<kProducerRegisters>();
+    if (thread >= 32) return;
+    const Producer producer{
+        .params = params,
+        .shared = shared,
+        .policy = params.groups == 1 ? evict_first_policy() : evict_normal_policy(),
+        .lane = thread,
+        .num_boxes = kTileTokens / params.box_tokens};
+    const Producer::Box first = producer.look_up(stretch.info, stretch.tile);
+    cudaGridDependencySynchronize();
+    cudaTriggerProgrammaticLaunchCompletion();  // the join may read what came before this kernel
+    producer.run(stretch, group, first);
+    return;
+  }
   cudaGridDependencySynchronize();
-  const Stretch stretch = params.workspace.stretches[blockIdx.x];
+  cudaTriggerProgrammaticLaunchCompletion();
   if (stretch.count == 0) return;
-  const uint32_t stages = shared_address(shared.stages);
-  TileCursor reader;
-  reader.start(params, stretch);
-  Fetcher fetcher;
-  fetcher.start(params, reader);
-  for (int stage = 0; stage < kStages; ++stage) fetcher.fetch(params, stages + stage * kStageBytes);
-  State state;
-  bool starts_here = reader.tile == 0;
-  state.start(params, reader, shared);
-  for (int stage = 0; reader.left > 0; stage = (stage + 1) % kStages) {
-    const uint32_t tile = stages + stage * kStageBytes;
-    wait_copies<kStages - 1>();
-    __syncthreads();  // the tile is here for all warps
-    state.score(tile, shared);
-    __syncthreads();
-    state.weigh(params, reader, shared);
-    __syncthreads();
-    state.add_values(tile, shared);
-    __syncthreads();  // all warps have left the tile
-    fetcher.fetch(params, tile);
-    const bool ends_here = reader.tile + 1 == reader.span.num_tiles;
-    if (ends_here || reader.left == 1) {
-      const int32_t slot = static_cast<int32_t>(blockIdx.x) * 2 + (starts_here ? 1 : 0);
-      finish_segment(params, reader, {starts_here && ends_here, slot}, state, shared);
-      reader.next(params);
-      if (reader.left > 0) state.start(params, reader, shared);
-      starts_here = true;
-    } else {
-      reader.next(params);
-    }
+  take_registers<kComputeRegisters>();
+  const int32_t row = thread / 32 * 16 + thread % 32 / 4;
+  if (warpgroup == 0) {
+    Computer<0, kScoresFirst>{.params = params, .shared = shared, .group = group, .row = row}.run(
+        stretch, lane);
+  } else {
+    Computer<1, kScoresFirst>{.params = params, .shared = shared, .group = group, .row = row}.run(
+        stretch, lane);
   }
 }
 

@@ -37,7 +37,9 @@ __global__ void embed_norm_kernel(const __grid_constant__ EmbedNormArgs args) {
   cudaGridDependencySynchronize();
   cudaTriggerProgrammaticLaunchCompletion();
   if (row >= args.header->num_rows) return;
-  const int64_t token = min(max(args.token_ids[row], 0), args.vocab_size - 1);
+  int32_t id = args.token_ids[row];
+  if (id < 0 && args.sampled != nullptr) id = args.sampled[-1 - id];
+  const int64_t token = min(max(id, 0), args.vocab_size - 1);
   Vector8 x = {};
   if (place.inside) x = load_bf16(args.embedding, token * args.hidden + place.column);
   const float factor = norm_factor(x, args.hidden, args.eps);

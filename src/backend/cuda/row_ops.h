@@ -24,7 +24,8 @@ struct EmbedNormArgs {
   int32_t rows = 0;  // bucket
   int32_t hidden = 0;
   int32_t vocab_size = 0;              // ids outside of it read the nearest one
-  const int32_t* token_ids = nullptr;  // [rows]
+  const int32_t* token_ids = nullptr;  // [rows]; -1 - i: what `sampled` has at i
+  const int32_t* sampled = nullptr;    // by the step before
   const void* embedding = nullptr;     // bf16 [vocab_size, hidden]
   const float* norm_weight = nullptr;  // [hidden]
   float eps = 0.0F;

@@ -148,7 +148,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   const ExchangeView& exchange = args.exchange;
   const int32_t parts = (exchange.partial_values + kUnitValues - 1) / kUnitValues;
   const uint64_t epoch = exchange.num_instances > 1 ? number_of(args.epoch) : 0;
-  if (receives_rows(args)) {
+  if (args.part != ExchangePart::kMerge && receives_rows(args)) {
     return_partials(args, parts);
     if (is_last_to_finish(args.counter, gridDim.x)) {
       for (int32_t to = 0; to < exchange.num_instances; ++to) {
@@ -157,6 +157,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
       }
     }
   }
+  if (args.part == ExchangePart::kReturn) return;
   const int32_t units = min(args.step.header->num_rows, args.rows) * parts;
   for (int32_t unit = static_cast<int32_t>(blockIdx.x); unit < units;
        unit += static_cast<int32_t>(gridDim.x)) {

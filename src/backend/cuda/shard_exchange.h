@@ -26,6 +26,7 @@ struct FinishAttentionArgs {
   const float* sinks = nullptr;  // [num_heads], a logit that joins each softmax (gpt-oss); or null
   void* merged = nullptr;        // bf16 [rows, partial_values]
   uint32_t* counter = nullptr;   // one word, zero before the first launch; zero again after each
+  ExchangePart part = ExchangePart::kBoth;
 };
 // Returns the partials of received rows and raises kPartial at their sources; waits for those of
 // the own rows, merges them by LSE and applies the sinks. A row that saw nothing anywhere gets 0.

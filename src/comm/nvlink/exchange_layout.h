@@ -20,8 +20,10 @@ struct ExchangeCapacity {
   int64_t kv_cache_bytes = 0;
 };
 
+// A heap starts as zeros, its combine region as kNotArrivedByte.
 struct ExchangeLayout {
   cuda::ExchangeOffsets offsets;
+  int64_t combine_bytes;
   int64_t total_bytes;
 };
 
@@ -34,18 +36,20 @@ inline ExchangeLayout lay_out_exchange(const ExchangeCapacity& c) {
   };
   constexpr int64_t kBf16 = 2;
   constexpr int64_t kWord = 4;
+  constexpr int64_t kRowCount = sizeof(cuda::RowCount);
+  constexpr int64_t kChoice = sizeof(cuda::ExpertChoice);
   const int64_t instances = c.num_instances;
   const int64_t rows = instances * c.max_rows;
   ExchangeLayout layout = {};
   layout.offsets.flags = take(cuda::kNumFlagKinds * instances * 8);
-  layout.offsets.dispatch_count = take(instances * kWord);
-  layout.offsets.topk_idx = take(rows * c.topk * kWord);
-  layout.offsets.topk_weights = take(rows * c.topk * kWord);
+  layout.offsets.row_counts = take(2 * instances * kRowCount);
+  layout.offsets.choices = take(2 * rows * c.topk * kChoice);
   layout.offsets.query = take((rows + c.max_rows) * c.query_values * kBf16);
   layout.offsets.partial_out = take(rows * c.partial_values * kBf16);
   layout.offsets.partial_lse = take(rows * c.num_heads * kWord);
   layout.offsets.dispatch_x = take(rows * c.hidden * kBf16);
-  layout.offsets.combine = take(rows * c.hidden * kBf16);
+  layout.combine_bytes = rows * c.hidden * kBf16;
+  layout.offsets.combine = take(layout.combine_bytes);
   layout.offsets.kv_cache = take(c.kv_cache_bytes);
   layout.total_bytes = next;
   return layout;

@@ -60,6 +60,14 @@ Status check_peers(const std::vector<int>& devices) {
   return ok_status();
 }
 
+Status clear(void* heap, const ExchangeLayout& layout) {
+  NANOCP_RETURN_IF_ERROR(check(cudaMemset(heap, 0, static_cast<size_t>(layout.total_bytes)),
+                               "clearing the exchange heap"));
+  return check(cudaMemset(static_cast<uint8_t*>(heap) + layout.offsets.combine,
+                          cuda::kNotArrivedByte, static_cast<size_t>(layout.combine_bytes)),
+               "clearing the exchange heap");
+}
+
 }  // namespace
 
 struct NvlinkGroup::Member {
@@ -139,7 +147,7 @@ Status NvlinkGroup::allocate_single() {
   NANOCP_RETURN_IF_ERROR(check(cudaMalloc(&member.heap, bytes),
                                "exchange heap and KV cache of " + std::to_string(bytes >> 20) +
                                    " MiB on GPU " + std::to_string(member.device)));
-  NANOCP_RETURN_IF_ERROR(check(cudaMemset(member.heap, 0, bytes), "clearing the exchange heap"));
+  NANOCP_RETURN_IF_ERROR(clear(member.heap, layout_));
   NANOCP_RETURN_IF_ERROR(check(
       cudaMalloc(reinterpret_cast<void**>(&member.peers), sizeof(uint8_t*)), "peer addresses"));
   return check(cudaMemcpy(member.peers, &member.heap, sizeof(uint8_t*), cudaMemcpyHostToDevice),
@@ -181,7 +189,7 @@ Status NvlinkGroup::connect(size_t index) {
   }
   NANOCP_RETURN_IF_ERROR(check(ncclMemAlloc(&member.heap, bytes),
                                "ncclMemAlloc of " + std::to_string(bytes >> 20) + " MiB" + where));
-  NANOCP_RETURN_IF_ERROR(check(cudaMemset(member.heap, 0, bytes), "clearing the exchange heap"));
+  NANOCP_RETURN_IF_ERROR(clear(member.heap, layout_));
   NANOCP_RETURN_IF_ERROR(
       check(ncclCommWindowRegister(member.comm, member.heap, bytes, &member.window, /*winFlags=*/0),
             "ncclCommWindowRegister of " + std::to_string(bytes >> 20) + " MiB" + where));

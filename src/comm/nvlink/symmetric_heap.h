@@ -12,14 +12,14 @@
 #include <string>
 #include <vector>
 
-#include "backend/cuda/exchange_view.h"
 #include "base/result.h"
+#include "comm/device/exchange_group.h"
 #include "comm/nvlink/exchange_layout.h"
 #include "plan/ids.h"
 
 namespace nanocp::comm {
 
-class NvlinkGroup {
+class NvlinkGroup final : public ExchangeGroup {
  public:
   struct Options {
     std::vector<int> devices;  // of instance 0, 1, ...
@@ -29,17 +29,16 @@ class NvlinkGroup {
   // Takes the heaps (zeroed) and connects them. One instance needs neither NCCL nor a peer. Fails,
   // naming the call, when memory is short or the GPUs do not reach one another.
   static Result<std::unique_ptr<NvlinkGroup>> create(const Options& options);
-  ~NvlinkGroup();
+  ~NvlinkGroup() override;
   NvlinkGroup(const NvlinkGroup&) = delete;
   NvlinkGroup& operator=(const NvlinkGroup&) = delete;
 
-  cuda::ExchangeView view(InstanceId instance) const;
-  int64_t heap_bytes() const { return layout_.total_bytes; }
-
-  // Ends all waits of kernels; nothing can be exchanged afterwards. The first message stays.
-  void abort(const std::string& message);
-  // The cause, once a wait has run out or the group was aborted.
-  Status failure() const;
+  cuda::ExchangeView view(InstanceId instance) const override;
+  int64_t heap_bytes() const override { return layout_.total_bytes; }
+  ExchangeLink* link(InstanceId /*instance*/) override { return nullptr; }
+  void abort(const std::string& message) override;
+  void leave(InstanceId /*instance*/) override {}  // the abort ends all waits of kernels
+  Status failure() const override;
 
  private:
   struct Member;

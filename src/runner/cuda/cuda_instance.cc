@@ -5,9 +5,11 @@
 #include <cstdio>
 
 #include "backend/cuda/cuda_status.h"
+#include "backend/cuda/kv_cache_fill.h"
 #include "backend/cuda/weight_ops.h"
 #include "base/clock.h"
 #include "base/random.h"
+#include "model/memory_estimate.h"
 #include "ops/sampling.h"
 #include "runner/cuda/row_ladder.h"
 
@@ -21,17 +23,20 @@ namespace {
 constexpr int64_t kGraphBytesPerLayer = 64 << 10;
 constexpr float kGreedyTemperature = 1e-5F;  // as ops/sampling.h
 
-// What the GPU's sampler does by itself; the rest is sampled on the host from copied logits.
-bool can_sample_on_gpu(const SamplingParams& params) {
-  const bool greedy = params.temperature < kGreedyTemperature || params.top_k == 1;
+bool is_greedy(const SamplingParams& params) {
+  return params.temperature < kGreedyTemperature || params.top_k == 1;
+}
+
+}  // namespace
+
+bool CudaInstance::samples_on_gpu(const SamplingParams& params) {
+  const bool greedy = is_greedy(params);
   const bool filters = !greedy && (params.top_k > 0 || params.top_p < 1.0F || params.min_p > 0.0F);
   const bool changes = params.repetition_penalty != 1.0F || params.presence_penalty != 0.0F ||
                        params.frequency_penalty != 0.0F || !params.logit_bias.empty() ||
                        !params.forbidden_tokens.empty();
   return !filters && !changes && params.num_logprobs < 0;
 }
-
-}  // namespace
 
 CudaInstance::CudaInstance(const model::ModelSpec& spec, const DeviceRunnerOptions& options,
                            InstanceId id, int device)
@@ -42,7 +47,7 @@ CudaInstance::~CudaInstance() {
   forward_.reset();
   image_.reset();
   weights_.reset();
-  if (host_tokens_ != nullptr) static_cast<void>(cudaFreeHost(host_tokens_));
+  free_slots();
   if (stream_ != nullptr) static_cast<void>(cudaStreamDestroy(stream_));
 }
 
@@ -61,14 +66,17 @@ comm::ExchangeCapacity CudaInstance::exchange_capacity(const model::ModelSpec& s
           .num_heads = attention.num_heads,
           .query_values = attention.num_heads * attention.cache_k_dim(),
           .partial_values = attention.num_heads * attention.cache_v_dim(),
-          .kv_cache_bytes = num_blocks * block_bytes(spec, options)};
+          .kv_cache_bytes = (num_blocks + staging_blocks(options)) * block_bytes(spec, options)};
+}
+
+int64_t CudaInstance::staging_blocks(const DeviceRunnerOptions& options) {
+  if (options.exchange != ExchangeTransport::kNccl) return 0;
+  return (options.max_rows + options.block_size - 1) / options.block_size;
 }
 
 int64_t CudaInstance::block_bytes(const model::ModelSpec& spec,
                                   const DeviceRunnerOptions& options) {
-  constexpr int64_t kValueBytes = 2;
-  return spec.attention.cache_values_per_token() * kValueBytes * options.block_size *
-         spec.num_layers;
+  return model::kv_bytes_per_token(spec, options.kv_format) * options.block_size;
 }
 
 Status CudaInstance::load(const model::ModelWeights* weights, const ExpertFormats& expert_formats,
@@ -77,10 +85,6 @@ Status CudaInstance::load(const model::ModelWeights* weights, const ExpertFormat
       cuda_status(cudaSetDevice(device_), "cudaSetDevice(" + std::to_string(device_) + ")"));
   NANOCP_RETURN_IF_ERROR(cuda_status(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking),
                                      "stream of an instance"));
-  NANOCP_RETURN_IF_ERROR(cuda_status(
-      cudaHostAlloc(reinterpret_cast<void**>(&host_tokens_),
-                    static_cast<size_t>(options_.max_rows) * sizeof(int32_t), cudaHostAllocDefault),
-      "pinned memory of sampled tokens"));
   DeviceLoadOptions load_options;
   load_options.instance = id_;
   load_options.num_instances = options_.num_instances;
@@ -93,29 +97,75 @@ Status CudaInstance::load(const model::ModelWeights* weights, const ExpertFormat
   return ok_status();
 }
 
-Status CudaInstance::connect(const cuda::ExchangeView& exchange, int64_t num_blocks) {
+Status CudaInstance::connect(comm::ExchangeGroup& group, int64_t num_blocks) {
   step_ = 0;
-  NANOCP_ASSIGN_OR_RETURN(image_, StepImage::create({.self = id_,
-                                                     .num_instances = options_.num_instances,
-                                                     .max_rows = options_.max_rows,
-                                                     .num_blocks = num_blocks}));
+  link_ = group.link(id_);
+  const int64_t cache_blocks = num_blocks + staging_blocks(options_);
+  NANOCP_ASSIGN_OR_RETURN(
+      image_, StepImage::create(
+                  {.self = id_,
+                   .num_instances = options_.num_instances,
+                   .max_rows = options_.max_rows,
+                   .num_blocks = num_blocks,
+                   .kv_staging_slot = link_ == nullptr ? -1 : num_blocks * options_.block_size}));
   NANOCP_ASSIGN_OR_RETURN(forward_,
-                          InstanceForward::create(spec_, *weights_, *image_, exchange,
+                          InstanceForward::create(spec_, *weights_, *image_, group.view(id_),
                                                   {.instance = id_,
                                                    .num_instances = options_.num_instances,
                                                    .max_rows = options_.max_rows,
                                                    .block_size = options_.block_size,
-                                                   .num_blocks = num_blocks,
-                                                   .profile = options_.profile}));
-  return has_dummy_weights_ ? fill_kv_cache(num_blocks) : ok_status();
+                                                   .num_blocks = cache_blocks,
+                                                   .kv_format = options_.kv_format,
+                                                   .profile = options_.profile,
+                                                   .time_steps = options_.time_steps,
+                                                   .link = link_}));
+  NANOCP_RETURN_IF_ERROR(make_slots());
+  return has_dummy_weights_ ? fill_kv_cache(cache_blocks) : ok_status();
+}
+
+Status CudaInstance::make_slots() {
+  free_slots();
+  for (StepSlot& slot : slots_) {
+    NANOCP_RETURN_IF_ERROR(cuda_status(
+        cudaHostAlloc(reinterpret_cast<void**>(&slot.readout),
+                      forward_->stamps_offset() + forward_->num_stamps_max() * sizeof(uint64_t),
+                      cudaHostAllocDefault),
+        "pinned memory of sampled tokens"));
+    NANOCP_RETURN_IF_ERROR(cuda_status(cudaEventCreateWithFlags(&slot.done, cudaEventDisableTiming),
+                                       "event of a step's end"));
+  }
+  return ok_status();
+}
+
+void CudaInstance::free_slots() {
+  for (StepSlot& slot : slots_) {
+    if (slot.readout != nullptr) static_cast<void>(cudaFreeHost(slot.readout));
+    if (slot.done != nullptr) static_cast<void>(cudaEventDestroy(slot.done));
+    slot = {};
+  }
+  num_enqueued_ = 0;
+  num_finished_ = 0;
 }
 
 // Where the weights are dummy ones, the K/V of benchmarks is too: values as after a norm.
 Status CudaInstance::fill_kv_cache(int64_t num_blocks) {
-  const int64_t values = num_blocks * block_bytes(spec_, options_) / 2;
-  NANOCP_RETURN_IF_ERROR(cuda::launch_fill_dummy(forward_->kv_cache(), values, 1.0F,
-                                                 options_.dummy_seed + 1, stream_));
-  return wait_stream(options_.step_timeout_us);
+  const int64_t size_bytes = num_blocks * block_bytes(spec_, options_);
+  const uint64_t seed = options_.dummy_seed + 1;
+  if (options_.kv_format == tensor::KvFormat::kFp8) {
+    const int64_t num_exponents =
+        int64_t{options_.block_size} * spec_.attention.cache_num_kv_heads();
+    NANOCP_RETURN_IF_ERROR(
+        cuda::launch_fill_codes({.data = forward_->kv_cache(),
+                                 .size_bytes = size_bytes,
+                                 .num_codes = num_exponents * spec_.attention.cache_k_dim(),
+                                 .num_exponents = num_exponents,
+                                 .seed = seed},
+                                stream_));
+  } else {
+    NANOCP_RETURN_IF_ERROR(
+        cuda::launch_fill_dummy(forward_->kv_cache(), size_bytes / 2, 1.0F, seed, stream_));
+  }
+  return wait_stream();
 }
 
 void CudaInstance::disconnect() {
@@ -130,10 +180,11 @@ Status CudaInstance::run_largest_step() {
   plan.instances.resize(static_cast<size_t>(options_.num_instances));
   for (auto& instance : plan.instances) instance.reset(options_.num_instances);
   image_->fill(++step_, plan, 0);
+  NANOCP_RETURN_IF_ERROR(begin_exchanges(plan));
   NANOCP_RETURN_IF_ERROR(image_->upload(stream_));
   NANOCP_RETURN_IF_ERROR(
-      enqueue({.rows = options_.max_rows, .samples = options_.max_rows}, stream_));
-  return wait_stream(options_.step_timeout_us);
+      forward_->enqueue({.rows = options_.max_rows, .samples = options_.max_rows}, stream_));
+  return wait_stream();
 }
 
 CudaInstance::Memory CudaInstance::memory() const {
@@ -160,7 +211,7 @@ Status CudaInstance::capture() {
   const int64_t free_before = memory().free_bytes;
   for (const int64_t rows : graph_buckets(options_.max_rows, options_.max_graph_rows)) {
     NANOCP_ASSIGN_OR_RETURN(graphs_[rows], graph::StepGraph::capture([&](cudaStream_t stream) {
-                              return enqueue({.rows = rows, .samples = rows}, stream);
+                              return forward_->enqueue({.rows = rows, .samples = rows}, stream);
                             }));
     exchange_orders_[rows] = forward_->exchanges();
     capture_nodes_ = std::max(capture_nodes_, graphs_[rows]->num_nodes());
@@ -180,14 +231,6 @@ std::string CudaInstance::describe_capture() const {
   return text;
 }
 
-Status CudaInstance::enqueue(const StepShape& shape, cudaStream_t stream) {
-  NANOCP_RETURN_IF_ERROR(forward_->enqueue(shape, stream));
-  return cuda_status(cudaMemcpyAsync(host_tokens_, forward_->tokens(),
-                                     static_cast<size_t>(shape.samples) * sizeof(int32_t),
-                                     cudaMemcpyDeviceToHost, stream),
-                     "copy of sampled tokens");
-}
-
 bool CudaInstance::is_graph_step() const {
   return !graphs_.empty() && image_->num_rows() <= graphs_.rbegin()->first;
 }
@@ -196,79 +239,118 @@ bool CudaInstance::is_graph_step() const {
 void CudaInstance::fill_image(const scheduler::StepPlan& plan) {
   const int32_t rows = plan.instances[static_cast<size_t>(id_)].num_rows();
   const bool is_small = rows <= std::min(options_.max_rows, options_.max_graph_rows);
-  image_->fill(++step_, plan, is_small ? 0 : InstanceForward::prefill_rows_min(spec_));
+  image_->fill(++step_, plan, is_small ? 0 : InstanceForward::kPrefillRowsMin);
 }
 
-Status CudaInstance::run_step(const scheduler::StepPlan& plan) {
-  const SteadyClock clock;
-  const int64_t start_us = clock.now_us();
-  tokens_.clear();
+Status CudaInstance::begin_exchanges(const scheduler::StepPlan& plan) {
+  return link_ == nullptr ? ok_status() : link_->begin_step(plan.instances, stream_);
+}
+
+Status CudaInstance::enqueue_step(const scheduler::StepPlan& plan) {
+  NANOCP_CHECK_LT(num_enqueued_ - num_finished_, slots_.size());
+  StepSlot& slot = slots_[num_enqueued_ % slots_.size()];
+  slot.plan = &plan;
+  slot.enqueued_us = SteadyClock().now_us();
   fill_image(plan);
-  plan_samples(plan);
+  plan_samples(plan, slot);
+  slot.step = step_;
+  NANOCP_RETURN_IF_ERROR(begin_exchanges(plan));
   NANOCP_RETURN_IF_ERROR(image_->upload(stream_));
-  if (is_graph_step()) {
-    const auto graph = graphs_.lower_bound(std::max(1, image_->num_rows()));
-    NANOCP_RETURN_IF_ERROR(graph->second->launch(stream_));
-  } else {
-    NANOCP_RETURN_IF_ERROR(enqueue({.rows = row_bucket(image_->num_rows(), options_.max_rows),
-                                    .samples = row_bucket(image_->num_samples(), options_.max_rows),
-                                    .has_prefill = image_->has_prefill()},
-                                   stream_));
-  }
-  NANOCP_RETURN_IF_ERROR(wait_stream(options_.step_timeout_us));
-  NANOCP_RETURN_IF_ERROR(finish_samples(plan));
-  duration_us_ = clock.now_us() - start_us;
-  if (options_.profile) {
-    NANOCP_ASSIGN_OR_RETURN(spans_, forward_->read_spans());
-  }
+  NANOCP_RETURN_IF_ERROR(enqueue_forward());
+  NANOCP_RETURN_IF_ERROR(
+      cuda_status(cudaMemcpyAsync(slot.readout, forward_->readout(), forward_->readout_bytes(),
+                                  cudaMemcpyDeviceToHost, stream_),
+                  "copy of sampled tokens"));
+  NANOCP_RETURN_IF_ERROR(cuda_status(cudaEventRecord(slot.done, stream_), "end of a step"));
+  ++num_enqueued_;
   return ok_status();
 }
 
-Status CudaInstance::wait_stream(int64_t timeout_us) {
+Status CudaInstance::enqueue_forward() {
+  if (is_graph_step()) {
+    return graphs_.lower_bound(std::max(1, image_->num_rows()))->second->launch(stream_);
+  }
+  return forward_->enqueue({.rows = row_bucket(image_->num_rows(), options_.max_rows),
+                            .samples = row_bucket(image_->num_samples(), options_.max_rows),
+                            .has_prefill = image_->has_prefill()},
+                           stream_);
+}
+
+Status CudaInstance::finish_step() {
+  NANOCP_CHECK_LT(num_finished_, num_enqueued_);
+  const StepSlot& slot = slots_[num_finished_ % slots_.size()];
+  ++num_finished_;
+  tokens_.clear();
+  NANOCP_RETURN_IF_ERROR(wait_for_gpu(slot.step, [&] { return cudaEventQuery(slot.done); }));
+  NANOCP_RETURN_IF_ERROR(finish_samples(slot));
+  read_times(slot, SteadyClock().now_us());
+  return ok_status();
+}
+
+void CudaInstance::read_times(const StepSlot& slot, int64_t end_us) {
+  duration_us_ = end_us - std::max(slot.enqueued_us, end_us_);
+  end_us_ = end_us;
+  const size_t num_stamps = forward_->num_stamps();
+  if (num_stamps == 0) return;
+  const auto* stamps = reinterpret_cast<const uint64_t*>(slot.readout + forward_->stamps_offset());
+  idle_us_ = end_ns_ == 0 ? 0.0 : static_cast<double>(stamps[0] - end_ns_) / 1e3;
+  end_ns_ = stamps[num_stamps - 1];
+  spans_ = forward_->spans_of(stamps);
+}
+
+Status CudaInstance::wait_stream() {
+  return wait_for_gpu(step_, [this] { return cudaStreamQuery(stream_); });
+}
+
+template <typename Poll>
+Status CudaInstance::wait_for_gpu(uint64_t step, Poll poll) const {
   const SteadyClock clock;
-  const int64_t deadline_us = clock.now_us() + timeout_us;
+  const int64_t deadline_us = clock.now_us() + options_.step_timeout_us;
   while (true) {
-    const cudaError_t code = cudaStreamQuery(stream_);
+    const cudaError_t code = poll();
     if (code == cudaSuccess) return ok_status();
     if (code != cudaErrorNotReady) return cuda_status(code, "a step");
+    if (link_ != nullptr) NANOCP_RETURN_IF_ERROR(link_->watch());
     if (clock.now_us() > deadline_us) {
-      return Error{ErrorCode::kDeadlineExceeded, "instance " + std::to_string(id_) + " waited " +
-                                                     std::to_string(timeout_us / 1'000'000) +
-                                                     " s for its GPU to end step " +
-                                                     std::to_string(step_)};
+      return Error{ErrorCode::kDeadlineExceeded,
+                   "instance " + std::to_string(id_) + " waited " +
+                       std::to_string(options_.step_timeout_us / 1'000'000) +
+                       " s for its GPU to end step " + std::to_string(step)};
     }
   }
 }
 
-void CudaInstance::plan_samples(const scheduler::StepPlan& plan) {
-  const auto& tasks = plan.sample_tasks.empty() ? std::vector<scheduler::SampleTask>()
-                                                : plan.sample_tasks[static_cast<size_t>(id_)];
+void CudaInstance::plan_samples(const scheduler::StepPlan& plan, StepSlot& slot) {
+  const auto& tasks = plan.sample_tasks[static_cast<size_t>(id_)];
+  NANOCP_CHECK_EQ(static_cast<int64_t>(tasks.size()), int64_t{image_->num_samples()});
+  slot.on_host.assign(tasks.size(), false);
   for (size_t i = 0; i < tasks.size(); ++i) {
-    const request::Sequence& sequence = *tasks[i].sequence;
-    const SamplingParams& params = sequence.request.sampling;
+    const SamplingParams& params = tasks[i].sequence->request.sampling;
     cuda::SampleSpec& sample = image_->samples()[i];
     sample = {};
-    if (!can_sample_on_gpu(params)) {
+    if (!samples_on_gpu(params)) {
       sample.mode = cuda::SampleMode::kSkip;
-    } else if (params.temperature < kGreedyTemperature || params.top_k == 1) {
+      slot.on_host[i] = true;
+    } else if (is_greedy(params)) {
       sample.mode = cuda::SampleMode::kGreedy;
     } else {
       sample.mode = cuda::SampleMode::kDraw;
       sample.temperature = params.temperature;
-      sample.random_bits = counter_random(params.seed, sequence.output.size());
+      sample.random_bits =
+          counter_random(params.seed, static_cast<uint64_t>(tasks[i].output_index));
     }
   }
 }
 
-Status CudaInstance::finish_samples(const scheduler::StepPlan& plan) {
-  const auto& tasks = plan.sample_tasks[static_cast<size_t>(id_)];
-  NANOCP_CHECK_EQ(static_cast<int64_t>(tasks.size()), int64_t{image_->num_samples()});
+// Logits are still those of this step: nothing is launched behind a step whose logits are needed.
+Status CudaInstance::finish_samples(const StepSlot& slot) {
+  const auto& tasks = slot.plan->sample_tasks[static_cast<size_t>(id_)];
+  const auto* tokens = reinterpret_cast<const int32_t*>(slot.readout);
   for (size_t i = 0; i < tasks.size(); ++i) {
     engine::SampledToken token;
     token.sequence = tasks[i].sequence->id;
-    token.token = host_tokens_[i];
-    const bool on_host = image_->samples()[i].mode == cuda::SampleMode::kSkip;
-    if (on_host || options_.keep_logits) {
+    token.token = tokens[i];
+    if (slot.on_host[i] || options_.keep_logits) {
       const auto vocab = static_cast<size_t>(spec_.vocab_size);
       host_logits_.resize(vocab);
       NANOCP_RETURN_IF_ERROR(cuda_status(
@@ -278,7 +360,7 @@ Status CudaInstance::finish_samples(const scheduler::StepPlan& plan) {
           "copy of logits"));
       if (options_.keep_logits) token.logits = host_logits_;
     }
-    if (on_host) sample_on_host(tasks[i], token);
+    if (slot.on_host[i]) sample_on_host(tasks[i], token);
     tokens_.push_back(std::move(token));
   }
   return ok_status();
@@ -287,7 +369,8 @@ Status CudaInstance::finish_samples(const scheduler::StepPlan& plan) {
 void CudaInstance::sample_on_host(const scheduler::SampleTask& task, engine::SampledToken& token) {
   const request::Sequence& sequence = *task.sequence;
   const SamplingParams& params = sequence.request.sampling;
-  const uint64_t random_bits = counter_random(params.seed, sequence.output.size());
+  const uint64_t random_bits =
+      counter_random(params.seed, static_cast<uint64_t>(task.output_index));
   ops::SampledChoice choice =
       ops::sample(host_logits_, params, {sequence.request.prompt, sequence.output}, random_bits);
   token.token = choice.token;
@@ -299,6 +382,7 @@ void CudaInstance::collect(engine::StepResult& result) {
   std::move(tokens_.begin(), tokens_.end(), std::back_inserter(result.tokens));
   result.duration_us = std::max(result.duration_us, duration_us_);
   if (options_.profile) result.spans.push_back(std::move(spans_));
+  if (options_.profile || options_.time_steps) result.idle_us.push_back(idle_us_);
 }
 
 }  // namespace nanocp::runner

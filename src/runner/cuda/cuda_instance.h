@@ -5,6 +5,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -14,7 +15,8 @@
 
 #include "backend/cuda/dense_product.h"
 #include "backend/cuda/exchange_view.h"
-#include "comm/nvlink/symmetric_heap.h"
+#include "comm/device/exchange_group.h"
+#include "comm/nvlink/exchange_layout.h"
 #include "engine/model_runner.h"
 #include "graph/step_graph.h"
 #include "model/model_spec.h"
@@ -35,11 +37,16 @@ class CudaInstance {
   CudaInstance(const CudaInstance&) = delete;
   CudaInstance& operator=(const CudaInstance&) = delete;
 
+  // Whether the GPU's sampler does all of it; the rest is sampled on the host from copied logits.
+  static bool samples_on_gpu(const SamplingParams& params);
   // Whether the kernels cover the model's shapes.
   static Status check_model(const model::ModelSpec& spec);
+  // With the blocks of the staging slots.
   static comm::ExchangeCapacity exchange_capacity(const model::ModelSpec& spec,
                                                   const DeviceRunnerOptions& options,
                                                   int64_t num_blocks);
+  // Blocks behind those of block tables, where K/V waits that is sent to other instances.
+  static int64_t staging_blocks(const DeviceRunnerOptions& options);
   // Of one KV block in all layers.
   static int64_t block_bytes(const model::ModelSpec& spec, const DeviceRunnerOptions& options);
 
@@ -47,7 +54,7 @@ class CudaInstance {
   // `done` is told the bytes loaded since its last call.
   Status load(const model::ModelWeights* weights, const ExpertFormats& expert_formats,
               const std::function<void(int64_t)>& done);
-  Status connect(const cuda::ExchangeView& exchange, int64_t num_blocks);
+  Status connect(comm::ExchangeGroup& group, int64_t num_blocks);
   void disconnect();
   // A step of the most rows with no exchange of meaning, to learn how much memory a step takes.
   Status run_largest_step();
@@ -66,18 +73,38 @@ class CudaInstance {
   };
   Memory memory() const;
 
-  Status run_step(const scheduler::StepPlan& plan);
-  // Appends the tokens of the last step; engine's thread, between steps.
+  // Puts a step behind the one that may be running; at most two are under way.
+  Status enqueue_step(const scheduler::StepPlan& plan);
+  // Waits for the older one and reads its tokens.
+  Status finish_step();
+  // Appends the tokens of the last finished step; engine's thread, while no task runs.
   void collect(engine::StepResult& result);
 
  private:
   Status fill_kv_cache(int64_t num_blocks);
-  Status enqueue(const StepShape& shape, cudaStream_t stream);
+  // A step that has been enqueued, and where it leaves what the host reads.
+  struct StepSlot {
+    const scheduler::StepPlan* plan = nullptr;
+    uint64_t step = 0;
+    int64_t enqueued_us = 0;
+    std::vector<bool> on_host;   // [num_samples] sampled on the host
+    uint8_t* readout = nullptr;  // pinned, as InstanceForward::readout()
+    cudaEvent_t done = nullptr;
+  };
+
+  Status make_slots();
+  void free_slots();
   void fill_image(const scheduler::StepPlan& plan);
-  Status wait_stream(int64_t timeout_us);
-  void plan_samples(const scheduler::StepPlan& plan);
-  Status finish_samples(const scheduler::StepPlan& plan);
+  Status begin_exchanges(const scheduler::StepPlan& plan);
+  void plan_samples(const scheduler::StepPlan& plan, StepSlot& slot);
+  Status enqueue_forward();
+  Status wait_stream();
+  // Until `poll` no longer answers cudaErrorNotReady.
+  template <typename Poll>
+  Status wait_for_gpu(uint64_t step, Poll poll) const;
+  Status finish_samples(const StepSlot& slot);
   void sample_on_host(const scheduler::SampleTask& task, engine::SampledToken& token);
+  void read_times(const StepSlot& slot, int64_t end_us);
   bool is_graph_step() const;
 
   const model::ModelSpec& spec_;
@@ -86,12 +113,15 @@ class CudaInstance {
   const int device_;
 
   cudaStream_t stream_ = nullptr;
+  comm::ExchangeLink* link_ = nullptr;  // of the group; null: kernels reach peers themselves
   std::unique_ptr<DeviceWeights> weights_;
   std::unique_ptr<InstanceForward> forward_;
   std::unique_ptr<StepImage> image_;
   std::map<int64_t, std::unique_ptr<graph::StepGraph>> graphs_;  // by bucket of rows
   std::map<int64_t, std::vector<ExchangeMark>> exchange_orders_;
-  int32_t* host_tokens_ = nullptr;  // pinned, [max_rows]
+  std::array<StepSlot, 2> slots_;  // used in turn
+  uint64_t num_enqueued_ = 0;
+  uint64_t num_finished_ = 0;
   std::vector<float> host_logits_;
   bool has_dummy_weights_ = false;
   uint64_t step_ = 0;
@@ -99,9 +129,13 @@ class CudaInstance {
   int64_t capture_bytes_ = 0;
   size_t capture_nodes_ = 0;
 
-  std::vector<engine::SampledToken> tokens_;  // of the last step
-  std::vector<engine::PhaseSpan> spans_;      // likewise, when profiling
-  int64_t duration_us_ = 0;
+  // Of the last finished step.
+  std::vector<engine::SampledToken> tokens_;
+  std::vector<engine::PhaseSpan> spans_;  // when profiling
+  int64_t duration_us_ = 0;               // from its launch, or the end of the step before
+  double idle_us_ = 0.0;                  // GPU time since the end of the step before
+  int64_t end_us_ = 0;                    // by the host's clock
+  uint64_t end_ns_ = 0;                   // by the GPU's, when steps are timed
 };
 
 }  // namespace nanocp::runner

@@ -8,7 +8,10 @@
 #include "backend/cuda/cuda_status.h"
 #include "backend/device_info.h"
 #include "base/clock.h"
+#include "comm/nccl/nccl_group.h"
 #include "comm/nvlink/exchange_layout.h"
+#include "comm/nvlink/symmetric_heap.h"
+#include "runner/cuda/exchange_choice.h"
 
 namespace nanocp::runner {
 namespace {
@@ -35,6 +38,18 @@ Status check_options(const DeviceRunnerOptions& options) {
   return ok_status();
 }
 
+Status check_kv_format(const model::ModelSpec& spec, tensor::KvFormat format) {
+  if (format == tensor::KvFormat::kFp8 && spec.attention.is_mla()) {
+    return unsupported(
+        "--kv-cache-dtype fp8 on a GPU serves grouped-query attention only; this model has latent "
+        "attention: use bf16 or --device cpu");
+  }
+  if (format == tensor::KvFormat::kF32) {
+    return unsupported("on a GPU --kv-cache-dtype is bf16 or fp8, not float32");
+  }
+  return ok_status();
+}
+
 }  // namespace
 
 Result<std::unique_ptr<DeviceRunner>> create_device_runner(
@@ -48,8 +63,10 @@ Result<std::unique_ptr<DeviceRunner>> CudaRunner::create(
     std::shared_ptr<const model::ModelWeights> weights, const DeviceRunnerOptions& options) {
   NANOCP_RETURN_IF_ERROR(check_options(options));
   NANOCP_RETURN_IF_ERROR(CudaInstance::check_model(*spec));
+  NANOCP_RETURN_IF_ERROR(check_kv_format(*spec, options.kv_format));
   std::unique_ptr<CudaRunner> runner(new CudaRunner(std::move(spec), options));
   NANOCP_RETURN_IF_ERROR(runner->open_devices());
+  NANOCP_RETURN_IF_ERROR(runner->settle_exchange());
   NANOCP_RETURN_IF_ERROR(runner->plan_weights(weights.get()));
   NANOCP_RETURN_IF_ERROR(runner->start(weights.get()));
   return std::unique_ptr<DeviceRunner>(std::move(runner));
@@ -100,6 +117,18 @@ Status CudaRunner::check_weights_fit() const {
   return ok_status();
 }
 
+// NCCL's sends and receives stay out of captured graphs, where those of several GPUs of one process
+// may wait for one another for ever.
+Status CudaRunner::settle_exchange() {
+  const bool is_wanted = options_.exchange == ExchangeTransport::kNccl;
+  NANOCP_ASSIGN_OR_RETURN(const ExchangeChoice choice,
+                          choose_exchange(options_.exchange, devices_));
+  options_.exchange = choice.transport;
+  if (choice.transport == ExchangeTransport::kNccl) options_.use_graphs = false;
+  if (options_.num_instances > 1 || is_wanted) note(describe(choice));
+  return ok_status();
+}
+
 Status CudaRunner::start(const model::ModelWeights* weights) {
   for (InstanceId i = 0; i < options_.num_instances; ++i) {
     Worker& worker = workers_[static_cast<size_t>(i)];
@@ -125,16 +154,14 @@ Status CudaRunner::start(const model::ModelWeights* weights) {
 
 // Whatever graphs the instances pick, they must meet in the same exchanges: comm.epochs.
 void CudaRunner::check_exchange_orders() const {
-  const auto& expected = workers_[0].instance->exchange_orders().begin()->second;
-  NANOCP_CHECK(!expected.empty());
+  const std::vector<ExchangeMark> expected = model::exchange_order(*spec_);
   for (const Worker& worker : workers_) {
     for (const auto& [rows, order] : worker.instance->exchange_orders()) {
       if (order == expected) continue;
       check_failed(__FILE__, __LINE__,
                    "instance " + std::to_string(worker.instance->id()) +
-                       " would run other "
-                       "exchanges for " +
-                       std::to_string(rows) + " rows than instance 0");
+                       " would run other exchanges for " + std::to_string(rows) +
+                       " rows than the model says");
     }
   }
 }
@@ -178,7 +205,7 @@ Status CudaRunner::connect(int64_t num_blocks) {
   group_.reset();
   NANOCP_RETURN_IF_ERROR(make_group(num_blocks));
   Status joined = run_on_all("joining the group", [&](CudaInstance& instance) {
-    return instance.connect(group_->view(instance.id()), num_blocks);
+    return instance.connect(*group_, num_blocks);
   });
   if (!joined.ok() && joined.error().code == ErrorCode::kResourceExhausted) {
     return resource_exhausted(joined.error().message + "; beside " + std::to_string(num_blocks) +
@@ -191,6 +218,17 @@ Status CudaRunner::connect(int64_t num_blocks) {
 Status CudaRunner::make_group(int64_t num_blocks) {
   const comm::ExchangeCapacity capacity =
       CudaInstance::exchange_capacity(*spec_, options_, num_blocks);
+  if (options_.exchange == ExchangeTransport::kNccl) {
+    const int64_t token_bytes =
+        CudaInstance::block_bytes(*spec_, options_) / (options_.block_size * spec_->num_layers);
+    NANOCP_ASSIGN_OR_RETURN(
+        group_, comm::NcclGroup::create({.devices = devices_,
+                                         .capacity = capacity,
+                                         .kv_row_bytes = (token_bytes + 15) / 16 * 16,
+                                         .kv_staging_slot = num_blocks * options_.block_size,
+                                         .timeout_us = options_.wait_timeout_us}));
+    return ok_status();
+  }
   NANOCP_ASSIGN_OR_RETURN(
       group_,
       comm::NvlinkGroup::create(
@@ -316,6 +354,7 @@ void CudaRunner::work(InstanceId instance) {
     worker.status = task_(*worker.instance);
     if (!worker.status.ok() && group_ != nullptr) {
       group_->abort("instance " + std::to_string(instance) + ": " + worker.status.error().message);
+      group_->leave(instance);
     }
     std::lock_guard lock(mutex_);
     finished_[self] = seen;
@@ -326,27 +365,61 @@ void CudaRunner::work(InstanceId instance) {
 
 engine::StepTicket CudaRunner::launch(const scheduler::StepPlan& plan) {
   NANOCP_CHECK_EQ(plan.instances.size(), workers_.size());
-  begin([&plan](CudaInstance& instance) { return instance.run_step(plan); });
-  return task_number_;
+  // The launch of the step before may not be over; a failure of it is found by the next wait().
+  static_cast<void>(wait_for_instances());
+  all_on_gpu_ = true;
+  for (const auto& tasks : plan.sample_tasks) {
+    for (const scheduler::SampleTask& task : tasks) {
+      all_on_gpu_ = all_on_gpu_ && CudaInstance::samples_on_gpu(task.sequence->request.sampling);
+    }
+  }
+  begin([&plan](CudaInstance& instance) { return instance.enqueue_step(plan); });
+  return ++num_launched_;
+}
+
+// Where logits are handed back, each step needs them unchanged until they are copied. Unless the
+// last layer has experts, an instance could be a step ahead of one that still reads blocks it
+// writes to (see comm.flow_control).
+bool CudaRunner::runs_ahead() const {
+  const bool is_lock_step = options_.num_instances == 1 || spec_->layers.back().is_moe;
+  return is_lock_step && !options_.keep_logits;
+}
+
+// Tokens sampled on another GPU, or on the host, are not where the next step could take them.
+bool CudaRunner::can_launch_ahead(const scheduler::StepPlan& next) const {
+  if (!all_on_gpu_) return false;
+  for (size_t i = 0; i < next.instances.size(); ++i) {
+    for (const UnreadToken& unread : next.instances[i].unread_tokens) {
+      if (unread.source != static_cast<InstanceId>(i)) return false;
+    }
+  }
+  return true;
 }
 
 Result<engine::StepResult> CudaRunner::wait(engine::StepTicket ticket) {
-  NANOCP_CHECK_EQ(ticket, task_number_.load());
-  if (!wait_finished(options_.step_timeout_us)) {
-    const std::string message = "step " + std::to_string(ticket) + " did not finish within " +
-                                std::to_string(options_.step_timeout_us / 1'000'000) +
-                                " s; the engine waited for " + unfinished_instances();
-    group_->abort(message);
-    // The instances still read the plan; one that does not come back leaves nothing to go on with.
-    if (!wait_finished(options_.step_timeout_us)) {
-      check_failed(__FILE__, __LINE__, message + ", also after an abort");
-    }
-    return Error{ErrorCode::kDeadlineExceeded, message};
-  }
+  ++num_waited_;
+  NANOCP_CHECK_EQ(ticket, num_waited_);
+  NANOCP_RETURN_IF_ERROR(wait_for_instances());
+  NANOCP_RETURN_IF_ERROR(first_failure());
+  begin([](CudaInstance& instance) { return instance.finish_step(); });
+  NANOCP_RETURN_IF_ERROR(wait_for_instances());
   NANOCP_RETURN_IF_ERROR(first_failure());
   engine::StepResult result;
   for (Worker& worker : workers_) worker.instance->collect(result);
   return result;
+}
+
+Status CudaRunner::wait_for_instances() {
+  if (wait_finished(options_.step_timeout_us)) return ok_status();
+  const std::string message = "step " + std::to_string(num_launched_) + " did not finish within " +
+                              std::to_string(options_.step_timeout_us / 1'000'000) +
+                              " s; the engine waited for " + unfinished_instances();
+  group_->abort(message);
+  // The instances still read the plan; one that does not come back leaves nothing to go on with.
+  if (!wait_finished(options_.step_timeout_us)) {
+    check_failed(__FILE__, __LINE__, message + ", also after an abort");
+  }
+  return Error{ErrorCode::kDeadlineExceeded, message};
 }
 
 void CudaRunner::note(const std::string& line) const {

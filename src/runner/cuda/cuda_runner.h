@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "backend/device_info.h"
-#include "comm/nvlink/symmetric_heap.h"
+#include "comm/device/exchange_group.h"
 #include "model/memory_estimate.h"
 #include "runner/cuda/cuda_instance.h"
 #include "runner/device/device_limits.h"
@@ -30,6 +30,8 @@ class CudaRunner final : public DeviceRunner {
 
   engine::StepTicket launch(const scheduler::StepPlan& plan) override;
   Result<engine::StepResult> wait(engine::StepTicket ticket) override;
+  bool runs_ahead() const override;
+  bool can_launch_ahead(const scheduler::StepPlan& next) const override;
   int64_t num_blocks() const override { return num_blocks_; }
   const std::string& device_name() const override { return device_name_; }
 
@@ -43,6 +45,8 @@ class CudaRunner final : public DeviceRunner {
 
   CudaRunner(std::shared_ptr<const model::ModelSpec> spec, const DeviceRunnerOptions& options);
   Status open_devices();
+  // Settles options_.exchange and what follows from it.
+  Status settle_exchange();
   Status start(const model::ModelWeights* weights);
   Status plan_weights(const model::ModelWeights* weights);
   Status check_weights_fit() const;
@@ -57,6 +61,8 @@ class CudaRunner final : public DeviceRunner {
   Status run_on_all(const char* what, const Task& task);
   void begin(const Task& task);
   bool wait_finished(int64_t timeout_us);
+  // Until all instances have carried out the last task begun.
+  Status wait_for_instances();
   Status first_failure() const;
   void work(InstanceId instance);
   bool wait_for_task(uint64_t& seen);
@@ -65,7 +71,7 @@ class CudaRunner final : public DeviceRunner {
 
   // Constant after construction.
   const std::shared_ptr<const model::ModelSpec> spec_;
-  const DeviceRunnerOptions options_;
+  DeviceRunnerOptions options_;
   std::vector<int> devices_;  // [num_instances]
   std::string device_name_;
   std::vector<backend::DeviceInfo> found_;  // all GPUs, as they were before loading
@@ -73,7 +79,12 @@ class CudaRunner final : public DeviceRunner {
   model::WeightBytes weight_bytes_;  // on the GPUs
   int64_t num_blocks_ = 0;
 
-  std::unique_ptr<comm::NvlinkGroup> group_;
+  // Engine's thread.
+  uint64_t num_launched_ = 0;
+  uint64_t num_waited_ = 0;
+  bool all_on_gpu_ = false;  // the last step launched samples on the GPU alone
+
+  std::unique_ptr<comm::ExchangeGroup> group_;
   // Each touched by its own thread while a task runs, by the engine's thread otherwise.
   std::vector<Worker> workers_;
 

@@ -44,11 +44,6 @@ Status InstanceForward::check_model(const model::ModelSpec& spec) {
   return ok_status();
 }
 
-int32_t InstanceForward::prefill_rows_min(const model::ModelSpec& spec) {
-  constexpr int32_t kRowsMin = 8;
-  return spec.attention.is_mla() ? 0 : kRowsMin;
-}
-
 InstanceForward::InstanceForward(const model::ModelSpec& spec, const DeviceWeights& weights,
                                  const StepImage& image, const cuda::ExchangeView& exchange,
                                  const ForwardOptions& options)
@@ -102,7 +97,10 @@ Status InstanceForward::allocate() {
       cuda_status(cudaMemcpy(frequencies_, frequencies.data(), frequencies.size() * sizeof(float),
                              cudaMemcpyHostToDevice),
                   "rotary frequencies"));
-  NANOCP_ASSIGN_OR_RETURN(stamps_, arena_.take<uint64_t>(spec_.num_layers * kMarksPerLayer + 4));
+  NANOCP_ASSIGN_OR_RETURN(readout_, arena_.take<uint8_t>(static_cast<int64_t>(
+                                        stamps_offset() + num_stamps_max() * sizeof(uint64_t))));
+  buffers_.tokens = reinterpret_cast<int32_t*>(readout_);
+  stamps_ = reinterpret_cast<uint64_t*>(readout_ + stamps_offset());
   NANOCP_RETURN_IF_ERROR(allocate_attention());
   return allocate_mlp();
 }
@@ -146,6 +144,10 @@ Status InstanceForward::allocate_attention() {
     const auto at = std::find(windows_.begin(), windows_.end(), window) - windows_.begin();
     attention_workspaces_[i] = window_workspaces_[static_cast<size_t>(at)];
   }
+  if (!spec_.attention.is_mla()) return ok_status();
+  NANOCP_ASSIGN_OR_RETURN(const size_t bytes,
+                          cuda::mla_prefill_workspace_bytes(mla_prefill_args(0).config));
+  NANOCP_ASSIGN_OR_RETURN(prefill_workspace_, arena_.take<uint8_t>(static_cast<int64_t>(bytes)));
   return ok_status();
 }
 
@@ -186,7 +188,6 @@ Status InstanceForward::allocate_mlp() {
   NANOCP_ASSIGN_OR_RETURN(buffers_.sampled, arena_.take<uint16_t>(rows * hidden));
   logits_stride_ = (int64_t{spec_.vocab_size} + 7) / 8 * 8;
   NANOCP_ASSIGN_OR_RETURN(buffers_.logits, arena_.take<float>(rows * logits_stride_));
-  NANOCP_ASSIGN_OR_RETURN(buffers_.tokens, arena_.take<int32_t>(rows));
   const size_t bytes = cuda::sampling_workspace_bytes(options_.max_rows);
   NANOCP_ASSIGN_OR_RETURN(buffers_.sampling_workspace,
                           arena_.take<uint8_t>(static_cast<int64_t>(bytes)));
@@ -201,6 +202,15 @@ cuda::ExchangeEpoch InstanceForward::expert_epoch(int32_t layer) const {
   return {&header()->step, num_moe_layers_, moe_index_[static_cast<size_t>(layer)]};
 }
 
+Status InstanceForward::carry(cuda::WaitPurpose purpose, int32_t layer, cudaStream_t stream) {
+  if (options_.link == nullptr) return ok_status();
+  const bool is_shard =
+      purpose == cuda::WaitPurpose::kQuery || purpose == cuda::WaitPurpose::kPartial;
+  return options_.link->carry(
+      purpose, image_.epoch_number(is_shard ? shard_epoch(layer) : expert_epoch(layer)),
+      cache_rows(layer), stream);
+}
+
 const float* InstanceForward::next_norm(int32_t layer) const {
   return layer + 1 < spec_.num_layers ? weights_.layers[static_cast<size_t>(layer) + 1].input_norm
                                       : weights_.final_norm;
@@ -209,13 +219,14 @@ const float* InstanceForward::next_norm(int32_t layer) const {
 Status InstanceForward::enqueue(const StepShape& shape, cudaStream_t stream) {
   marks_.clear();
   exchanges_.clear();
-  NANOCP_RETURN_IF_ERROR(mark(Phase::kAttention, -1, stream));
-  NANOCP_RETURN_IF_ERROR(schedule_attention(stream));
+  NANOCP_RETURN_IF_ERROR(mark_step(Phase::kAttention, stream));
+  NANOCP_RETURN_IF_ERROR(schedule_attention(shape, stream));
   NANOCP_RETURN_IF_ERROR(cuda::launch_embed_norm({.header = header(),
                                                   .rows = static_cast<int32_t>(shape.rows),
                                                   .hidden = spec_.hidden_size,
                                                   .vocab_size = spec_.vocab_size,
                                                   .token_ids = image_.device().token_ids,
+                                                  .sampled = buffers_.tokens,
                                                   .embedding = weights_.embedding,
                                                   .norm_weight = weights_.layers[0].input_norm,
                                                   .eps = spec_.rms_norm_eps,
@@ -228,33 +239,48 @@ Status InstanceForward::enqueue(const StepShape& shape, cudaStream_t stream) {
   }
   NANOCP_RETURN_IF_ERROR(mark(Phase::kHead, -1, stream));
   NANOCP_RETURN_IF_ERROR(run_head(shape, stream));
-  return mark(Phase::kHead, -1, stream);
+  return mark_step(Phase::kHead, stream);
 }
 
 Status InstanceForward::mark(Phase phase, int32_t layer, cudaStream_t stream) {
-  if (!options_.profile) return ok_status();
+  return options_.profile ? stamp(phase, layer, stream) : ok_status();
+}
+
+Status InstanceForward::mark_step(Phase phase, cudaStream_t stream) {
+  return options_.profile || options_.time_steps ? stamp(phase, -1, stream) : ok_status();
+}
+
+Status InstanceForward::stamp(Phase phase, int32_t layer, cudaStream_t stream) {
   marks_.push_back({phase, layer});
   return cuda::launch_phase_stamp(stamps_ + marks_.size() - 1, stream);
 }
 
+size_t InstanceForward::num_stamps_max() const {
+  return static_cast<size_t>(spec_.num_layers * kMarksPerLayer + 4);
+}
+
+size_t InstanceForward::stamps_offset() const {
+  return (static_cast<size_t>(options_.max_rows) * sizeof(int32_t) + 255) / 256 * 256;
+}
+
+size_t InstanceForward::readout_bytes() const {
+  return stamps_offset() + marks_.size() * sizeof(uint64_t);
+}
+
 // A mark's phase lasts until the next mark.
-Result<std::vector<engine::PhaseSpan>> InstanceForward::read_spans() const {
+std::vector<engine::PhaseSpan> InstanceForward::spans_of(const uint64_t* stamps) const {
   std::vector<engine::PhaseSpan> spans;
-  if (marks_.empty()) return spans;
-  std::vector<uint64_t> times(marks_.size());
-  NANOCP_RETURN_IF_ERROR(cuda_status(
-      cudaMemcpy(times.data(), stamps_, times.size() * sizeof(uint64_t), cudaMemcpyDeviceToHost),
-      "copy of phase stamps"));
+  if (!options_.profile) return spans;
   for (size_t i = 0; i + 1 < marks_.size(); ++i) {
     spans.push_back({marks_[i].phase, marks_[i].layer,
-                     static_cast<double>(times[i] - times[0]) / 1e3,
-                     static_cast<double>(times[i + 1] - times[i]) / 1e3});
+                     static_cast<double>(stamps[i] - stamps[0]) / 1e3,
+                     static_cast<double>(stamps[i + 1] - stamps[i]) / 1e3});
   }
   return spans;
 }
 
 // Lengths are the same in all layers of one window, so the split of the work is too.
-Status InstanceForward::schedule_attention(cudaStream_t stream) {
+Status InstanceForward::schedule_attention(const StepShape& shape, cudaStream_t stream) {
   for (size_t i = 0; i < windows_.size(); ++i) {
     size_t layer = 0;
     while (spec_.layers[layer].sliding_window != windows_[i]) ++layer;
@@ -263,7 +289,8 @@ Status InstanceForward::schedule_attention(cudaStream_t stream) {
                                ? cuda::launch_mla_schedule(mla_args(at), stream)
                                : cuda::launch_attention_schedule(decode_args(at), stream));
   }
-  return ok_status();
+  if (!spec_.attention.is_mla() || !shape.has_prefill) return ok_status();
+  return cuda::launch_mla_prefill_schedule(mla_prefill_args(0), stream);
 }
 
 Status InstanceForward::run_layer(int32_t layer, const StepShape& shape, cudaStream_t stream) {
@@ -274,6 +301,7 @@ Status InstanceForward::run_layer(int32_t layer, const StepShape& shape, cudaStr
   begin_exchange(ExchangeMark::Kind::kShard, layer);
   NANOCP_RETURN_IF_ERROR(spec_.attention.is_mla() ? prepare_mla(layer, shape, stream)
                                                   : prepare_gqa(layer, shape, stream));
+  NANOCP_RETURN_IF_ERROR(carry(cuda::WaitPurpose::kQuery, layer, stream));
   NANOCP_RETURN_IF_ERROR(mark(Phase::kAttention, layer, stream));
   NANOCP_RETURN_IF_ERROR(attend(layer, shape, stream));
   NANOCP_RETURN_IF_ERROR(mark(Phase::kMerge, layer, stream));

@@ -19,12 +19,16 @@
 #include "backend/cuda/expert_mlp.h"
 #include "backend/cuda/expert_plan.h"
 #include "backend/cuda/mla_decode.h"
+#include "backend/cuda/mla_prefill.h"
 #include "backend/cuda/shard_exchange.h"
 #include "base/result.h"
+#include "comm/device/exchange_group.h"
 #include "engine/model_runner.h"
+#include "model/exchange_order.h"
 #include "model/model_spec.h"
 #include "runner/cuda/device_weights.h"
 #include "runner/cuda/step_image.h"
+#include "tensor/kv_format.h"
 
 namespace nanocp::runner {
 
@@ -33,8 +37,11 @@ struct ForwardOptions {
   int32_t num_instances = 1;
   int32_t max_rows = 0;
   int32_t block_size = 0;
-  int64_t num_blocks = 0;
+  int64_t num_blocks = 0;  // of the KV cache, with those of the staging slots
+  tensor::KvFormat kv_format = tensor::KvFormat::kBf16;
   bool profile = false;
+  bool time_steps = false;
+  comm::ExchangeLink* link = nullptr;  // null: kernels reach the heaps of peers
 };
 
 // How many rows a step is padded to.
@@ -44,20 +51,13 @@ struct StepShape {
   bool has_prefill = false;  // there are prefill items; captured graphs serve none
 };
 
-// One exchange of a step; see comm/CONTRACT.md, comm.epochs.
-struct ExchangeMark {
-  enum class Kind : int32_t { kShard, kExpert };
-  Kind kind;
-  int32_t index;  // among those of its kind in a step
-
-  bool operator==(const ExchangeMark&) const = default;
-};
+using model::ExchangeMark;
 
 class InstanceForward {
  public:
   static Status check_model(const model::ModelSpec& spec);
-  // Items of so many rows are worth the prefill kernel; 0 where the model's attention has none.
-  static int32_t prefill_rows_min(const model::ModelSpec& spec);
+  // Items of so many rows are worth a prefill kernel.
+  static constexpr int32_t kPrefillRowsMin = 8;
   // All references outlive the object.
   static Result<std::unique_ptr<InstanceForward>> create(const model::ModelSpec& spec,
                                                          const DeviceWeights& weights,
@@ -71,13 +71,21 @@ class InstanceForward {
   Status enqueue(const StepShape& shape, cudaStream_t stream);
 
   void* kv_cache() const { return heap_ + exchange_.offsets.kv_cache; }
-  const int32_t* tokens() const { return buffers_.tokens; }  // device, [max_rows]
-  const float* logits() const { return buffers_.logits; }    // device, [max_rows, logits_stride]
+  // What the host reads of a step: the sampled tokens, int32 [max_rows], and at stamps_offset() the
+  // stamps. Device memory.
+  const uint8_t* readout() const { return readout_; }
+  size_t readout_bytes() const;
+  size_t stamps_offset() const;
+  const float* logits() const { return buffers_.logits; }  // device, [max_rows, logits_stride]
   int64_t logits_stride() const { return logits_stride_; }
   // The exchanges of the last enqueue() in order, the same for all shapes and instances.
   const std::vector<ExchangeMark>& exchanges() const { return exchanges_; }
-  // What the last step that ran spent its time on; empty without options.profile.
-  Result<std::vector<engine::PhaseSpan>> read_spans() const;
+  // Stamps that a step leaves in device memory: the GPU's time (ns) at its start, between phases
+  // when options.profile, and at its end; 0 without that and options.time_steps.
+  size_t num_stamps() const { return marks_.size(); }
+  size_t num_stamps_max() const;
+  // What the step with these stamps spent its time on; empty without options.profile.
+  std::vector<engine::PhaseSpan> spans_of(const uint64_t* stamps) const;
   int64_t device_bytes() const { return arena_.total_bytes(); }
 
  private:
@@ -99,13 +107,13 @@ class InstanceForward {
     uint16_t* expert_out;     // [assignments, hidden]
     uint16_t* sampled;        // [max_rows, hidden]
     float* logits;            // [max_rows, vocab]
-    int32_t* tokens;          // [max_rows]
+    int32_t* tokens;          // [max_rows], in readout_
     uint8_t* sampling_workspace;
     uint32_t* counters;  // zeroed words that kernels count blocks in
   };
 
   // Words of Buffers::counters.
-  enum Counter : int { kPrepareCounter, kReturnCounter, kDispatchCounter, kCombineCounter };
+  enum Counter : int { kPrepareCounter, kReturnCounter, kDispatchCounter };
 
   InstanceForward(const model::ModelSpec& spec, const DeviceWeights& weights,
                   const StepImage& image, const cuda::ExchangeView& exchange,
@@ -116,7 +124,10 @@ class InstanceForward {
 
   // From here on the stream works on `phase`; for profiles.
   Status mark(engine::Phase phase, int32_t layer, cudaStream_t stream);
-  Status schedule_attention(cudaStream_t stream);
+  // The same for the start or end of the step, whose times are also wanted without a profile.
+  Status mark_step(engine::Phase phase, cudaStream_t stream);
+  Status stamp(engine::Phase phase, int32_t layer, cudaStream_t stream);
+  Status schedule_attention(const StepShape& shape, cudaStream_t stream);
   Status run_layer(int32_t layer, const StepShape& shape, cudaStream_t stream);
   Status prepare_gqa(int32_t layer, const StepShape& shape, cudaStream_t stream);
   Status prepare_mla(int32_t layer, const StepShape& shape, cudaStream_t stream);
@@ -139,8 +150,27 @@ class InstanceForward {
   cuda::AttentionDecodeArgs decode_args(int32_t layer) const;
   cuda::AttentionPrefillArgs prefill_args(int32_t layer) const;
   cuda::MlaDecodeArgs mla_args(int32_t layer) const;
+  cuda::MlaPrefillArgs mla_prefill_args(int32_t layer) const;
   cuda::RotaryView rotary_view() const;
   cuda::CacheLayout cache_layout(int32_t layer) const;
+  cuda::CacheRows cache_rows(int32_t layer) const;
+  // Over a link, moves the rows that kernels have written for other instances.
+  Status carry(cuda::WaitPurpose purpose, int32_t layer, cudaStream_t stream);
+  // Launches a kernel that returns rows and works on those that came back: over a link in two
+  // parts.
+  template <typename Args>
+  Status launch_exchange(Status (*launch)(const Args&, cudaStream_t), Args args,
+                         cuda::WaitPurpose purpose, int32_t layer, cudaStream_t stream) {
+    if (options_.link == nullptr || !options_.link->moves(purpose)) {
+      NANOCP_RETURN_IF_ERROR(launch(args, stream));
+      return carry(purpose, layer, stream);  // counted, though it moves nothing
+    }
+    args.part = cuda::ExchangePart::kReturn;
+    NANOCP_RETURN_IF_ERROR(launch(args, stream));
+    NANOCP_RETURN_IF_ERROR(carry(purpose, layer, stream));
+    args.part = cuda::ExchangePart::kMerge;
+    return launch(args, stream);
+  }
   // The layer's exchange of each kind.
   cuda::ExchangeEpoch shard_epoch(int32_t layer) const;
   cuda::ExchangeEpoch expert_epoch(int32_t layer) const;
@@ -165,7 +195,8 @@ class InstanceForward {
   std::vector<void*> attention_workspaces_;  // [layer], shared by layers of one window
   std::vector<int32_t> windows_;             // that occur, each once
   std::vector<void*> window_workspaces_;
-  std::vector<int32_t> moe_index_;  // [layer] number of MoE layers before it
+  void* prefill_workspace_ = nullptr;  // MLA, all layers
+  std::vector<int32_t> moe_index_;     // [layer] number of MoE layers before it
   int32_t num_moe_layers_ = 0;
   int32_t expert_begin_ = 0;  // of the experts owned here
   int32_t num_local_experts_ = 0;
@@ -178,7 +209,8 @@ class InstanceForward {
   };
   std::vector<ExchangeMark> exchanges_;
   std::vector<Mark> marks_;     // of one step, the same for all shapes
-  uint64_t* stamps_ = nullptr;  // device, GPU time at each mark
+  uint64_t* stamps_ = nullptr;  // in readout_, GPU time at each mark
+  uint8_t* readout_ = nullptr;
   cudaStream_t side_stream_ = nullptr;
   cudaEvent_t fork_ = nullptr;
   cudaEvent_t join_ = nullptr;

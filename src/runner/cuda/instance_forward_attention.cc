@@ -2,23 +2,29 @@
 #include "runner/cuda/instance_forward.h"
 
 namespace nanocp::runner {
-namespace {
-
-constexpr int64_t kBf16Bytes = 2;
-
-}  // namespace
 
 cuda::CacheLayout InstanceForward::cache_layout(int32_t layer) const {
   const model::AttentionSpec& a = spec_.attention;
   cuda::CacheLayout cache;
   cache.block_size = options_.block_size;
+  cache.type = options_.kv_format == tensor::KvFormat::kFp8 ? cuda::CacheType::kE4m3
+                                                            : cuda::CacheType::kBf16;
   cache.head_stride = int64_t{options_.block_size} * a.cache_k_dim();
-  cache.block_stride = cache.head_stride * a.cache_num_kv_heads();
-  const int64_t part_bytes = options_.num_blocks * cache.block_stride * kBf16Bytes;
+  cache.block_stride = a.cache_num_kv_heads() * options_.block_size *
+                       tensor::kv_token_values(options_.kv_format, a.cache_k_dim());
+  const int64_t part_bytes =
+      options_.num_blocks * cache.block_stride * tensor::kv_value_bytes(options_.kv_format);
   const int64_t parts = spec_.attention.is_mla() ? 1 : 2;
   cache.k_offset = exchange_.offsets.kv_cache + layer * parts * part_bytes;
   cache.v_offset = cache.k_offset + (parts - 1) * part_bytes;
   return cache;
+}
+
+cuda::CacheRows InstanceForward::cache_rows(int32_t layer) const {
+  return {.layout = cache_layout(layer),
+          .num_heads = spec_.attention.cache_num_kv_heads(),
+          .token_values = spec_.attention.cache_k_dim(),
+          .has_values = !spec_.attention.is_mla()};
 }
 
 Status InstanceForward::prepare_gqa(int32_t layer, const StepShape& shape, cudaStream_t stream) {
@@ -132,7 +138,8 @@ cuda::AttentionDecodeArgs InstanceForward::decode_args(int32_t layer) const {
                  .block_size = options_.block_size,
                  .sliding_window = spec_.layers[static_cast<size_t>(layer)].sliding_window,
                  .softmax_scale = a.softmax_scale,
-                 .max_rows = options_.max_rows * options_.num_instances};
+                 .max_rows = options_.max_rows * options_.num_instances,
+                 .cache_type = cache.type};
   args.rows = image_.device().attention_rows;
   args.num_rows = image_.device().num_attention_rows;
   args.blocks = image_.device().blocks;
@@ -150,19 +157,16 @@ cuda::AttentionDecodeArgs InstanceForward::decode_args(int32_t layer) const {
   return args;
 }
 
-// Rows of other instances come last and are waited for: inside the kernels of grouped-query
-// attention, before that of latent attention.
+// Rows of other instances come last and are waited for inside the kernels.
 Status InstanceForward::attend(int32_t layer, const StepShape& shape, cudaStream_t stream) {
-  if (!spec_.attention.is_mla()) {
-    NANOCP_RETURN_IF_ERROR(cuda::launch_attention_decode(decode_args(layer), stream));
+  if (spec_.attention.is_mla()) {
+    NANOCP_RETURN_IF_ERROR(cuda::launch_mla_decode(mla_args(layer), stream));
     if (!shape.has_prefill) return ok_status();
-    return cuda::launch_attention_prefill(prefill_args(layer), stream);
+    return cuda::launch_mla_prefill(mla_prefill_args(layer), stream);
   }
-  if (options_.num_instances > 1) {
-    NANOCP_RETURN_IF_ERROR(cuda::launch_wait_queries(
-        {.step = image_.device(), .exchange = exchange_, .epoch = shard_epoch(layer)}, stream));
-  }
-  return cuda::launch_mla_decode(mla_args(layer), stream);
+  NANOCP_RETURN_IF_ERROR(cuda::launch_attention_decode(decode_args(layer), stream));
+  if (!shape.has_prefill) return ok_status();
+  return cuda::launch_attention_prefill(prefill_args(layer), stream);
 }
 
 cuda::AttentionPrefillArgs InstanceForward::prefill_args(int32_t layer) const {
@@ -202,6 +206,31 @@ cuda::MlaDecodeArgs InstanceForward::mla_args(int32_t layer) const {
   args.out = buffers_.attention_out;
   args.lse = buffers_.attention_lse;
   args.workspace = attention_workspaces_[static_cast<size_t>(layer)];
+  args.exchange = exchange_;
+  args.epoch = shard_epoch(layer);
+  return args;
+}
+
+cuda::MlaPrefillArgs InstanceForward::mla_prefill_args(int32_t layer) const {
+  const cuda::MlaDecodeArgs decode = mla_args(layer);
+  cuda::MlaPrefillArgs args = {};
+  args.config = {.num_heads = decode.config.num_heads,
+                 .block_size = decode.config.block_size,
+                 .softmax_scale = decode.config.softmax_scale,
+                 .max_rows = decode.config.max_rows};
+  args.items = image_.prefill_items();
+  args.num_items = image_.num_prefill_items();
+  args.blocks = decode.blocks;
+  args.block_idx = decode.block_idx;
+  args.q = decode.q;
+  args.q_rows = int64_t{1 + options_.num_instances} * options_.max_rows;
+  args.cache = decode.cache;
+  args.block_stride = decode.block_stride;
+  args.out = decode.out;
+  args.lse = decode.lse;
+  args.workspace = prefill_workspace_;
+  args.exchange = exchange_;
+  args.epoch = shard_epoch(layer);
   return args;
 }
 
@@ -211,16 +240,17 @@ Status InstanceForward::finish_attention(int32_t layer, const StepShape& shape,
   const model::AttentionSpec& a = spec_.attention;
   const DeviceLayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
   NANOCP_RETURN_IF_ERROR(
-      cuda::launch_finish_attention({.step = image_.device(),
-                                     .exchange = exchange_,
-                                     .epoch = shard_epoch(layer),
-                                     .rows = static_cast<int32_t>(shape.rows),
-                                     .out = buffers_.attention_out,
-                                     .lse = buffers_.attention_lse,
-                                     .sinks = w.sinks,
-                                     .merged = buffers_.merged,
-                                     .counter = buffers_.counters + kReturnCounter},
-                                    stream));
+      launch_exchange(cuda::launch_finish_attention,
+                      cuda::FinishAttentionArgs{.step = image_.device(),
+                                                .exchange = exchange_,
+                                                .epoch = shard_epoch(layer),
+                                                .rows = static_cast<int32_t>(shape.rows),
+                                                .out = buffers_.attention_out,
+                                                .lse = buffers_.attention_lse,
+                                                .sinks = w.sinks,
+                                                .merged = buffers_.merged,
+                                                .counter = buffers_.counters + kReturnCounter},
+                      cuda::WaitPurpose::kPartial, layer, stream));
   NANOCP_RETURN_IF_ERROR(mark(engine::Phase::kDense, layer, stream));
   const uint16_t* values = buffers_.merged;
   if (spec_.attention.is_mla()) {

@@ -119,17 +119,19 @@ Status InstanceForward::dispatch(int32_t layer, const StepShape& shape, cudaStre
                                              stream));
   NANOCP_RETURN_IF_ERROR(mark(engine::Phase::kDispatch, layer, stream));
   begin_exchange(ExchangeMark::Kind::kExpert, moe_index_[static_cast<size_t>(layer)]);
-  return cuda::launch_gate_dispatch({.step = image_.device(),
-                                     .exchange = exchange_,
-                                     .epoch = expert_epoch(layer),
-                                     .rows = static_cast<int32_t>(shape.rows),
-                                     .router = spec_.moe.router,
-                                     .num_experts = spec_.moe.num_experts,
-                                     .logits = buffers_.router_logits,
-                                     .router_bias = w.router.bias,
-                                     .correction_bias = w.correction_bias,
-                                     .counter = buffers_.counters + kDispatchCounter},
-                                    stream);
+  NANOCP_RETURN_IF_ERROR(
+      cuda::launch_gate_dispatch({.step = image_.device(),
+                                  .exchange = exchange_,
+                                  .epoch = expert_epoch(layer),
+                                  .rows = static_cast<int32_t>(shape.rows),
+                                  .router = spec_.moe.router,
+                                  .num_experts = spec_.moe.num_experts,
+                                  .logits = buffers_.router_logits,
+                                  .router_bias = w.router.bias,
+                                  .correction_bias = w.correction_bias,
+                                  .counter = buffers_.counters + kDispatchCounter},
+                                 stream));
+  return carry(cuda::WaitPurpose::kDispatch, layer, stream);
 }
 
 // The experts here, over the rows of all instances.
@@ -140,6 +142,7 @@ Status InstanceForward::run_experts(int32_t layer, cudaStream_t stream) {
                                                    .expert_begin = expert_begin_,
                                                    .num_experts = num_local_experts_,
                                                    .tile_rows = tile_rows(layer),
+                                                   .overlaps = true,
                                                    .lists = lists_},
                                                   stream));
   NANOCP_RETURN_IF_ERROR(mark(engine::Phase::kExperts, layer, stream));
@@ -156,19 +159,19 @@ Status InstanceForward::run_experts(int32_t layer, cudaStream_t stream) {
 Status InstanceForward::combine(int32_t layer, cudaStream_t stream) {
   const bool has_shared = weights_.layers[static_cast<size_t>(layer)].shared.down.weight != nullptr;
   NANOCP_RETURN_IF_ERROR(mark(engine::Phase::kCombine, layer, stream));
-  return cuda::launch_combine({.step = image_.device(),
-                               .exchange = exchange_,
-                               .epoch = expert_epoch(layer),
-                               .num_experts = spec_.moe.num_experts,
-                               .y = buffers_.expert_out,
-                               .assignment_of = lists_.assignment_of,
-                               .shared = has_shared ? buffers_.mlp_sum : nullptr,
-                               .norm_weight = next_norm(layer),
-                               .eps = spec_.rms_norm_eps,
-                               .residual = buffers_.residual,
-                               .x = x_,
-                               .counter = buffers_.counters + kCombineCounter},
-                              stream);
+  return launch_exchange(cuda::launch_combine,
+                         cuda::CombineArgs{.step = image_.device(),
+                                           .exchange = exchange_,
+                                           .epoch = expert_epoch(layer),
+                                           .num_experts = spec_.moe.num_experts,
+                                           .y = buffers_.expert_out,
+                                           .assignment_of = lists_.assignment_of,
+                                           .shared = has_shared ? buffers_.mlp_sum : nullptr,
+                                           .norm_weight = next_norm(layer),
+                                           .eps = spec_.rms_norm_eps,
+                                           .residual = buffers_.residual,
+                                           .x = x_},
+                         cuda::WaitPurpose::kCombine, layer, stream);
 }
 
 Status InstanceForward::run_head(const StepShape& shape, cudaStream_t stream) {

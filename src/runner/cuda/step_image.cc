@@ -9,24 +9,32 @@ namespace nanocp::runner {
 Result<std::unique_ptr<StepImage>> StepImage::create(const StepCapacity& capacity) {
   std::unique_ptr<StepImage> image(new StepImage(capacity));
   image->table_bytes_ = image->lay_out(nullptr, image->host_);
-  const size_t bytes = image->table_bytes_ + 2 * image->block_bytes();
-  NANOCP_RETURN_IF_ERROR(cuda::cuda_status(
-      cudaHostAlloc(reinterpret_cast<void**>(&image->host_memory_), bytes, cudaHostAllocDefault),
-      "pinned memory of step tables"));
+  const size_t bytes = image->copy_bytes();
+  const size_t host_bytes = kNumHostCopies * bytes;
+  NANOCP_RETURN_IF_ERROR(
+      cuda::cuda_status(cudaHostAlloc(reinterpret_cast<void**>(&image->host_memory_), host_bytes,
+                                      cudaHostAllocDefault),
+                        "pinned memory of step tables"));
   NANOCP_RETURN_IF_ERROR(
       cuda::cuda_status(cudaMalloc(reinterpret_cast<void**>(&image->device_memory_), bytes),
                         "device memory of step tables"));
-  std::fill_n(image->host_memory_, bytes, uint8_t{0});
+  std::fill_n(image->host_memory_, host_bytes, uint8_t{0});
   NANOCP_RETURN_IF_ERROR(
       cuda::cuda_status(cudaMemset(image->device_memory_, 0, bytes), "clearing step tables"));
-  image->lay_out(image->host_memory_, image->host_);
   image->lay_out(image->device_memory_, image->device_);
+  image->use_copy(0);
   return image;
 }
 
 StepImage::~StepImage() {
   if (host_memory_ != nullptr) static_cast<void>(cudaFreeHost(host_memory_));
   if (device_memory_ != nullptr) static_cast<void>(cudaFree(device_memory_));
+}
+
+void StepImage::use_copy(size_t copy) {
+  current_ = copy;
+  source_ = host_memory_ + copy * copy_bytes();
+  lay_out(source_, host_);
 }
 
 // One list gives offsets and total.
@@ -73,6 +81,7 @@ size_t StepImage::lay_out(uint8_t* base, Tables& t) const {
 }
 
 void StepImage::fill(uint64_t step, const scheduler::StepPlan& plan, int32_t prefill_rows_min) {
+  use_copy((current_ + 1) % kNumHostCopies);
   prefill_rows_min_ = prefill_rows_min;
   const InstancePlan& own = plan.instances[static_cast<size_t>(capacity_.self)];
   NANOCP_CHECK(own.num_rows() <= capacity_.max_rows);
@@ -87,6 +96,10 @@ void StepImage::fill(uint64_t step, const scheduler::StepPlan& plan, int32_t pre
 
 void StepImage::fill_rows(const InstancePlan& own) {
   std::copy(own.token_ids.begin(), own.token_ids.end(), host_.token_ids);
+  for (const UnreadToken& unread : own.unread_tokens) {
+    NANOCP_CHECK_EQ(unread.source, capacity_.self);
+    host_.token_ids[unread.row] = -1 - unread.sample;
+  }
   std::copy(own.positions.begin(), own.positions.end(), host_.positions);
   std::copy(own.sample_rows.begin(), own.sample_rows.end(), host_.sample_rows);
 }
@@ -101,7 +114,10 @@ void StepImage::fill_kv_targets(const scheduler::StepPlan& plan) {
       const int32_t row = holder == capacity_.self
                               ? append.row
                               : own.kv_sends.rows(holder)[static_cast<size_t>(append.row)];
-      host_.kv_targets[row] = {append.slot, holder, 0};
+      const bool is_staged = holder != capacity_.self && capacity_.kv_staging_slot >= 0;
+      host_.kv_targets[row] =
+          is_staged ? cuda::KvTarget{capacity_.kv_staging_slot + row, capacity_.self, 0}
+                    : cuda::KvTarget{append.slot, holder, 0};
     }
   }
 }
@@ -174,17 +190,21 @@ void StepImage::add_item(const AttentionItem& item) {
   }
 }
 
+// Each copy delays the step by some microseconds, so one takes all where that is not much more than
+// what is used; otherwise the used parts of both block tables go in a second copy of two lines.
 Status StepImage::upload(cudaStream_t stream) {
-  const auto copy = [&](size_t offset, size_t bytes) {
-    return cuda::cuda_status(cudaMemcpyAsync(device_memory_ + offset, host_memory_ + offset, bytes,
-                                             cudaMemcpyHostToDevice, stream),
-                             "upload of step tables");
-  };
+  constexpr size_t kSmallBytes = size_t{96} << 10;
+  const bool is_small = copy_bytes() <= kSmallBytes;
+  NANOCP_RETURN_IF_ERROR(cuda::cuda_status(
+      cudaMemcpyAsync(device_memory_, source_, is_small ? copy_bytes() : table_bytes_,
+                      cudaMemcpyHostToDevice, stream),
+      "upload of step tables"));
   const size_t used = static_cast<size_t>(num_blocks_used_) * sizeof(int32_t);
-  NANOCP_RETURN_IF_ERROR(copy(0, table_bytes_));
-  if (used == 0) return ok_status();
-  NANOCP_RETURN_IF_ERROR(copy(table_bytes_, used));
-  return copy(table_bytes_ + block_bytes(), used);
+  if (used == 0 || is_small) return ok_status();
+  return cuda::cuda_status(
+      cudaMemcpy2DAsync(device_memory_ + table_bytes_, block_bytes(), source_ + table_bytes_,
+                        block_bytes(), used, 2, cudaMemcpyHostToDevice, stream),
+      "upload of block tables");
 }
 
 }  // namespace nanocp::runner

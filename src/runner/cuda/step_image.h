@@ -1,7 +1,8 @@
 // Turns a StepPlan into the tables that one instance's kernels read (backend/cuda/device_step.h):
 // filled in pinned host memory, copied to fixed addresses on the GPU. Owned by the instance; its
-// thread, with its device current. The host copy may be refilled once the copies of the last upload
-// have run, which the end of a step implies.
+// thread, with its device current. Two host copies are filled in turn, so that a step can be filled
+// and put behind the one that runs. One may be filled again when the step that was uploaded from it
+// is over.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -23,6 +24,9 @@ struct StepCapacity {
   int32_t num_instances = 1;
   int32_t max_rows = 0;    // own rows of one instance in one step
   int64_t num_blocks = 0;  // of this instance's KV cache
+  // Not negative: K/V of own row r that another instance holds is first stored in slot r + this of
+  // the own cache; a link takes it from there.
+  int64_t kv_staging_slot = -1;
 };
 
 class StepImage {
@@ -32,8 +36,9 @@ class StepImage {
   StepImage(const StepImage&) = delete;
   StepImage& operator=(const StepImage&) = delete;
 
-  // Rewrites the host copy for step number `step` (from 1) of `plan`. Items of at least
-  // `prefill_rows_min` rows become prefill items, all others are attended row by row; 0: all are.
+  // Rewrites the older host copy for step number `step` (from 1) of `plan`; what is read or
+  // uploaded from now on is this one. Items of at least `prefill_rows_min` rows become prefill
+  // items, all others are attended row by row; 0: all are.
   void fill(uint64_t step, const scheduler::StepPlan& plan, int32_t prefill_rows_min = 0);
   // How the rows in sample order are sampled on the GPU, [num_samples]; filled by the caller.
   cuda::SampleSpec* samples() const { return host_.samples; }
@@ -44,9 +49,14 @@ class StepImage {
   const cuda::PrefillItem* prefill_items() const { return device_.prefill; }
   const int32_t* num_prefill_items() const { return device_.num_prefill; }
   bool has_prefill() const { return *host_.num_prefill > 0; }
+  // The number of an exchange in the step that was filled last.
+  uint64_t epoch_number(const cuda::ExchangeEpoch& epoch) const {
+    return (host_.header->step - 1) * static_cast<uint64_t>(epoch.per_step) +
+           static_cast<uint64_t>(epoch.index) + 1;
+  }
   int32_t num_rows() const { return host_.header->num_rows; }
   int32_t num_samples() const { return host_.header->num_samples; }
-  int64_t device_bytes() const { return static_cast<int64_t>(table_bytes_ + 2 * block_bytes()); }
+  int64_t device_bytes() const { return static_cast<int64_t>(copy_bytes()); }
 
  private:
   // The same members point into the host copy or into the GPU's.
@@ -73,7 +83,10 @@ class StepImage {
 
   explicit StepImage(const StepCapacity& capacity) : capacity_(capacity) {}
   size_t lay_out(uint8_t* base, Tables& tables) const;
+  void use_copy(size_t copy);
   size_t block_bytes() const { return static_cast<size_t>(capacity_.num_blocks) * sizeof(int32_t); }
+  static constexpr size_t kNumHostCopies = 2;
+  size_t copy_bytes() const { return table_bytes_ + 2 * block_bytes(); }
   void fill_rows(const InstancePlan& own);
   void fill_kv_targets(const scheduler::StepPlan& plan);
   void fill_sends(const InstancePlan& own);
@@ -81,10 +94,12 @@ class StepImage {
   void add_item(const AttentionItem& item);
 
   const StepCapacity capacity_;
-  uint8_t* host_memory_ = nullptr;  // pinned
+  uint8_t* host_memory_ = nullptr;  // pinned, [kNumHostCopies] of copy_bytes()
   uint8_t* device_memory_ = nullptr;
-  size_t table_bytes_ = 0;  // of both: tables, then blocks, then block_idx
-  Tables host_ = {};
+  size_t table_bytes_ = 0;     // of each copy: tables, then blocks, then block_idx
+  size_t current_ = 0;         // host copy
+  uint8_t* source_ = nullptr;  // its memory
+  Tables host_ = {};           // its tables
   Tables device_ = {};
   int32_t num_blocks_used_ = 0;
   int32_t prefill_rows_min_ = 0;

@@ -1,12 +1,20 @@
 // `bound`: a request's KV, rows and growth stay on the one instance that a router picks at
-// admission, as in engines with plain data-parallel attention. Stateless; any thread.
+// admission, as in engines with plain data-parallel attention. Where the picked instance has no
+// room the request waits for it, except with any_instance, which picks among those with room.
+// Stateless; any thread.
 #pragma once
 
 #include "scheduler/policy.h"
 
 namespace nanocp::scheduler {
 
-enum class Router { kRoundRobin, kLeastRequests, kLeastKv };
+enum class Router {
+  kRoundRobin,
+  kLeastRequests,
+  kLeastKv,
+  kPowerOfTwo,   // the one with fewer requests of two drawn by hash (Mitzenmacher, 2001)
+  kAnyInstance,  // whichever has room, most free blocks first
+};
 
 class BoundPolicy final : public Policy {
  public:
@@ -25,6 +33,7 @@ class BoundPolicy final : public Policy {
 
  private:
   bool prefers(const ClusterView& view, InstanceId a, InstanceId b) const;
+  bool is_candidate(const ClusterView& view, const RequestShape& shape, InstanceId instance) const;
 
   Router router_;
 };

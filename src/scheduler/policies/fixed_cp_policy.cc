@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <tuple>
 
 #include "scheduler/policies/level_fill.h"
 
@@ -11,6 +12,10 @@ namespace {
 int64_t num_blocks_on(const kvcache::KvPlacement& placement, InstanceId instance) {
   const kvcache::Shard* shard = placement.find_shard(instance);
   return shard == nullptr ? 0 : static_cast<int64_t>(shard->blocks.size());
+}
+
+bool has_room(const InstanceLoad& load, const RequestShape& shape) {
+  return load.num_free_blocks >= shape.num_new_blocks && load.can_bind();
 }
 
 }  // namespace
@@ -28,22 +33,57 @@ int64_t FixedCpPolicy::max_request_blocks(std::span<const int64_t> capacities,
   return sizes[static_cast<size_t>(degree) - 1] * degree;
 }
 
-// Those that hold something already, then the least loaded of those that are large enough.
-std::vector<InstanceId> FixedCpPolicy::choose_holders(const ClusterView& view,
-                                                      const RequestShape& shape) const {
-  std::vector<InstanceId> order;
-  for (InstanceId i = 0; i < view.num_instances(); ++i) {
-    if (permits_growth(view, shape, i)) order.push_back(i);
-  }
-  std::stable_sort(order.begin(), order.end(), [&](InstanceId a, InstanceId b) {
+// Those that hold something already, then, for a request that is not split, the one with fewest
+// sequences that has room, else those with most room.
+std::vector<InstanceId> FixedCpPolicy::choose_among(const ClusterView& view,
+                                                    const RequestShape& shape,
+                                                    std::vector<InstanceId> candidates) const {
+  const auto degree = static_cast<size_t>(degree_of(shape));
+  std::stable_sort(candidates.begin(), candidates.end(), [&](InstanceId a, InstanceId b) {
     const bool a_holds = num_blocks_on(*shape.placement, a) > 0;
     const bool b_holds = num_blocks_on(*shape.placement, b) > 0;
     if (a_holds != b_holds) return a_holds;
+    if (degree == 1) {
+      const bool a_has_room = has_room(view.at(a), shape);
+      const bool b_has_room = has_room(view.at(b), shape);
+      if (a_has_room != b_has_room) return a_has_room;
+      if (view.at(a).num_sequences != view.at(b).num_sequences) {
+        return view.at(a).num_sequences < view.at(b).num_sequences;
+      }
+    }
     return view.at(a).num_free_blocks > view.at(b).num_free_blocks;
   });
-  const auto degree = static_cast<size_t>(degree_of(shape));
-  if (order.size() > degree) order.resize(degree);
-  return order;
+  if (candidates.size() > degree) candidates.resize(degree);
+  return candidates;
+}
+
+// Within one domain of fast links where one is wide enough for the degree: the tail's, or that
+// with the most room on its fullest chosen instance.
+std::vector<InstanceId> FixedCpPolicy::choose_holders(const ClusterView& view,
+                                                      const RequestShape& shape) const {
+  std::vector<std::vector<InstanceId>> by_domain(static_cast<size_t>(view.num_domains()));
+  std::vector<InstanceId> all;
+  for (InstanceId i = 0; i < view.num_instances(); ++i) {
+    if (!permits_growth(view, shape, i)) continue;
+    all.push_back(i);
+    by_domain[static_cast<size_t>(view.domain_of(i))].push_back(i);
+  }
+  const InstanceId tail = shape.placement->tail_holder();
+  std::vector<InstanceId> best;
+  int64_t best_free = -1;
+  for (std::vector<InstanceId>& domain : by_domain) {
+    if (degree_of(shape) == 1 || std::ssize(domain) < degree_of(shape)) continue;
+    if (tail != kNoInstance && view.domain_of(domain.front()) != view.domain_of(tail)) continue;
+    std::vector<InstanceId> chosen = choose_among(view, shape, std::move(domain));
+    int64_t least_free = view.at(chosen.front()).num_free_blocks;
+    for (const InstanceId i : chosen) {
+      least_free = std::min(least_free, view.at(i).num_free_blocks);
+    }
+    if (least_free <= best_free) continue;
+    best_free = least_free;
+    best = std::move(chosen);
+  }
+  return best.empty() ? choose_among(view, shape, std::move(all)) : best;
 }
 
 std::optional<AdmissionDecision> FixedCpPolicy::plan_admission(const ClusterView& view,
@@ -73,17 +113,16 @@ std::optional<AdmissionDecision> FixedCpPolicy::plan_admission(const ClusterView
 // Keeps shards even: the permitted instance with the fewest of the request's blocks.
 std::optional<InstanceId> FixedCpPolicy::plan_growth(const ClusterView& view,
                                                      const RequestShape& shape) const {
+  const InstanceId tail = shape.placement->tail_holder();
+  // By distance from the tail, then blocks held, then room.
+  const auto rank = [&](InstanceId i) {
+    const bool is_far = tail != kNoInstance && view.domain_of(i) != view.domain_of(tail);
+    return std::make_tuple(is_far, num_blocks_on(*shape.placement, i), -view.at(i).num_free_blocks);
+  };
   std::optional<InstanceId> best;
-  int64_t fewest = 0;
   for (InstanceId i = 0; i < view.num_instances(); ++i) {
     if (view.at(i).num_free_blocks == 0 || !permits_growth(view, shape, i)) continue;
-    const int64_t held = num_blocks_on(*shape.placement, i);
-    const bool is_better =
-        !best || held < fewest ||
-        (held == fewest && view.at(i).num_free_blocks > view.at(*best).num_free_blocks);
-    if (!is_better) continue;
-    best = i;
-    fewest = held;
+    if (!best || rank(i) < rank(*best)) best = i;
   }
   return best;
 }

@@ -31,6 +31,8 @@ class FixedCpPolicy final : public Policy {
  private:
   int32_t degree_of(const RequestShape& shape) const;
   std::vector<InstanceId> choose_holders(const ClusterView& view, const RequestShape& shape) const;
+  std::vector<InstanceId> choose_among(const ClusterView& view, const RequestShape& shape,
+                                       std::vector<InstanceId> candidates) const;
 
   Rule rule_;
 };

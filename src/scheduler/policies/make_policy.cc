@@ -12,7 +12,11 @@ Result<Router> router_of(const std::string& name) {
   if (name == "round_robin") return Router::kRoundRobin;
   if (name == "least_requests") return Router::kLeastRequests;
   if (name == "least_kv") return Router::kLeastKv;
-  return not_found("router '" + name + "' is unknown: use round_robin, least_requests or least_kv");
+  if (name == "power_of_two") return Router::kPowerOfTwo;
+  if (name == "any_instance") return Router::kAnyInstance;
+  return not_found("router '" + name +
+                   "' is unknown: use round_robin, least_requests, least_kv, power_of_two or "
+                   "any_instance");
 }
 
 Status check_degree(std::string_view policy, const PolicyOptions& options) {

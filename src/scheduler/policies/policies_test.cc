@@ -101,10 +101,36 @@ TEST(BoundPolicy, RoundRobinGoesAround) {
   const NewRequest request(10);
   std::vector<InstanceId> chosen;
   for (; cluster.num_admissions < 4; ++cluster.num_admissions) {
-    chosen.push_back(policy->plan_admission(cluster.view(), request.shape)->binding);
+    const auto decision = policy->plan_admission(cluster.view(), request.shape);
+    chosen.push_back(decision ? decision->binding : kNoInstance);
   }
-  // Instance 2 is too full and is left out.
-  EXPECT_EQ(chosen, (std::vector<InstanceId>{0, 1, 0, 0}));
+  // At the turn of instance 2, which is too full, the request waits.
+  EXPECT_EQ(chosen, (std::vector<InstanceId>{0, 1, kNoInstance, 0}));
+}
+
+TEST(BoundPolicy, AnyInstanceTakesOneWithRoomWhereOthersWait) {
+  Cluster cluster({5, 50, 40});
+  cluster.loads[1].num_sequences = 9;
+  cluster.loads[2].num_sequences = 8;
+  const NewRequest request(10);
+  const auto any = make("bound", {.num_instances = 3, .router = "any_instance"});
+  const auto requests = make("bound", {.num_instances = 3, .router = "least_requests"});
+  EXPECT_EQ(any->plan_admission(cluster.view(), request.shape)->binding, 1);
+  EXPECT_FALSE(requests->plan_admission(cluster.view(), request.shape).has_value());
+}
+
+TEST(BoundPolicy, PowerOfTwoTakesTheEmptierOfTwo) {
+  const auto policy = make("bound", {.num_instances = 4, .router = "power_of_two"});
+  Cluster cluster({100, 100, 100, 100});
+  cluster.loads[3].num_sequences = 50;
+  const NewRequest request(10);
+  std::vector<int> count(4, 0);
+  for (; cluster.num_admissions < 400; ++cluster.num_admissions) {
+    ++count[static_cast<size_t>(policy->plan_admission(cluster.view(), request.shape)->binding)];
+  }
+  // The full one is taken only when both draws name it, 25 times in 400; ties go to lower numbers.
+  EXPECT_LT(count[3], 60);
+  for (int i = 0; i < 3; ++i) EXPECT_GT(count[static_cast<size_t>(i)], 50);
 }
 
 TEST(BoundPolicy, RoutersPickTheLeastLoaded) {

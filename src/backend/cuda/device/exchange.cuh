@@ -43,6 +43,49 @@ __device__ inline void set_flag(uint64_t* flag, uint64_t epoch) {
   asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(flag), "l"(epoch) : "memory");
 }
 
+// 16 bytes in one access that other GPUs see as a whole.
+template <typename T>
+__device__ inline void store_whole(T* to, const T& value) {
+  static_assert(sizeof(T) == 16);
+  const auto& halves = reinterpret_cast<const ulonglong2&>(value);
+  asm volatile(
+      "{.reg .b128 v; mov.b128 v, {%1, %2}; st.relaxed.sys.global.b128 [%0], v;}" ::"l"(to),
+      "l"(halves.x), "l"(halves.y)
+      : "memory");
+}
+template <typename T>
+__device__ inline T load_whole(const T* from) {
+  static_assert(sizeof(T) == 16);
+  ulonglong2 halves;
+  asm volatile("{.reg .b128 v; ld.acquire.sys.global.b128 v, [%2]; mov.b128 {%0, %1}, v;}"
+               : "=l"(halves.x), "=l"(halves.y)
+               : "l"(from)
+               : "memory");
+  return reinterpret_cast<const T&>(halves);
+}
+// Values that another GPU may store meanwhile; each of the four is whole.
+__device__ inline uint4 load_polled(const uint4* from) {
+  uint4 value;
+  asm volatile("ld.relaxed.sys.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+               : "l"(from)
+               : "memory");
+  return value;
+}
+
+// The number of rows of `source` in the heap at `base`, and the choices for its row `row`.
+__device__ inline RowCount* row_count_of(const ExchangeView& exchange, uint8_t* base,
+                                         uint64_t epoch, int32_t source) {
+  return reinterpret_cast<RowCount*>(base + exchange.offsets.row_counts) +
+         static_cast<int32_t>(epoch % 2) * exchange.num_instances + source;
+}
+__device__ inline ExpertChoice* choices_of(const ExchangeView& exchange, uint8_t* base,
+                                           uint64_t epoch, int32_t source, int32_t row) {
+  const int32_t first = static_cast<int32_t>(epoch % 2) * exchange.num_instances + source;
+  return reinterpret_cast<ExpertChoice*>(base + exchange.offsets.choices) +
+         (static_cast<int64_t>(first) * exchange.max_rows + row) * exchange.topk;
+}
+
 struct alignas(16) Bf16x8 {
   __nv_bfloat162 pairs[4];
 

@@ -31,18 +31,22 @@ __device__ inline bool is_aborted(const WaitControl& control) {
   return *static_cast<const volatile int32_t*>(control.abort_word) != 0;
 }
 
-// Called by one thread. Returns false when the group is aborted or the deadline has passed; the
-// first wait to run out leaves its report and aborts the group. What follows a failed wait may
-// compute on stale data, but must not fault: the host throws the step away.
-__device__ inline bool wait_for_flag(const uint64_t* flag, uint64_t epoch,
-                                     const WaitControl& control, WaitPurpose purpose,
-                                     int32_t awaited) {
-  if (read_flag(flag) >= epoch) return true;
+// The abort word lies in host memory, and thousands of threads may wait.
+constexpr uint32_t kSpinsToAbortWord = 1024;
+
+// Polls until `poll()` returns at least `epoch`. Returns false when the group is aborted or the
+// deadline has passed; the first wait to run out leaves its report and aborts the group. What
+// follows a failed wait may compute on stale data, but must not fault: the host throws the step
+// away.
+template <typename Poll>
+__device__ inline bool wait_until(uint64_t epoch, const WaitControl& control, WaitPurpose purpose,
+                                  int32_t awaited, const Poll& poll) {
+  if (poll() >= epoch) return true;
   const uint64_t deadline_ns = global_time_ns() + control.timeout_ns;
   for (uint32_t spins = 0;; ++spins) {
-    const uint64_t seen = read_flag(flag);
+    const uint64_t seen = poll();
     if (seen >= epoch) return true;
-    if (spins % 256 != 255) continue;  // the abort word lies in host memory
+    if (spins % kSpinsToAbortWord != kSpinsToAbortWord - 1) continue;
     if (is_aborted(control)) return false;
     if (global_time_ns() < deadline_ns) continue;
     if (atomicCAS_system(&control.report->state, 0, 1) == 0) {
@@ -57,6 +61,13 @@ __device__ inline bool wait_for_flag(const uint64_t* flag, uint64_t epoch,
     atomicCAS_system(control.abort_word, 0, 1);
     return false;
   }
+}
+
+// Called by one thread.
+__device__ inline bool wait_for_flag(const uint64_t* flag, uint64_t epoch,
+                                     const WaitControl& control, WaitPurpose purpose,
+                                     int32_t awaited) {
+  return wait_until(epoch, control, purpose, awaited, [flag] { return read_flag(flag); });
 }
 
 }  // namespace nanocp::cuda::device

@@ -41,6 +41,13 @@ __device__ inline void load_matrices_transposed(uint32_t (&out)[4], uint32_t add
                : "memory");
 }
 
+// Of an 8x8 bf16 matrix: a lane holds two adjacent values of row lane / 4, before and after.
+__device__ inline uint32_t transpose_matrix(uint32_t pair) {
+  uint32_t out;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(pair));
+  return out;
+}
+
 // c[16 x 8] += a[16 x 16] b[16 x 8], float32 accumulation.
 __device__ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
                                     uint32_t b1) {

@@ -1,0 +1,250 @@
+#include "apps/simulate_options.h"
+
+#include <charconv>
+#include <cmath>
+#include <limits>
+
+#include "apps/in_range.h"
+#include "sim/length_distribution.h"
+
+namespace nanocp::apps {
+namespace {
+
+constexpr int kInstancesMax = 4096;
+constexpr int64_t kTokensMax = int64_t{1} << 40;
+constexpr double kSecondsMax = 1e8;
+
+void add_cluster_group(CLI::App& command, SimulateOptions& options) {
+  const char* group = "Model and machine";
+  command
+      .add_option("MODEL", options.model,
+                  "A model directory, a config.json, or a bundled config such as qwen3-30b-a3b")
+      ->capture_default_str();
+  command
+      .add_option("--hardware", options.hardware,
+                  "Hardware profile: a file, or a bundled one such as h100-nvlink")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--constants", options.constants_file,
+                  "Constants that nanocp calibrate measured, instead of derived ones")
+      ->type_name("FILE")
+      ->group(group);
+  command.add_option("--instances", options.num_instances, "Instances, a GPU each")
+      ->check(in_range(1, kInstancesMax))
+      ->type_name("N")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--instances-per-domain", options.num_per_domain,
+                  "Instances joined by fast links (default: as the profile says)")
+      ->check(in_range(1, kInstancesMax))
+      ->type_name("N")
+      ->group(group);
+  command
+      .add_option("--gpu-memory-utilization", options.memory_utilization,
+                  "Share of a GPU's memory for weights, activations and KV blocks together")
+      ->check(in_range(0.01, 1.0))
+      ->type_name("SHARE")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--kv-tokens", options.kv_tokens_per_instance,
+                  "KV tokens of each instance (default: what fits beside the weights)")
+      ->check(in_range<int64_t>(1, kTokensMax))
+      ->type_name("TOKENS")
+      ->group(group);
+  command.add_option("--kv-cache-dtype", options.kv_cache_dtype, "bf16 or fp8")
+      ->check(CLI::IsMember({"bf16", "fp8"}).description(""))
+      ->capture_default_str()
+      ->group(group);
+}
+
+void add_load_group(CLI::App& command, SimulateOptions& options) {
+  const char* group = "Load";
+  command
+      .add_option("--workload", options.workload,
+                  "Lengths, SHARE PROMPT -> OUTPUT ; ..., or issue(1); see docs/simulate.md")
+      ->type_name("TEXT")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--trace", options.trace_file,
+                  "Lengths of a trace, arrival_s,input_tokens,output_tokens (CSV)")
+      ->type_name("FILE")
+      ->group(group);
+  command
+      .add_option("--arrivals", options.arrivals,
+                  "poisson, gamma, or trace: the trace's own gaps stretched to the rate")
+      ->check(CLI::IsMember({"poisson", "gamma", "trace"}).description(""))
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--arrivals-cv", options.arrivals_cv, "Coefficient of variation of gaps (gamma)")
+      ->check(in_range(0.05, 100.0))
+      ->type_name("CV")
+      ->capture_default_str()
+      ->group(group);
+  command.add_option("--rate", options.rates, "Requests per second, one run for each")
+      ->delimiter(',')
+      ->check(in_range(1e-6, 1e6))
+      ->type_name("LIST")
+      ->capture_default_str()
+      ->group(group);
+  command.add_option("--duration", options.duration_s, "Time of arrivals")
+      ->check(in_range(1.0, kSecondsMax))
+      ->type_name("SECONDS")
+      ->capture_default_str()
+      ->group(group);
+  command.add_option("--warmup", options.warmup_s, "Requests that arrive before are not measured")
+      ->check(in_range(0.0, kSecondsMax))
+      ->type_name("SECONDS")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--drain", options.drain_s,
+                  "Time after the last arrival; what has not finished then is a miss")
+      ->check(in_range(0.0, kSecondsMax))
+      ->type_name("SECONDS")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--clip-prompts", options.clip_share,
+                  "Cut prompts to this share of one instance's KV memory (default: not cut)")
+      ->check(in_range(0.01, 1.0))
+      ->type_name("SHARE")
+      ->group(group);
+  command.add_option("--seeds", options.seeds, "Seeds of the load, one run for each")
+      ->delimiter(',')
+      ->type_name("LIST")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_flag("--prefill-here", options.prefill_here,
+                "Prompts are prefilled on these instances (default: their KV arrives with them)")
+      ->group(group);
+}
+
+void add_policy_group(CLI::App& command, SimulateOptions& options) {
+  const char* group = "Policies and scheduler";
+  command
+      .add_option("--policies", options.policies,
+                  "bound/ROUTER, uniform_cp/DEGREE, threshold_cp/DEGREE, dcp")
+      ->delimiter(',')
+      ->type_name("LIST")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--cp-threshold", options.cp_threshold_tokens,
+                  "Prompts longer than this get the degree (threshold_cp)")
+      ->check(in_range<int64_t>(0, kTokensMax))
+      ->type_name("TOKENS")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--min-tokens-per-shard", options.min_tokens_per_shard,
+                  "Less is not worth another holder (dcp)")
+      ->check(in_range<int64_t>(1, kTokensMax))
+      ->type_name("TOKENS")
+      ->capture_default_str()
+      ->group(group);
+  command.add_option("--block-size", options.block_size, "Tokens in one KV block")
+      ->check(in_range(1, 1 << 16))
+      ->type_name("TOKENS")
+      ->capture_default_str()
+      ->group(group);
+  command.add_option("--max-num-seqs", options.max_num_seqs, "Running requests of one instance")
+      ->check(in_range(1, 1 << 20))
+      ->type_name("N")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--max-num-batched-tokens", options.max_num_batched_tokens,
+                  "Rows of one instance in one step")
+      ->check(in_range(1, 1 << 20))
+      ->type_name("N")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--admission-lookahead", options.admission_lookahead,
+                  "Waiting requests looked at behind blocked ones")
+      ->check(in_range(0, 1 << 20))
+      ->type_name("N")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--max-overtakes", options.max_overtakes,
+                  "How often later requests may pass one that has no room")
+      ->check(in_range(0, 1 << 30))
+      ->type_name("N")
+      ->capture_default_str()
+      ->group(group);
+}
+
+void add_report_group(CLI::App& command, SimulateOptions& options) {
+  const char* group = "Report";
+  command
+      .add_option("--slo", options.slo,
+                  "Objectives, each kept by 99 % of requests: tpot=50ms,queue=10s,percentile=99")
+      ->type_name("LIST")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_flag("--stop-at-miss", options.stop_at_miss,
+                "End a run as soon as the objectives cannot be met any more")
+      ->group(group);
+  command.add_option("--json", options.json_file, "Write the results there")
+      ->type_name("FILE")
+      ->group(group);
+  command
+      .add_option("--sample-every", options.sample_every_s,
+                  "Add the state of all instances to the JSON, so often in simulated time")
+      ->check(in_range(0.001, kSecondsMax))
+      ->type_name("SECONDS")
+      ->group(group);
+}
+
+// "50ms", "10s" or "200us" in us.
+Result<double> parse_duration_us(std::string_view text) {
+  double value = 0.0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const std::string_view unit = text.substr(static_cast<size_t>(end - text.data()));
+  const double factor = unit == "us" ? 1.0 : unit == "ms" ? 1e3 : unit == "s" ? 1e6 : 0.0;
+  if (error != std::errc() || factor == 0.0 || !(value > 0.0) || !std::isfinite(value)) {
+    return invalid_argument("--slo: " + sim::quoted(text) +
+                            " is not a time; write it as in 50ms or 10s");
+  }
+  return value * factor;
+}
+
+}  // namespace
+
+Result<sim::Objectives> parse_slo(const std::string& text) {
+  sim::Objectives objectives;
+  for (const std::string_view piece : sim::split_outside(text, ',')) {
+    const size_t equals = piece.find('=');
+    const std::string_view name = piece.substr(0, equals);
+    const std::string_view value =
+        equals == std::string_view::npos ? std::string_view() : piece.substr(equals + 1);
+    if (name == "tpot") {
+      NANOCP_ASSIGN_OR_RETURN(objectives.tpot_us, parse_duration_us(value));
+    } else if (name == "queue") {
+      NANOCP_ASSIGN_OR_RETURN(objectives.queue_us, parse_duration_us(value));
+    } else if (name == "percentile") {
+      NANOCP_ASSIGN_OR_RETURN(objectives.percentile, sim::parse_share(std::string(value) + "%"));
+    } else {
+      return invalid_argument("--slo: " + sim::quoted(piece) +
+                              " is none of tpot=, queue= and percentile=");
+    }
+  }
+  return objectives;
+}
+
+void add_simulate_options(CLI::App& command, SimulateOptions& options) {
+  add_cluster_group(command, options);
+  add_load_group(command, options);
+  add_policy_group(command, options);
+  add_report_group(command, options);
+}
+
+}  // namespace nanocp::apps

@@ -1,0 +1,60 @@
+// What `nanocp simulate` is asked for. Plain data, filled by CLI11 while the command line is
+// parsed.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "sim/metrics.h"
+
+namespace nanocp::apps {
+
+struct SimulateOptions {
+  std::string model = "qwen3-30b-a3b";
+  std::string hardware = "h100-nvlink";
+  std::string constants_file;  // measured constants of the model; empty: derived ones
+  int num_instances = 8;
+  int num_per_domain = 0;  // 0: as the hardware profile says
+  double memory_utilization = 0.9;
+  int64_t kv_tokens_per_instance = 0;  // 0: from the memory
+  std::string kv_cache_dtype = "bf16";
+
+  std::string workload =
+      "95% lognormal(1k,4k) -> uniform(200,1000) ; "
+      "5% loguniform(32k,256k) -> uniform(200,1000)";
+  std::string trace_file;              // goes before `workload`
+  std::string arrivals = "poisson";    // poisson, gamma, trace
+  double arrivals_cv = 2.0;            // gamma
+  std::vector<double> rates = {10.0};  // requests per second
+  double duration_s = 600.0;
+  double warmup_s = 0.0;
+  double drain_s = 600.0;
+  double clip_share = 0.0;  // prompts are cut to this share of an instance's KV memory; 0: not
+  std::vector<uint64_t> seeds = {1};
+  bool prefill_here = false;
+
+  std::vector<std::string> policies = {"bound/least_requests", "bound/any_instance", "dcp"};
+  int64_t cp_threshold_tokens = 100'000;
+  int64_t min_tokens_per_shard = 4096;
+  int block_size = 64;
+  int max_num_seqs = 256;
+  int max_num_batched_tokens = 2048;
+  int admission_lookahead = 4;
+  int max_overtakes = 16;
+
+  std::string slo = "tpot=50ms,queue=10s";
+  sim::Objectives objectives;  // from `slo`
+  bool stop_at_miss = false;
+  std::string json_file;
+  double sample_every_s = 0.0;
+};
+
+void add_simulate_options(CLI::App& command, SimulateOptions& options);
+
+// "tpot=50ms,queue=10s,percentile=99".
+Result<sim::Objectives> parse_slo(const std::string& text);
+
+}  // namespace nanocp::apps

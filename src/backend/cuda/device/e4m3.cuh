@@ -1,0 +1,47 @@
+// e4m3 codes with a power of two for each token and KV head (tensor/kv_format.h), in registers.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+namespace nanocp::cuda::device {
+
+// Bytes 0 and 2, or 1 and 3, of a word of codes as a bf16 pair of the values times 2^-120: the
+// exponents move to the place of bf16's, nothing is computed.
+__device__ inline uint32_t even_codes(uint32_t codes) {
+  return ((codes << 8) & 0x80008000U) | ((codes << 4) & 0x07f007f0U);
+}
+__device__ inline uint32_t odd_codes(uint32_t codes) {
+  return (codes & 0x80008000U) | ((codes >> 4) & 0x07f007f0U);
+}
+
+// 2^(exponent - 127).
+__device__ inline float power_of_two(uint32_t exponent) {
+  return __uint_as_float(exponent << 23);
+}
+
+// As tensor::kv_exponent.
+__device__ inline uint32_t kv_exponent(float largest) {
+  const uint32_t bits = __float_as_uint(largest);
+  const int32_t exponent =
+      static_cast<int32_t>(bits >> 23) - 8 + ((bits & 0x7fffffU) > 0x600000U ? 1 : 0);
+  return static_cast<uint32_t>(min(max(exponent, 1), 253));
+}
+
+// 2^(127 - exponent).
+__device__ inline float inverse_power_of_two(uint32_t exponent) {
+  return __uint_as_float((254U - exponent) << 23);
+}
+
+// A bf16 pair of even_codes or odd_codes times 2^120 and the token's power of two.
+__device__ inline uint32_t scale_codes(uint32_t pair, uint32_t exponent) {
+  const uint32_t factor = min(exponent, 194U) + 60U << 7;  // 2^(exponent - 127 + 60) as bf16
+  const uint32_t factors = factor | factor << 16;
+  const auto values = *reinterpret_cast<const __nv_bfloat162*>(&pair);
+  const __nv_bfloat162 scaled = __hmul2(__hmul2(values, __float2bfloat162_rn(0x1p60F)),
+                                        *reinterpret_cast<const __nv_bfloat162*>(&factors));
+  return *reinterpret_cast<const uint32_t*>(&scaled);
+}
+
+}  // namespace nanocp::cuda::device

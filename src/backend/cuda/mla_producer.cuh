@@ -1,0 +1,151 @@
+// Device code of mla_decode.cu: the shared memory of the attend kernel, and the warp that fills it.
+#pragma once
+
+#include "backend/cuda/device/bulk_load.cuh"
+#include "backend/cuda/device/mma.cuh"
+#include "backend/cuda/device/tensor_load.cuh"
+#include "backend/cuda/mla_decode_params.cuh"
+
+namespace nanocp::cuda {
+namespace {
+
+// The part of a stretch that lies in one row.
+struct Segment {
+  int32_t row;
+  int32_t tile;   // first
+  int32_t count;  // tiles
+  int32_t left;   // tiles of the stretch from `tile` on
+  RowSpan span;
+  AttentionRow info;
+
+  __device__ void start(const Stretch& stretch) {
+    row = stretch.row;
+    tile = stretch.tile;
+    left = stretch.count;
+    span = stretch.span;
+    info = stretch.info;
+    count = min(left, span.num_tiles - tile);
+  }
+  __device__ void next(const Params& params) {
+    left -= count;
+    if (left <= 0) return;
+    tile = 0;
+    do {
+      span = params.workspace.spans[++row];
+    } while (span.num_tiles == 0);
+    info = params.args.rows[row];
+    count = min(left, span.num_tiles);
+  }
+};
+
+// The barriers of a stage or the queries count warps that have left, or bytes that have arrived.
+struct Shared {
+  alignas(1024) uint8_t q[kTileBytes];
+  // The weights of a tile take the place of its rotary keys once the scores are done.
+  alignas(1024) uint8_t tiles[kStages][kTileBytes];
+  float maxima[kStages][kHeads];  // base 2, of the rows up to and including the stage's tile
+  float sums[2][2][kHeads];       // of weights, by segment's parity and warpgroup
+  uint64_t full[kStages][kChunks];
+  uint64_t empty[kStages][3];  // first half of the values, second half, rotary keys and weights
+  uint64_t q_full;
+  uint64_t q_empty;
+};
+
+__device__ inline void init_barriers(Shared& shared) {
+  for (int stage = 0; stage < kStages; ++stage) {
+    for (auto& barrier : shared.full[stage]) init_barrier(shared_address(&barrier), 1);
+    for (int part = 0; part < 3; ++part) {
+      init_barrier(shared_address(&shared.empty[stage][part]), part < 2 ? 4 : 8);
+    }
+  }
+  init_barrier(shared_address(&shared.q_full), 1);
+  init_barrier(shared_address(&shared.q_empty), 8);
+  publish_barriers();
+}
+
+// The warp that asks for tiles and queries. A tile is copied in boxes of tokens of one block, a
+// lane for each; places without a block arrive as zeros.
+struct Producer {
+  const Params& params;
+  Shared& shared;
+  uint64_t policy;
+  int32_t lane;
+  int32_t num_boxes;  // of a chunk
+
+  struct Box {
+    int32_t block;  // -1: there is none
+    int32_t token;  // in the block
+  };
+
+  __device__ Box look_up(const AttentionRow& row, int32_t tile) const {
+    const int32_t token = tile * kTileTokens + lane * params.box_tokens;
+    const int32_t at = token / params.args.config.block_size;
+    Box box = {-1, token % params.args.config.block_size};
+    if (lane < num_boxes && at < row.num_blocks)
+      box.block = params.args.blocks[row.block_begin + at];
+    return box;
+  }
+
+  __device__ void load_chunk(int stage, int chunk, const Box& box) const {
+    const uint32_t barrier = shared_address(&shared.full[stage][chunk]);
+    if (lane == 0) arrive_expecting(barrier, kChunkBytes);
+    __syncwarp();
+    if (lane < num_boxes) {
+      const uint32_t to = shared_address(shared.tiles[stage]) + chunk * kChunkBytes +
+                          static_cast<uint32_t>(lane * params.box_tokens) * 128;
+      load_box(to, params.cache_map, chunk * 64, box.token, box.block, barrier, policy);
+    }
+  }
+
+  __device__ void load_tile(int32_t number, const Box& box) const {
+    const int stage = number % kStages;
+    const uint32_t parity = (number / kStages + 1) & 1;
+    for (int half = 0; half < 2; ++half) {
+      wait_phase(shared_address(&shared.empty[stage][half]), parity);
+      for (int c = 0; c < kHalfChunks; ++c) load_chunk(stage, half * kHalfChunks + c, box);
+    }
+    wait_phase(shared_address(&shared.empty[stage][2]), parity);
+    load_chunk(stage, kRotaryChunk, box);
+  }
+
+  __device__ void load_queries(int32_t segment, int32_t row, int32_t group) const {
+    wait_phase(shared_address(&shared.q_empty), (segment + 1) & 1);
+    if (lane != 0) return;
+    const uint32_t barrier = shared_address(&shared.q_full);
+    arrive_expecting(barrier, kTileBytes);
+    for (int chunk = 0; chunk < kChunks; ++chunk) {
+      load_box(shared_address(shared.q) + chunk * kChunkBytes, params.q_map, chunk * 64,
+               group * kHeads, row, barrier, evict_normal_policy());
+    }
+  }
+
+  // `first`: of the first tile.
+  __device__ void run(const Stretch& stretch, int32_t group, const Box& first) const {
+    Segment segment;
+    segment.start(stretch);
+    int32_t number = 0;  // of the tile
+    int32_t open_source = -1;
+    for (int32_t s = 0; segment.left > 0; ++s, segment.next(params)) {
+      const AttentionRow& row = segment.info;
+      if (is_remote(params, row) && row.source != open_source) {
+        if (lane == 0) wait_for_source(params, row.source);
+        __syncwarp();
+        publish_to_copies();
+        open_source = row.source;
+      }
+      // At first the queries come first, for they would have to wait behind the tiles; later they
+      // have to wait for their place, and the first tile does not.
+      if (s == 0) load_queries(s, row.row, group);
+      Box box = s == 0 ? first : look_up(row, segment.tile);
+      for (int32_t k = 0; k < segment.count; ++k) {
+        const Box next = look_up(row, segment.tile + k + 1);
+        load_tile(number++, box);
+        if (k == 0 && s > 0) load_queries(s, row.row, group);
+        box = next;
+      }
+    }
+  }
+};
+
+}  // namespace
+}  // namespace nanocp::cuda

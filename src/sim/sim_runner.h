@@ -1,0 +1,38 @@
+// A ModelRunner that computes nothing: it takes as long as the cost model says, on the simulation's
+// own clock, and samples token 0 everywhere. Owned by the simulation; one thread.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/clock.h"
+#include "engine/model_runner.h"
+#include "scheduler/cost_model.h"
+
+namespace nanocp::sim {
+
+class SimRunner final : public engine::ModelRunner {
+ public:
+  // Requires: model.shape.num_instances instances in every plan; the clock outlives the runner.
+  SimRunner(const scheduler::CostModel& model, int32_t block_size, ManualClock& clock);
+
+  engine::StepTicket launch(const scheduler::StepPlan& plan) override;
+  Result<engine::StepResult> wait(engine::StepTicket ticket) override;
+
+  // Of the last step.
+  const scheduler::StepCost& last_cost() const { return cost_; }
+  std::span<const scheduler::InstanceWork> last_work() const { return work_; }
+
+ private:
+  void count_item(const AttentionItem& item, size_t holder);
+
+  const scheduler::CostModel model_;
+  const int32_t block_size_;
+  ManualClock& clock_;
+  std::vector<scheduler::InstanceWork> work_;  // [num_instances]
+  scheduler::StepCost cost_;
+  engine::StepResult result_;
+  double remainder_us_ = 0.0;  // of the clock's whole microseconds
+};
+
+}  // namespace nanocp::sim

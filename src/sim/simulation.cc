@@ -1,0 +1,234 @@
+#include "sim/simulation.h"
+
+#include <algorithm>
+#include <string>
+
+#include "base/clock.h"
+#include "engine/engine.h"
+#include "sim/sim_runner.h"
+
+namespace nanocp::sim {
+namespace {
+
+constexpr double kUsPerSecond = 1e6;
+constexpr int64_t kCheckEveryUs = 1'000'000;
+
+class Simulation {
+ public:
+  Simulation(const SimulationOptions& options, std::unique_ptr<scheduler::Policy> policy,
+             const std::vector<Arrival>& arrivals)
+      : options_(options),
+        arrivals_(arrivals),
+        runner_(options.cost, options.scheduler.block_size, clock_),
+        engine_({.scheduler = options.scheduler, .eos_token_ids = {}}, std::move(policy), runner_,
+                clock_, Random(options.seed)) {
+    result_.records.reserve(arrivals.size());
+  }
+
+  Result<SimulationResult> run();
+
+ private:
+  void admit_arrivals();
+  void add(const Arrival& arrival);
+  Status step();
+  void commit(const engine::TokenEvent& event, int64_t step_start_us);
+  void count_step();
+  void take_sample();
+  void check_misses();
+  bool is_over() const;
+  SimulationResult finish();
+
+  const SimulationOptions& options_;
+  const std::vector<Arrival>& arrivals_;
+  ManualClock clock_;
+  SimRunner runner_;
+  engine::Engine engine_;
+  SimulationResult result_;
+  std::vector<size_t> record_of_;  // [sequence id - 1]; ids count from 1
+  size_t num_arrived_ = 0;
+  std::vector<size_t> unstarted_;  // records, those that have started are dropped now and then
+  int64_t next_check_us_ = 0;
+  int64_t next_sample_us_ = 0;
+  double sum_step_us_ = 0.0;
+  double sum_rows_ = 0.0;
+  double sum_straggler_ = 0.0;
+  double sum_local_us_ = 0.0;
+  double sum_exchange_us_ = 0.0;
+  double sum_experts_us_ = 0.0;
+};
+
+Result<SimulationResult> Simulation::run() {
+  while (!is_over()) {
+    if (!engine_.has_work()) {
+      if (num_arrived_ == arrivals_.size()) break;
+      const int64_t gap_us = arrivals_[num_arrived_].time_us - clock_.now_us();
+      if (gap_us > 0) clock_.advance_us(gap_us);
+    }
+    admit_arrivals();
+    NANOCP_RETURN_IF_ERROR(step());
+    if (clock_.now_us() >= next_check_us_) check_misses();
+  }
+  return finish();
+}
+
+bool Simulation::is_over() const {
+  if (result_.is_stopped) return true;
+  const int64_t last_us = arrivals_.empty() ? 0 : arrivals_.back().time_us;
+  return static_cast<double>(clock_.now_us() - last_us) > options_.drain_s * kUsPerSecond;
+}
+
+void Simulation::admit_arrivals() {
+  while (num_arrived_ < arrivals_.size() && arrivals_[num_arrived_].time_us <= clock_.now_us()) {
+    add(arrivals_[num_arrived_++]);
+  }
+}
+
+void Simulation::add(const Arrival& arrival) {
+  RequestRecord record{.arrival = arrival};
+  record.is_measured = static_cast<double>(arrival.time_us) >= options_.warmup_s * kUsPerSecond;
+  request::Request request;
+  request.prompt.assign(static_cast<size_t>(arrival.num_prompt_tokens), 0);
+  request.max_tokens = static_cast<int32_t>(arrival.num_output_tokens);
+  request.ignore_eos = true;
+  request.synthetic_kv = options_.prefill_elsewhere;
+  const Result<SequenceId> id = engine_.add_request(std::move(request));
+  record.is_refused = !id.ok();
+  if (id.ok()) {
+    record_of_.push_back(result_.records.size());
+    unstarted_.push_back(result_.records.size());
+  }
+  result_.records.push_back(record);
+}
+
+Status Simulation::step() {
+  const uint64_t num_steps = engine_.num_steps();
+  const int64_t start_us = clock_.now_us();
+  NANOCP_ASSIGN_OR_RETURN(const std::vector<engine::TokenEvent> events, engine_.step());
+  if (engine_.num_steps() == num_steps) {
+    if (!engine_.has_work()) return ok_status();
+    return Error{ErrorCode::kInternal, "the scheduler has work but planned no row at " +
+                                           std::to_string(start_us) + " us"};
+  }
+  for (const engine::TokenEvent& event : events) commit(event, start_us);
+  count_step();
+  return ok_status();
+}
+
+void Simulation::commit(const engine::TokenEvent& event, int64_t step_start_us) {
+  RequestRecord& record = result_.records[record_of_[event.sequence - 1]];
+  if (record.start_us < 0) record.start_us = step_start_us;
+  ++record.num_tokens;
+  ++result_.num_tokens;
+  if (!event.summary) return;
+  record.finish_us = clock_.now_us();
+  record.degree = static_cast<int32_t>(event.summary->kv_tokens.size());
+  record.num_preemptions = event.summary->num_preemptions;
+  const auto key = static_cast<uint64_t>(record.finish_us) * 1024 +
+                   static_cast<uint64_t>(event.summary->binding);
+  result_.trace_hash = mix_bits(result_.trace_hash ^ mix_bits(event.sequence) ^ key);
+}
+
+void Simulation::count_step() {
+  const scheduler::StepCost& cost = runner_.last_cost();
+  sum_step_us_ += cost.step_us;
+  for (const scheduler::InstanceWork& work : runner_.last_work()) sum_rows_ += work.num_rows;
+  if (cost.mean_local_us > 0.0) sum_straggler_ += cost.local_us / cost.mean_local_us;
+  sum_local_us_ += cost.local_us;
+  sum_exchange_us_ += cost.exchange_us;
+  sum_experts_us_ += cost.experts_us;
+  if (options_.sample_every_s > 0.0 && clock_.now_us() >= next_sample_us_) take_sample();
+}
+
+void Simulation::take_sample() {
+  next_sample_us_ = clock_.now_us() + static_cast<int64_t>(options_.sample_every_s * kUsPerSecond);
+  Sample sample{.time_us = clock_.now_us(),
+                .step_us = runner_.last_cost().step_us,
+                .num_waiting = static_cast<int64_t>(engine_.scheduler().num_waiting()),
+                .kv_share = {},
+                .num_rows = {}};
+  for (const scheduler::InstanceLoad& load : engine_.loads()) {
+    sample.kv_share.push_back(static_cast<float>(load.num_used_blocks()) /
+                              static_cast<float>(load.num_blocks));
+    sample.num_rows.push_back(load.num_sequences);
+  }
+  result_.samples.push_back(std::move(sample));
+}
+
+// Once a virtual second: too many misses already, or somebody wants to stop.
+void Simulation::check_misses() {
+  next_check_us_ = clock_.now_us() + kCheckEveryUs;
+  const double done = static_cast<double>(num_arrived_) /
+                      static_cast<double>(std::max<size_t>(1, arrivals_.size()));
+  if (options_.progress && !options_.progress(done)) result_.is_stopped = true;
+  if (!options_.stop_at_miss) return;
+  std::erase_if(unstarted_, [this](size_t i) { return result_.records[i].start_us >= 0; });
+  const Objectives& objectives = options_.objectives;
+  int64_t num_measured = 0;
+  std::array<int64_t, kNumClasses> num_in_class = {};
+  for (const Arrival& arrival : arrivals_) {
+    if (static_cast<double>(arrival.time_us) < options_.warmup_s * kUsPerSecond) continue;
+    ++num_measured;
+    ++num_in_class[static_cast<size_t>(length_class(arrival.num_prompt_tokens))];
+  }
+  int64_t num_queue_misses = 0;
+  for (const size_t i : unstarted_) {
+    const RequestRecord& record = result_.records[i];
+    const auto waited_us = static_cast<double>(clock_.now_us() - record.arrival.time_us);
+    if (record.is_measured && waited_us > objectives.queue_us) ++num_queue_misses;
+  }
+  std::array<int64_t, kNumClasses> num_tpot_misses = {};
+  for (const RequestRecord& record : result_.records) {
+    if (!record.is_measured) continue;
+    if (record.start_us >= 0 && record.queue_us() > objectives.queue_us) ++num_queue_misses;
+    const bool misses =
+        record.is_refused || (record.is_finished() && record.tpot_us() > objectives.tpot_us);
+    if (misses) {
+      ++num_tpot_misses[static_cast<size_t>(length_class(record.arrival.num_prompt_tokens))];
+    }
+  }
+  bool is_missed = num_queue_misses > objectives.num_misses_allowed(num_measured);
+  for (size_t c = 0; c < num_tpot_misses.size(); ++c) {
+    is_missed |= num_tpot_misses[c] > objectives.num_misses_allowed(num_in_class[c]);
+  }
+  result_.is_stopped |= is_missed;
+}
+
+SimulationResult Simulation::finish() {
+  // Those that never arrived because the simulation was stopped count as unfinished.
+  for (; num_arrived_ < arrivals_.size(); ++num_arrived_) {
+    RequestRecord record{.arrival = arrivals_[num_arrived_]};
+    record.is_measured =
+        static_cast<double>(record.arrival.time_us) >= options_.warmup_s * kUsPerSecond;
+    result_.records.push_back(record);
+  }
+  result_.metrics = compute_metrics(result_.records, options_.objectives);
+  result_.num_steps = engine_.num_steps();
+  result_.end_us = clock_.now_us();
+  const auto num_steps = static_cast<double>(std::max<uint64_t>(1, result_.num_steps));
+  result_.mean_step_us = sum_step_us_ / num_steps;
+  result_.mean_rows = sum_rows_ / num_steps;
+  result_.straggler_ratio = sum_straggler_ / num_steps;
+  if (sum_step_us_ > 0.0) {
+    result_.local_share = sum_local_us_ / sum_step_us_;
+    result_.exchange_share = sum_exchange_us_ / sum_step_us_;
+    result_.experts_share = sum_experts_us_ / sum_step_us_;
+  }
+  return std::move(result_);
+}
+
+}  // namespace
+
+Result<SimulationResult> simulate(const SimulationOptions& options,
+                                  std::unique_ptr<scheduler::Policy> policy,
+                                  const std::vector<Arrival>& arrivals) {
+  NANOCP_RETURN_IF_ERROR(scheduler::check_options(options.scheduler));
+  if (options.cost.shape.num_instances != options.scheduler.num_instances()) {
+    return invalid_argument(
+        "the cost model is of " + std::to_string(options.cost.shape.num_instances) +
+        " instances, the scheduler of " + std::to_string(options.scheduler.num_instances()));
+  }
+  Simulation simulation(options, std::move(policy), arrivals);
+  return simulation.run();
+}
+
+}  // namespace nanocp::sim

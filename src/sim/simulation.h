@@ -1,0 +1,66 @@
+// Runs a load through the production engine, scheduler and policy on a virtual clock, with the cost
+// model in place of devices. Deterministic: the same arguments give the same records on any
+// machine. One thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "base/result.h"
+#include "scheduler/cost_model.h"
+#include "scheduler/options.h"
+#include "scheduler/policy.h"
+#include "sim/metrics.h"
+#include "sim/workload.h"
+
+namespace nanocp::sim {
+
+struct SimulationOptions {
+  scheduler::SchedulerOptions scheduler;
+  scheduler::CostModel cost;
+  Objectives objectives;
+  uint64_t seed = 1;
+  // Requests come with their KV, computed elsewhere; else their prompts are prefilled here.
+  bool prefill_elsewhere = true;
+  double warmup_s = 0.0;        // arrivals before are served and not measured
+  double drain_s = 600.0;       // time after the last arrival; what has not finished then is a miss
+  bool stop_at_miss = false;    // end as soon as the objectives cannot be met any more
+  double sample_every_s = 0.0;  // 0: no samples
+  // Called now and then with the share of arrivals that have come; false stops the simulation.
+  std::function<bool(double done)> progress;
+};
+
+// The state of all instances at one time.
+struct Sample {
+  int64_t time_us = 0;
+  double step_us = 0.0;
+  int64_t num_waiting = 0;
+  std::vector<float> kv_share;    // [num_instances] of its blocks in use
+  std::vector<int32_t> num_rows;  // [num_instances] sequences bound to it
+};
+
+struct SimulationResult {
+  std::vector<RequestRecord> records;  // in order of arrival
+  Metrics metrics;
+  bool is_stopped = false;  // by stop_at_miss or by `progress`
+  uint64_t num_steps = 0;
+  int64_t num_tokens = 0;  // sampled
+  int64_t end_us = 0;      // virtual time at the end
+  double mean_step_us = 0.0;
+  double mean_rows = 0.0;        // of all instances together, over steps
+  double straggler_ratio = 0.0;  // slowest instance over the mean, by local time, over steps
+  double local_share = 0.0;      // of step time: dense, attention and route of the slowest
+  double exchange_share = 0.0;
+  double experts_share = 0.0;
+  std::vector<Sample> samples;
+  uint64_t trace_hash = 0;  // of every sampled token's request, step and instance
+};
+
+// Fails where the options contradict each other, or the engine makes no progress.
+Result<SimulationResult> simulate(const SimulationOptions& options,
+                                  std::unique_ptr<scheduler::Policy> policy,
+                                  const std::vector<Arrival>& arrivals);
+
+}  // namespace nanocp::sim
