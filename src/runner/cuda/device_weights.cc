@@ -1,6 +1,5 @@
 #include "runner/cuda/device_weights.h"
 
-#include <algorithm>
 #include <cmath>
 #include <initializer_list>
 
@@ -21,7 +20,6 @@ constexpr int64_t kBf16Bytes = 2;
 constexpr int64_t kFloatBytes = 4;
 constexpr uint64_t kSeedsPerLayer = 100'000;
 constexpr int32_t kSeedsPerExpert = 8;
-constexpr int32_t kExpertsAhead = 8;  // whose reading begins before they are needed
 constexpr uint64_t kSeedsPerModel = 100'000'000;
 
 // Rows of a matrix on the GPU and where they come from; `source` null: dummy values.
@@ -60,7 +58,6 @@ class Loader {
   Status load_latent_up(const LayerWeights* source, DeviceLayerWeights& layer);
   Status load_moe(const LayerWeights* source, int32_t index, DeviceLayerWeights& layer);
   Status load_experts(const LayerWeights* source, int32_t index, DeviceLayerWeights& layer);
-  static void prefetch(const LayerWeights* source, int32_t expert);
   Status load_expert(const GatedMlpWeights* expert, const cuda::ExpertWeights& target, void* packed,
                      int32_t local_index);
   Result<tensor::WeightView> stage(const LinearWeights* source, int64_t rows, int64_t cols,
@@ -223,11 +220,7 @@ Status Loader::load_experts(const LayerWeights* source, int32_t index, DeviceLay
   const int64_t packed_bytes = cuda::expert_weight_bytes(shape);
   NANOCP_ASSIGN_OR_RETURN(uint8_t * packed, target_.arena.take<uint8_t>(packed_bytes));
   layer.experts = cuda::expert_weights_at(shape, packed);
-  for (int32_t e = 0; e < std::min(kExpertsAhead, shape.num_experts); ++e) {
-    prefetch(source, begin + e);
-  }
   for (int32_t e = 0; e < shape.num_experts; ++e) {
-    if (e + kExpertsAhead < shape.num_experts) prefetch(source, begin + e + kExpertsAhead);
     // The same dummy expert on whichever instance owns it.
     uploader_.set_seed(seed_ + kSeedsPerLayer / 2 +
                        static_cast<uint64_t>(kSeedsPerExpert * (begin + e)));
@@ -237,14 +230,6 @@ Status Loader::load_experts(const LayerWeights* source, int32_t index, DeviceLay
     report(packed_bytes / shape.num_experts);
   }
   return ok_status();
-}
-
-void Loader::prefetch(const LayerWeights* source, int32_t expert) {
-  if (source == nullptr) return;
-  const GatedMlpWeights& mlp = source->experts[static_cast<size_t>(expert)];
-  for (const LinearWeights* linear : {&mlp.gate, &mlp.up, &mlp.down}) {
-    WeightUploader::prefetch(linear->weight);
-  }
 }
 
 Status Loader::load_expert(const GatedMlpWeights* expert, const cuda::ExpertWeights& target,

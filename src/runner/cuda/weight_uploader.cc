@@ -1,7 +1,5 @@
 #include "runner/cuda/weight_uploader.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -24,19 +22,6 @@ constexpr int64_t kConvertedBytes = int64_t{64} << 20;  // of a matrix at once
 
 int64_t align(int64_t bytes) {
   return (bytes + 255) / 256 * 256;
-}
-
-// One call reads no more than what the kernel sends to a disk at once, which is at least this.
-constexpr int64_t kReadBytes = int64_t{128} << 10;
-constexpr uintptr_t kPageBytes = 4096;
-
-// A hint: it cannot fail in a way that matters.
-void will_need(const uint8_t* data, int64_t bytes) {
-  for (int64_t at = 0; at < bytes; at += kReadBytes) {
-    const auto begin = reinterpret_cast<uintptr_t>(data + at) / kPageBytes * kPageBytes;
-    const auto end = reinterpret_cast<uintptr_t>(data + std::min(bytes, at + kReadBytes));
-    static_cast<void>(::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_WILLNEED));
-  }
 }
 
 int64_t ceil_div(int64_t a, int64_t b) {
@@ -137,8 +122,6 @@ Status WeightUploader::upload_bytes(const void* from, int64_t bytes, void* targe
   auto* to = static_cast<uint8_t*>(target);
   for (int64_t begin = 0; begin < bytes; begin += kPieceBytes) {
     const int64_t count = std::min(kPieceBytes, bytes - begin);
-    const int64_t ahead = begin + kPieceBytes;
-    will_need(source + ahead, std::min(kPieceBytes, bytes - ahead));
     NANOCP_RETURN_IF_ERROR(send_piece(count, to + begin, [&](uint8_t* pinned) {
       pool_.parallel_for(count, kCopyJobBytes, [&](int64_t part_begin, int64_t part_end) {
         std::memcpy(pinned + part_begin, source + begin + part_begin,
@@ -172,12 +155,6 @@ Status WeightUploader::upload_rows(const Rows& rows, void* target) {
     NANOCP_RETURN_IF_ERROR(send_piece(count * rows.row_bytes, to + begin * rows.row_bytes, fill));
   }
   return ok_status();
-}
-
-void WeightUploader::prefetch(const WeightView& w) {
-  if (w.rows == 0) return;
-  const int64_t bytes = (w.rows - 1) * w.stride_bytes + tensor::row_bytes(w.format, w.cols);
-  will_need(static_cast<const uint8_t*>(w.data), bytes);
 }
 
 Result<uint8_t*> WeightUploader::reserve(int slot, int64_t bytes) {

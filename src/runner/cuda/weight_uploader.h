@@ -35,8 +35,6 @@ class WeightUploader {
   // The same of random values of about 1 / sqrt(cols). `shape` says format, rows, columns and
   // blocks.
   Result<tensor::WeightView> stage_dummy(const tensor::WeightView& shape, int slot);
-  // Has the system read the matrix, which may be of a mapped file, before it is uploaded.
-  static void prefetch(const tensor::WeightView& w);
   Status upload_floats(std::span<const float> values, float* target);
   // Random bf16 values of about `amplitude`, a new stream of them at each call.
   Status fill_random(void* target, int64_t count, float amplitude);
