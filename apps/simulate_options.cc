@@ -85,6 +85,10 @@ void add_load_group(CLI::App& command, SimulateOptions& options) {
       ->type_name("CV")
       ->capture_default_str()
       ->group(group);
+}
+
+void add_run_group(CLI::App& command, SimulateOptions& options) {
+  const char* group = "Runs";
   command.add_option("--rate", options.rates, "Requests per second, one run for each")
       ->delimiter(',')
       ->check(in_range(1e-6, 1e6))
@@ -243,6 +247,7 @@ Result<sim::Objectives> parse_slo(const std::string& text) {
 void add_simulate_options(CLI::App& command, SimulateOptions& options) {
   add_cluster_group(command, options);
   add_load_group(command, options);
+  add_run_group(command, options);
   add_policy_group(command, options);
   add_report_group(command, options);
 }
