@@ -4,7 +4,8 @@
 //
 // The absorbed form, as in mla_decode.h: every (row, head) pair is a query of 576 values against
 // the same cache, so 64 adjacent pairs make one tile of a product, whatever the number of heads.
-// All pointers are device memory of the current device.
+// Rows of other instances come absorbed; what up-projected keys would save: docs/benchmarks. All
+// pointers are device memory of the current device.
 #pragma once
 
 #include <cuda_runtime_api.h>
