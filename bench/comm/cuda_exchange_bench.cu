@@ -386,6 +386,7 @@ int run_times() {
 }  // namespace nanocp
 
 int main(int argc, char** argv) {
+  std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);  // a run that is cut off leaves what it had
   if (argc == 2 && std::strcmp(argv[1], "--time") == 0) return nanocp::run_times();
   std::fprintf(stderr, "usage: %s --time\n", argv[0]);
   return 1;
