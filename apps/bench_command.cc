@@ -201,7 +201,8 @@ Result<int> bench_decode(BenchOptions options) {
                           .num_warmup_steps = options.num_warmup_steps,
                           .num_steps = options.num_steps,
                           .spec = spec.get(),
-                          .value_bytes = options.engine.device == "cuda" ? 2 : 4}));
+                          .formats = {.value_bytes = options.engine.device == "cuda" ? 2 : 4,
+                                      .kv = kv_format(options.engine)}}));
     results.push_back({policy, std::move(report)});
     print_report(results.back(), options.read_bandwidth_gbs);
     std::fflush(stdout);

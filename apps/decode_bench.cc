@@ -136,7 +136,7 @@ class DecodeBench {
     report_.straggler_ratio = straggler_ratio(report_.instances);
     report_.last_spans.assign(engine_.last_spans().begin(), engine_.last_spans().end());
     if (options_.spec == nullptr) return;
-    const auto bytes = count_step_bytes(*options_.spec, engine_, ids_, options_.value_bytes);
+    const auto bytes = count_step_bytes(*options_.spec, engine_, ids_, options_.formats);
     for (size_t i = 0; i < bytes.size(); ++i) report_.instances[i].bytes = bytes[i];
   }
 

@@ -19,7 +19,7 @@ struct DecodeBenchOptions {
   int num_warmup_steps = 5;
   int num_steps = 50;
   const model::ModelSpec* spec = nullptr;  // to count bytes; null: they are not
-  int32_t value_bytes = 2;                 // of a value in the KV cache and in the exchanges
+  StepFormats formats;                     // for that
 };
 
 struct StepStats {

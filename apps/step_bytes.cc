@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "model/expert_placement.h"
+#include "model/memory_estimate.h"
 #include "model/weight_catalogue.h"
 
 namespace nanocp::apps {
@@ -21,9 +22,10 @@ double miss_probability(const model::MoeSpec& moe, int64_t num_local) {
 
 class ByteCount {
  public:
-  ByteCount(const model::ModelSpec& spec, int32_t num_instances, int32_t value_bytes)
+  ByteCount(const model::ModelSpec& spec, int32_t num_instances, const StepFormats& formats)
       : spec_(spec),
-        value_bytes_(value_bytes),
+        value_bytes_(formats.value_bytes),
+        kv_format_(formats.kv),
         bytes_(static_cast<size_t>(num_instances)),
         num_rows_(bytes_.size(), 0.0) {
     const model::ExpertPlacement placement(spec.moe.num_experts, num_instances);
@@ -41,7 +43,7 @@ class ByteCount {
       if (holder == binding) continue;
       bytes_[binding].query += query_bytes();
       bytes_[holder].partial += partial_bytes();
-      if (placement.tail_holder() == shard.holder) bytes_[binding].query += token_bytes();
+      if (placement.tail_holder() == shard.holder) bytes_[binding].query += sent_token_bytes();
     }
   }
 
@@ -55,11 +57,15 @@ class ByteCount {
   double num_layers() const { return static_cast<double>(spec_.num_layers); }
   double num_heads() const { return static_cast<double>(spec_.attention.num_heads); }
   double row_bytes() const { return static_cast<double>(spec_.hidden_size) * value_bytes_; }
-  // Of one token in one layer.
-  double layer_token_bytes() const {
-    return static_cast<double>(spec_.attention.cache_values_per_token()) * value_bytes_;
+  // Of one token in all layers.
+  double token_bytes() const {
+    return static_cast<double>(model::kv_bytes_per_token(spec_, kv_format_));
   }
-  double token_bytes() const { return layer_token_bytes() * num_layers(); }
+  // CPU instances send float32 and the holder rounds; GPUs write a peer's cache in its own format.
+  double sent_token_bytes() const {
+    if (value_bytes_ < sizeof(float)) return token_bytes();
+    return static_cast<double>(model::kv_bytes_per_token(spec_, tensor::KvFormat::kF32));
+  }
   double query_bytes() const {
     return num_heads() * spec_.attention.cache_k_dim() * value_bytes_ * num_layers();
   }
@@ -73,7 +79,7 @@ class ByteCount {
     for (const model::LayerSpec& layer : spec_.layers) {
       num_tokens += static_cast<double>(visible_tokens(shard, placement, layer.sliding_window));
     }
-    return num_tokens * layer_token_bytes();
+    return num_tokens * token_bytes() / num_layers();
   }
 
   static int64_t visible_tokens(const kvcache::Shard& shard, const kvcache::KvPlacement& placement,
@@ -126,6 +132,7 @@ class ByteCount {
 
   const model::ModelSpec& spec_;
   const double value_bytes_;
+  const tensor::KvFormat kv_format_;
   std::vector<StepBytes> bytes_;
   std::vector<double> num_rows_;
   std::vector<int64_t> num_experts_;  // [num_instances] in each MoE layer
@@ -135,8 +142,9 @@ class ByteCount {
 }  // namespace
 
 std::vector<StepBytes> count_step_bytes(const model::ModelSpec& spec, const engine::Engine& engine,
-                                        const std::vector<SequenceId>& ids, int32_t value_bytes) {
-  ByteCount count(spec, static_cast<int32_t>(engine.loads().size()), value_bytes);
+                                        const std::vector<SequenceId>& ids,
+                                        const StepFormats& formats) {
+  ByteCount count(spec, static_cast<int32_t>(engine.loads().size()), formats);
   for (const SequenceId id : ids) {
     const request::Sequence* sequence = engine.sequence(id);
     const kvcache::KvPlacement* placement = engine.placement(id);

@@ -7,6 +7,7 @@
 
 #include "engine/engine.h"
 #include "model/model_spec.h"
+#include "tensor/kv_format.h"
 
 namespace nanocp::apps {
 
@@ -26,9 +27,14 @@ struct StepBytes {
   double sent() const { return query + partial + dispatch + combine; }
 };
 
-// [num_instances] for one row of each open sequence of `ids`. `value_bytes`: of a value in the KV
-// cache and in the exchanges.
+struct StepFormats {
+  int32_t value_bytes = 2;  // of a value in the exchanges
+  tensor::KvFormat kv = tensor::KvFormat::kBf16;
+};
+
+// [num_instances] for one row of each open sequence of `ids`.
 std::vector<StepBytes> count_step_bytes(const model::ModelSpec& spec, const engine::Engine& engine,
-                                        const std::vector<SequenceId>& ids, int32_t value_bytes);
+                                        const std::vector<SequenceId>& ids,
+                                        const StepFormats& formats);
 
 }  // namespace nanocp::apps

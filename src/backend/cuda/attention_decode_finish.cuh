@@ -59,8 +59,8 @@ __device__ void write_partial(const Params& params, int32_t slot, const HeadUnit
 }
 
 // All threads of the block, after their partial results are written: true in the block that finds
-// all `count` parts there. The barriers make one thread's release and acquire the block's; a fence
-// of every thread cost 3 us.
+// all `count` parts there. The barriers make one thread's release and acquire the block's: no fence
+// of every thread is needed.
 __device__ inline bool is_last_part(int32_t* counter, int32_t count, int32_t* flag) {
   __syncthreads();
   if (threadIdx.x == 0) {
