@@ -221,11 +221,12 @@ void add_decode_options(CLI::App& command, BenchOptions& options) {
   command.add_option("MODEL_DIR", options.engine.model_dir, "Hugging Face checkpoint");
   const char* group = "Benchmark";
   command
-      .add_option("--context", options.contexts,
-                  "Context lengths, LENGTHxREQUESTS[,...]; their K/V is synthetic. A LENGTH is "
-                  "TOKENS, or drawn: uniform:LOW:HIGH, loguniform:LOW:HIGH or lognormal:LOW:HIGH "
-                  "(of which 9 in 10 lie between); 4k is 4096, e.g. "
-                  "lognormal:1k:4kx61,loguniform:32k:256kx3")
+      .add_option(
+          "--context", options.contexts,
+          "Context lengths, LENGTHxREQUESTS[,...]; their K/V is synthetic. A LENGTH is "
+          "TOKENS, or drawn: uniform(LOW,HIGH), loguniform(LOW,HIGH), lognormal(LOW,HIGH) "
+          "(of which 9 in 10 lie between) and others of docs/simulate.md; 4k is 4,000, e.g. "
+          "lognormal(1k,4k)x61,loguniform(32k,256k)x3")
       ->type_name("LIST")
       ->capture_default_str()
       ->group(group);

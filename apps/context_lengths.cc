@@ -1,11 +1,8 @@
 #include "apps/context_lengths.h"
 
 #include <algorithm>
-#include <array>
 #include <charconv>
-#include <cmath>
 #include <fstream>
-#include <numbers>
 #include <string_view>
 #include <utility>
 
@@ -16,89 +13,34 @@ namespace {
 
 constexpr int64_t kTokensMax = int64_t{1} << 31;
 constexpr int64_t kRequestsMax = 1 << 20;
-constexpr double kNineTenths = 1.6448536269514722;  // standard deviations to the 95th percentile
-
-using Kind = ContextGroup::Kind;
-constexpr std::array<std::pair<std::string_view, Kind>, 3> kDistributions = {{
-    {"uniform", Kind::kUniform},
-    {"loguniform", Kind::kLogUniform},
-    {"lognormal", Kind::kLogNormal},
-}};
-
-// Appended to, since g++ 12 warns of what it inlines into "'" + std::string.
-std::string quoted(std::string_view text) {
-  std::string result("'");
-  result.append(text).push_back('\'');
-  return result;
-}
 
 Error malformed(const std::string& whole, const std::string& what) {
   return invalid_argument("contexts '" + whole + "': " + what +
-                          "; write TOKENSxREQUESTS or NAME:LOW:HIGHxREQUESTS, e.g. "
-                          "4096x64,lognormal:1k:4kx16");
+                          "; write LENGTHxREQUESTS, e.g. 4096x64,lognormal(1k,4k)x16");
 }
 
 Result<int64_t> parse_number(std::string_view text, int64_t most, const std::string& whole) {
-  std::string_view digits = text;
-  int64_t unit = 1;
-  if (!text.empty() && (text.back() == 'k' || text.back() == 'M')) {
-    unit = text.back() == 'k' ? 1 << 10 : 1 << 20;
-    digits.remove_suffix(1);
-  }
   int64_t value = 0;
-  const auto [end, code] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-  if (code != std::errc() || end != digits.data() + digits.size() || value < 1 ||
-      value > most / unit) {
-    return malformed(whole, quoted(text) + " is not a number from 1 to " + std::to_string(most));
-  }
-  return value * unit;
-}
-
-// What stands before the number of requests.
-Status parse_length(std::string_view text, const std::string& whole, ContextGroup& group) {
-  const size_t colon = text.find(':');
-  if (colon == std::string_view::npos) {
-    NANOCP_ASSIGN_OR_RETURN(group.low, parse_number(text, kTokensMax, whole));
-    group.high = group.low;
-    return ok_status();
-  }
-  const std::string_view name = text.substr(0, colon);
-  const auto* const known = std::find_if(kDistributions.begin(), kDistributions.end(),
-                                         [name](const auto& entry) { return entry.first == name; });
-  if (known == kDistributions.end()) {
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (code != std::errc() || end != text.data() + text.size() || value < 1 || value > most) {
     return malformed(whole,
-                     quoted(name) + " is no distribution (uniform, loguniform or lognormal)");
+                     sim::quoted(text) + " is not a number from 1 to " + std::to_string(most));
   }
-  group.kind = known->second;
-  const std::string_view range = text.substr(colon + 1);
-  const size_t between = std::min(range.find(':'), range.size());
-  NANOCP_ASSIGN_OR_RETURN(group.low, parse_number(range.substr(0, between), kTokensMax, whole));
-  const std::string_view high = between < range.size() ? range.substr(between + 1) : "";
-  NANOCP_ASSIGN_OR_RETURN(group.high, parse_number(high, kTokensMax, whole));
-  if (group.low <= group.high) return ok_status();
-  return malformed(whole, quoted(text) + " ends below its beginning");
+  return value;
 }
 
-// Box and Muller (1958).
-double standard_normal(Random& random) {
-  const double radius = std::sqrt(-2.0 * std::log(1.0 - random.uniform()));
-  return radius * std::cos(2.0 * std::numbers::pi * random.uniform());
-}
-
-int64_t draw(const ContextGroup& group, Random& random) {
-  if (group.kind == Kind::kFixed) return group.low;
-  if (group.kind == Kind::kUniform) return random.between(group.low, group.high);
-  const double low = std::log(static_cast<double>(group.low));
-  const double high = std::log(static_cast<double>(group.high));
-  if (group.kind == Kind::kLogUniform) {
-    const auto length =
-        static_cast<int64_t>(std::llround(std::exp(low + (high - low) * random.uniform())));
-    return std::clamp(length, group.low, group.high);
+Result<ContextGroup> parse_group(std::string_view text, const std::string& whole) {
+  // Names of distributions have no x.
+  const size_t times = text.rfind('x');
+  const bool has_count = times != std::string_view::npos;
+  const auto lengths = sim::LengthDistribution::parse(text.substr(0, times));
+  if (!lengths.ok()) return malformed(whole, lengths.error().message);
+  if (lengths->max() > kTokensMax) return malformed(whole, "lengths end at 2^31 tokens");
+  ContextGroup group{.lengths = *lengths, .count = 1};
+  if (has_count) {
+    NANOCP_ASSIGN_OR_RETURN(group.count, parse_number(text.substr(times + 1), kRequestsMax, whole));
   }
-  const double deviation = (high - low) / (2.0 * kNineTenths);
-  const double exponent = (low + high) / 2.0 + deviation * standard_normal(random);
-  const double most = std::log(static_cast<double>(kTokensMax));
-  return std::max<int64_t>(1, std::llround(std::exp(std::min(exponent, most))));
+  return group;
 }
 
 Error bad_line(const std::string& file, int64_t number, const std::string& field) {
@@ -111,22 +53,13 @@ Error bad_line(const std::string& file, int64_t number, const std::string& field
 Result<std::vector<ContextGroup>> parse_contexts(const std::string& text) {
   std::vector<ContextGroup> groups;
   int64_t total = 0;
-  for (size_t begin = 0; begin <= text.size();) {
-    const size_t end = std::min(text.find(',', begin), text.size());
-    const std::string_view part = std::string_view(text).substr(begin, end - begin);
-    const size_t times = part.find('x');
-    ContextGroup group{.count = 1};
-    NANOCP_RETURN_IF_ERROR(parse_length(part.substr(0, times), text, group));
-    if (times != std::string_view::npos) {
-      NANOCP_ASSIGN_OR_RETURN(group.count,
-                              parse_number(part.substr(times + 1), kRequestsMax, text));
-    }
+  for (const std::string_view part : sim::split_outside(text, ',')) {
+    NANOCP_ASSIGN_OR_RETURN(ContextGroup group, parse_group(part, text));
     total += group.count;
     if (total > kRequestsMax) {
       return malformed(text, "more than " + std::to_string(kRequestsMax) + " requests");
     }
-    groups.push_back(group);
-    begin = end + 1;
+    groups.push_back(std::move(group));
   }
   return groups;
 }
@@ -136,7 +69,9 @@ std::vector<int64_t> draw_contexts(const std::vector<ContextGroup>& groups, int6
   Random random(seed);
   std::vector<int64_t> contexts;
   for (const ContextGroup& group : groups) {
-    for (int64_t i = 0; i < group.count * num_copies; ++i) contexts.push_back(draw(group, random));
+    for (int64_t i = 0; i < group.count * num_copies; ++i) {
+      contexts.push_back(group.lengths.draw(random));
+    }
   }
   return contexts;
 }

@@ -7,25 +7,18 @@
 #include <vector>
 
 #include "base/result.h"
+#include "sim/length_distribution.h"
 
 namespace nanocp::apps {
 
 // Some requests whose lengths come from one place.
 struct ContextGroup {
-  enum class Kind {
-    kFixed,       // all `low`
-    kUniform,     // low .. high, every length alike
-    kLogUniform,  // low .. high, every factor alike
-    kLogNormal,   // nine of ten lie in low .. high, as many below as above
-  };
-  Kind kind = Kind::kFixed;
-  int64_t low = 0;  // tokens
-  int64_t high = 0;
+  sim::LengthDistribution lengths;
   int64_t count = 0;
 };
 
-// "4096x64,lognormal:1k:4kx61,loguniform:32k:256kx3": LENGTH[xREQUESTS], joined by commas. A LENGTH
-// is TOKENS, or NAME:LOW:HIGH with the name of a distribution; k and M stand for 1024 and 1024^2.
+// "4096x64,lognormal(1k,4k)x61,loguniform(32k,256k)x3": LENGTH[xREQUESTS], joined by commas, with
+// the lengths of sim/length_distribution.h.
 Result<std::vector<ContextGroup>> parse_contexts(const std::string& text);
 
 // The lengths, group by group, each group `num_copies` times as large as it says.

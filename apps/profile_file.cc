@@ -31,9 +31,9 @@ constexpr HardwareField kHardwareFields[] = {
     {"layer_kernels", &sim::HardwareProfile::layer_kernels},
     {"step_us", &sim::HardwareProfile::step_us},
 };
-// All but these divide something.
-bool may_be_zero(const std::string& name) {
-  return name.ends_with("_us") || name == "layer_kernels";
+// These divide something.
+bool is_positive(const std::string& name) {
+  return !name.ends_with("_us") && name != "layer_kernels";
 }
 
 Result<json> read_json(const std::filesystem::path& path) {
@@ -44,7 +44,8 @@ Result<json> read_json(const std::filesystem::path& path) {
   return document;
 }
 
-Result<sim::SourcedValue> read_value(const json& parent, const std::string& name,
+// From 0, or above 0, to 1e12.
+Result<sim::SourcedValue> read_value(const json& parent, const std::string& name, bool is_positive,
                                      const std::string& where) {
   const auto found = parent.find(name);
   if (found == parent.end() || !found->is_object()) {
@@ -58,7 +59,7 @@ Result<sim::SourcedValue> read_value(const json& parent, const std::string& name
   }
   const auto number = value->get<double>();
   const bool is_sane =
-      std::isfinite(number) && number <= 1e12 && (may_be_zero(name) ? number >= 0.0 : number > 0.0);
+      std::isfinite(number) && number <= 1e12 && (is_positive ? number > 0.0 : number >= 0.0);
   if (!is_sane) return invalid_argument(where + ": " + name + " is out of range");
   return sim::SourcedValue{number, source->get<std::string>()};
 }
@@ -76,8 +77,7 @@ Status read_constants(const json& document, const std::string& where,
   for (const auto& field : scheduler::cost_constant_fields()) {
     const std::string name(field.name);
     if (!constants->contains(name)) continue;
-    NANOCP_ASSIGN_OR_RETURN(sim::SourcedValue value, read_value(*constants, name, where));
-    if (value.value < 0.0) return invalid_argument(where + ": " + name + " is negative");
+    NANOCP_ASSIGN_OR_RETURN(sim::SourcedValue value, read_value(*constants, name, false, where));
     profile.constants[name] = std::move(value);
   }
   for (const auto& item : constants->items()) {
@@ -102,7 +102,8 @@ Result<sim::HardwareProfile> read_hardware_profile(const std::string& name) {
     return invalid_argument(where + ": has no `hardware`; measured constants go to --constants");
   }
   for (const HardwareField& field : kHardwareFields) {
-    NANOCP_ASSIGN_OR_RETURN(profile.*field.value, read_value(*hardware, field.name, where));
+    NANOCP_ASSIGN_OR_RETURN(profile.*field.value,
+                            read_value(*hardware, field.name, is_positive(field.name), where));
   }
   const auto domain = document.find("num_instances_per_domain");
   const bool has_domain = domain != document.end() && domain->is_number_integer() &&

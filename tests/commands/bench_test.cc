@@ -104,17 +104,17 @@ TEST(BenchDecode, DrawsContextsFromNamedDistributions) {
     const json document = json::parse(read_whole_file(file), nullptr, false);
     return document["runs"][0]["instances"][0]["num_kv_tokens"].get<int64_t>();
   };
-  const int64_t drawn = tokens("uniform:100:300x40", "1");
+  const int64_t drawn = tokens("uniform(100,300)x40", "1");
   EXPECT_GT(drawn, 40 * 150);
   EXPECT_LT(drawn, 40 * 250);
-  EXPECT_EQ(tokens("uniform:100:300x40", "1"), drawn);
-  EXPECT_NE(tokens("uniform:100:300x40", "2"), drawn);
+  EXPECT_EQ(tokens("uniform(100,300)x40", "1"), drawn);
+  EXPECT_NE(tokens("uniform(100,300)x40", "2"), drawn);
   // Medians of 200; the mean of the log-normal is a little higher.
-  for (const char* name : {"loguniform:100:400x60", "lognormal:100:400x60"}) {
+  for (const char* name : {"loguniform(100,400)x60", "lognormal(100,400)x60"}) {
     EXPECT_GT(tokens(name, "1"), 60 * 160) << name;
     EXPECT_LT(tokens(name, "1"), 60 * 290) << name;
   }
-  EXPECT_GT(tokens("1kx2,lognormal:10:20x3", "1"), 2 * 1024);
+  EXPECT_GT(tokens("1kx2,lognormal(10,20)x3", "1"), 2 * 1000 - 2);
 }
 
 TEST(BenchDecode, PerInstanceMultipliesTheRequests) {
@@ -158,14 +158,14 @@ TEST(BenchDecode, ErrorsAreOneLine) {
   const std::string empty = folder.write("empty.csv", "tokens\n");
   const std::pair<std::vector<std::string>, const char*> cases[] = {
       {{"--context", "40x"}, "'' is not a number from 1"},
-      {{"--context", "x3"}, "TOKENSxREQUESTS"},
-      {{"--context", "0x3"}, "'0' is not a number from 1"},
-      {{"--context", "uniform:10x3"}, "'' is not a number from 1"},
-      {{"--context", "uniform:20:10"}, "ends below its beginning"},
-      {{"--context", "normal:1:2"}, "'normal' is no distribution"},
-      {{"--context", "4096M"}, "'4096M' is not a number from 1"},
-      {{"--context", "99999999999"}, "is not a number from 1"},
-      {{"--context", "40x3,"}, "'' is not a number from 1"},
+      {{"--context", "x3"}, "LENGTHxREQUESTS"},
+      {{"--context", "0x3"}, "'0' must be above 0"},
+      {{"--context", "uniform(10)x3"}, "takes two lengths"},
+      {{"--context", "uniform(20,10)"}, "the first limit is above the second"},
+      {{"--context", "zipf(1,2)"}, "is none of uniform"},
+      {{"--context", "4096m"}, "at most 1e9 tokens"},
+      {{"--context", "99999999999"}, "at most 1e9 tokens"},
+      {{"--context", "40x3,"}, "'' is not a number"},
       {{"--context", "40x9999999"}, "is not a number from 1"},
       {{"--context", "4000x4", "--num-kv-blocks", "300"}, "do not all fit at once"},
       {{"--context-file", "no-such-file"}, "no-such-file: cannot be read"},
