@@ -64,6 +64,11 @@ Result<sim::SourcedValue> read_value(const json& parent, const std::string& name
   return sim::SourcedValue{number, source->get<std::string>()};
 }
 
+Error unknown_constant(const std::string& name, const std::string& where) {
+  return invalid_argument(where + ": constant " + name +
+                          " is unknown; calibrate again with this version");
+}
+
 Status read_constants(const json& document, const std::string& where,
                       sim::HardwareProfile& profile) {
   const auto constants = document.find("constants");
@@ -82,8 +87,7 @@ Status read_constants(const json& document, const std::string& where,
   }
   for (const auto& item : constants->items()) {
     if (!profile.constants.contains(item.key())) {
-      return invalid_argument(where + ": constant " + item.key() +
-                              " is unknown; calibrate again with this version");
+      return unknown_constant(item.key(), where);
     }
   }
   return ok_status();

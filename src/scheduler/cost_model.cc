@@ -82,6 +82,22 @@ double CostModel::exchange_us(double num_rows_max) const {
   return constants.exchange_fixed_us + constants.exchange_us_per_row * num_rows_max;
 }
 
+double CostModel::tokens_per_row() const {
+  const CostConstants& c = constants;
+  const int32_t num_full = std::max(1, shape.num_layers - shape.num_window_layers);
+  const double row_us = shape.num_layers * (c.dense_us_per_row + c.attention_us_per_row) +
+                        shape.num_moe_layers * c.exchange_us_per_row + c.step_us_per_row;
+  const double token_us = num_full * c.attention_us_per_kv_token;
+  return token_us > 0.0 ? row_us / token_us : 0.0;
+}
+
+double CostModel::tokens_per_split() const {
+  const CostConstants& c = constants;
+  const double route_us =
+      c.route_fixed_us + c.route_us_per_byte * (shape.query_bytes + shape.partial_bytes);
+  return c.attention_us_per_kv_token > 0.0 ? route_us / c.attention_us_per_kv_token : 0.0;
+}
+
 StepCost CostModel::step(std::span<const InstanceWork> work) const {
   StepCost cost;
   int64_t num_rows_total = 0;

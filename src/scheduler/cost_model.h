@@ -98,6 +98,11 @@ struct CostModel {
   double experts_us(double num_rows_total) const;
   double exchange_us(double num_rows_max) const;
 
+  // KV tokens that take an instance as long as one row more does.
+  double tokens_per_row() const;
+  // KV tokens that take as long as splitting a row over two instances of a domain.
+  double tokens_per_split() const;
+
   // Requires: [num_instances] work.
   StepCost step(std::span<const InstanceWork> work) const;
 };

@@ -73,6 +73,18 @@ TEST(CostModel, RoutesCostTheirFloorAndTheirBytes) {
   EXPECT_EQ(model.route_us({}), 0.0);
 }
 
+TEST(CostModel, TellsWhatRowsAndSplitsAreWorthInTokens) {
+  CostModel model = make_model(2);
+  model.constants.dense_us_per_row = 0.1;
+  model.constants.step_us_per_row = 2.0;
+  // Of all layers: 10 x 0.1 + 8 x 0.5 + 2 us a row, 10 x 0.001 us a token.
+  EXPECT_NEAR(model.tokens_per_row(), 7.0 / 0.01, 1e-6);
+  EXPECT_NEAR(model.tokens_per_split(), 9.0 / 0.001, 1e-6);
+  model.constants.attention_us_per_kv_token = 0.0;
+  EXPECT_EQ(model.tokens_per_row(), 0.0);
+  EXPECT_EQ(model.tokens_per_split(), 0.0);
+}
+
 TEST(CostModel, EveryConstantHasANameAndAUnit) {
   for (const CostConstantField& field : cost_constant_fields()) {
     EXPECT_FALSE(field.name.empty());

@@ -114,6 +114,10 @@ struct PolicyOptions {
   int32_t degree = 1;                   // uniform_cp, threshold_cp
   int64_t threshold_tokens = 32768;     // threshold_cp: longer prompts get `degree`
   int64_t min_tokens_per_shard = 4096;  // dcp: less is not worth another holder
+  // dcp: so many KV tokens take an instance as long as one row more (see tokens_per_row()).
+  double tokens_per_row = 256.0;
+  // dcp: a split must lower the fullest instance by so many KV tokens (see tokens_per_split()).
+  int64_t tokens_per_split = 4096;
 };
 
 // One of bound, uniform_cp, threshold_cp, dcp.

@@ -160,12 +160,13 @@ std::vector<Arrival> draw_load(const LengthMixture& mixture, const LoadOptions& 
   // Separate generators: another rate draws the same lengths.
   Random lengths(random.next());
   std::vector<Arrival> arrivals;
-  for (double time_us = draw_gap_us(options, random); time_us < options.duration_s * kUsPerSecond;
-       time_us += draw_gap_us(options, random)) {
+  double time_us = 0.0;
+  while (true) {
+    time_us += draw_gap_us(options, random);
+    if (time_us >= options.duration_s * kUsPerSecond) return arrivals;
     arrivals.push_back(mixture.draw(lengths));
     arrivals.back().time_us = std::llround(time_us);
   }
-  return arrivals;
 }
 
 std::vector<Arrival> replay_load(const std::vector<Arrival>& trace, const LoadOptions& options,
@@ -179,11 +180,12 @@ std::vector<Arrival> replay_load(const std::vector<Arrival>& trace, const LoadOp
   double time_us = 0.0;
   for (size_t i = 0;; ++i) {
     const Arrival& from = trace[i % trace.size()];
+    const size_t round = i / trace.size();
     if (options.process == ArrivalProcess::kTrace) {
       const double share =
           round_us > 0.0 ? static_cast<double>(from.time_us - trace.front().time_us) / round_us
                          : 0.0;
-      time_us = (static_cast<double>(i / trace.size()) + share) * target_us;
+      time_us = (static_cast<double>(round) + share) * target_us;
     } else {
       time_us += draw_gap_us(options, random);
     }

@@ -9,10 +9,6 @@
 namespace nanocp::scheduler {
 namespace {
 
-// A holder runs the rows unless another instance has this many sequences fewer: a remote binding
-// costs every layer a round trip.
-constexpr int32_t kBindingSlack = 4;
-
 int64_t most_used(const ClusterView& view) {
   int64_t most = 0;
   for (const InstanceLoad& load : view.instances) most = std::max(most, load.num_used_blocks());
@@ -73,7 +69,7 @@ bool has_fewer_rows(const InstanceLoad& a, const InstanceLoad& b) {
 }  // namespace
 
 int64_t DcpPolicy::slack_blocks(const ClusterView& view) const {
-  return std::max<int64_t>(1, min_tokens_per_shard_ / view.block_size);
+  return std::max<int64_t>(1, costs_.min_tokens_per_shard / view.block_size);
 }
 
 int64_t DcpPolicy::max_request_blocks(std::span<const int64_t> capacities,
@@ -102,53 +98,79 @@ std::vector<BlockSpan> DcpPolicy::plan_spans(const ClusterView& view,
                                            : plan_new_spans(view, shape);
 }
 
-// The smallest degree that fits and whose level is within the slack of the best level to be had
-// with shards worth having.
+// A short request stays on one instance where one has room. Others go to the domain that they leave
+// lowest; over domains only where none has room.
 std::vector<BlockSpan> DcpPolicy::plan_new_spans(const ClusterView& view,
                                                  const RequestShape& shape) const {
   const int64_t count = shape.num_new_blocks;
+  if (count < 2 * slack_blocks(view)) {
+    const InstanceId local = choose_local(view, shape);
+    if (local != kNoInstance) return {{local, count}};
+  }
+  std::vector<std::vector<InstanceId>> by_domain(static_cast<size_t>(view.num_domains()));
   const std::vector<InstanceId> order = by_use(view);
-  if (num_free_on(view, order) < count) return {};
+  for (const InstanceId i : order) by_domain[static_cast<size_t>(view.domain_of(i))].push_back(i);
+  std::vector<BlockSpan> best;
+  int64_t best_level = -1;
+  for (const std::vector<InstanceId>& domain : by_domain) {
+    std::vector<BlockSpan> spans = plan_spans_among(view, count, domain);
+    int64_t level = 0;
+    for (const BlockSpan& span : spans) {
+      level = std::max(level, view.at(span.holder).num_used_blocks() + span.num_blocks);
+    }
+    if (spans.empty() || (best_level >= 0 && level >= best_level)) continue;
+    best_level = level;
+    best = std::move(spans);
+  }
+  if (best.empty()) best = plan_spans_among(view, count, order);
+  if (best.size() != 1) return best;
+  const InstanceId local = choose_local(view, shape);
+  return {{local == kNoInstance ? best.front().holder : local, count}};
+}
+
+// The smallest degree that fits and whose level is within the slack of the best level to be had
+// with shards worth having; not to split may cost what a split does. `order`: least used first.
+std::vector<BlockSpan> DcpPolicy::plan_spans_among(const ClusterView& view, int64_t count,
+                                                   std::span<const InstanceId> order) const {
+  if (order.empty() || num_free_on(view, order) < count) return {};
   const int64_t slack = slack_blocks(view);
   const auto widest = static_cast<size_t>(
       std::clamp<int64_t>(count / slack, 1, static_cast<int64_t>(order.size())));
-  const auto least_used = [&](size_t degree) { return std::span(order).first(degree); };
-
+  const auto least_used = [&](size_t degree) { return order.first(degree); };
   size_t degree = widest;
   while (level_after(view, least_used(degree), count) < 0) ++degree;
-  const int64_t goal = level_after(view, least_used(degree), count) + slack;
+  const int64_t best_level = level_after(view, least_used(degree), count);
   for (size_t smaller = 1; smaller < degree; ++smaller) {
     const int64_t level = level_after(view, least_used(smaller), count);
-    if (level >= 0 && level <= goal) degree = smaller;
+    const int64_t excess = smaller == 1 ? costs_.tokens_per_split / view.block_size : slack;
+    if (level >= 0 && level <= best_level + excess) degree = smaller;
   }
-  const InstanceId local = choose_local(view, shape);
-  if (degree == 1 || (widest == 1 && local != kNoInstance)) return {{local, count}};
   return fill(view, least_used(degree), count);
 }
 
-// For a request on one instance: within the slack of the lowest level rows matter more than KV.
+// Where KV tokens and rows, in tokens' worth, lift the two maxima least; then where both are
+// lowest. Instances that can bind come first.
 InstanceId DcpPolicy::choose_local(const ClusterView& view, const RequestShape& shape) const {
-  int64_t lowest = -1;
+  int64_t most_blocks = 0;
+  int32_t most_rows = 0;
   for (const InstanceLoad& load : view.instances) {
-    if (load.num_free_blocks < shape.num_new_blocks) continue;
-    if (lowest < 0 || load.num_used_blocks() < lowest) lowest = load.num_used_blocks();
+    most_blocks = std::max(most_blocks, load.num_used_blocks());
+    most_rows = std::max(most_rows, load.num_sequences);
   }
-  const int64_t limit = lowest + slack_blocks(view);
+  const double tokens_per_block = view.block_size;
+  const auto rank = [&](const InstanceLoad& load) {
+    const int64_t blocks = load.num_used_blocks() + shape.num_new_blocks;
+    const int32_t rows = load.num_sequences + 1;
+    const double lifted = tokens_per_block * static_cast<double>(std::max(most_blocks, blocks)) +
+                          costs_.tokens_per_row * std::max(most_rows, rows);
+    const double own =
+        tokens_per_block * static_cast<double>(blocks) + costs_.tokens_per_row * rows;
+    return std::make_tuple(!load.can_bind(), lifted, own);
+  };
   InstanceId best = kNoInstance;
   for (InstanceId i = 0; i < view.num_instances(); ++i) {
-    const InstanceLoad& load = view.at(i);
-    if (load.num_free_blocks < shape.num_new_blocks || load.num_used_blocks() > limit) continue;
-    if (best == kNoInstance) {
-      best = i;
-      continue;
-    }
-    const InstanceLoad& other = view.at(best);
-    if (load.can_bind() != other.can_bind()) {
-      if (load.can_bind()) best = i;
-    } else if (has_fewer_rows(load, other) ||
-               (!has_fewer_rows(other, load) && load.num_used_blocks() < other.num_used_blocks())) {
-      best = i;
-    }
+    if (view.at(i).num_free_blocks < shape.num_new_blocks) continue;
+    if (best == kNoInstance || rank(view.at(i)) < rank(view.at(best))) best = i;
   }
   return best;
 }
@@ -172,6 +194,7 @@ std::vector<BlockSpan> DcpPolicy::plan_more_spans(const ClusterView& view,
   return fill(view, chosen, count);
 }
 
+// A holder that can take the row: one that is no holder would cost every layer a round trip.
 InstanceId DcpPolicy::choose_admission_binding(const ClusterView& view, const RequestShape& shape,
                                                const std::vector<BlockSpan>& spans) const {
   InstanceId best = kNoInstance;
@@ -187,9 +210,7 @@ InstanceId DcpPolicy::choose_admission_binding(const ClusterView& view, const Re
       best_holder = i;
     }
   }
-  if (best_holder == kNoInstance) return best;
-  const int32_t excess = view.at(best_holder).num_sequences - view.at(best).num_sequences;
-  return excess > kBindingSlack ? best : best_holder;
+  return best_holder != kNoInstance ? best_holder : best;
 }
 
 // The tail stays where it is unless that instance is full or, for a request worth splitting,
@@ -203,12 +224,15 @@ std::optional<InstanceId> DcpPolicy::plan_growth(const ClusterView& view,
   const auto has_room = [&](InstanceId i) {
     return view.at(i).num_free_blocks > 0 && view.at(i).num_used_blocks() <= limit;
   };
-  const bool is_short = shape.num_tokens < 2 * min_tokens_per_shard_;
+  const bool is_short = shape.num_tokens < 2 * costs_.min_tokens_per_shard;
   if (has_room(tail) || (is_short && view.at(tail).num_free_blocks > 0)) return tail;
 
   const std::vector<InstanceId> order = by_use(view);
   for (const InstanceId i : order) {
     if (shape.placement->find_shard(i) != nullptr && has_room(i)) return i;
+  }
+  for (const InstanceId i : order) {
+    if (view.domain_of(i) == view.domain_of(tail)) return i;
   }
   if (order.empty()) return std::nullopt;
   return order.front();

@@ -206,13 +206,52 @@ TEST(DcpPolicy, SplitsOneThatFitsNowhereAlone) {
 }
 
 TEST(DcpPolicy, WaterFillsALongRequest) {
-  const auto policy = make("dcp", {.num_instances = 3, .min_tokens_per_shard = 160});
+  const auto policy =
+      make("dcp", {.num_instances = 3, .min_tokens_per_shard = 160, .tokens_per_split = 160});
   const Cluster cluster({1000, 900, 800});
   const NewRequest request(300);
   const auto decision = policy->plan_admission(cluster.view(), request.shape);
   EXPECT_EQ(amounts_of(*decision, 3), (Amounts{200, 100, 0}));
   // New K/V stays at home.
   EXPECT_EQ(decision->spans.back().holder, decision->binding);
+}
+
+TEST(DcpPolicy, DoesNotSplitForLessThanASplitCosts) {
+  const Cluster cluster({1000, 900, 800});
+  const NewRequest request(300);  // 200 and 100 would lower the fullest by 100 blocks
+  for (const int64_t cost_blocks : {50, 150}) {
+    const auto policy = make(
+        "dcp",
+        {.num_instances = 3, .min_tokens_per_shard = 160, .tokens_per_split = 16 * cost_blocks});
+    const auto decision = policy->plan_admission(cluster.view(), request.shape);
+    EXPECT_EQ(decision->spans.size(), cost_blocks == 50 ? 2U : 1U);
+  }
+}
+
+TEST(DcpPolicy, SplitsWithinADomainOfFastLinks) {
+  const auto policy =
+      make("dcp", {.num_instances = 4, .min_tokens_per_shard = 160, .tokens_per_split = 160});
+  const Cluster cluster({700, 700, 900, 600});
+  const NewRequest request(400);
+  ClusterView view = cluster.view();
+  view.num_instances_per_domain = 2;
+  // The second domain has the emptiest instance, but the first one stays lower.
+  EXPECT_EQ(amounts_of(*policy->plan_admission(view, request.shape), 4), (Amounts{0, 0, 350, 50}));
+  const NewRequest huge(1600);
+  EXPECT_GT(policy->plan_admission(view, huge.shape)->spans.size(), 2U);
+}
+
+TEST(DcpPolicy, RowsCountBesideTokens) {
+  Cluster cluster({1000, 990, 980});
+  cluster.loads[0].num_sequences = 9;
+  cluster.loads[1].num_sequences = 3;
+  cluster.loads[2].num_sequences = 9;
+  const NewRequest request(2);
+  // 10 blocks of 16 tokens are less than 6 rows of 256.
+  const auto rows = make("dcp", {.num_instances = 3, .tokens_per_row = 256.0});
+  EXPECT_EQ(rows->plan_admission(cluster.view(), request.shape)->binding, 1);
+  const auto tokens = make("dcp", {.num_instances = 3, .tokens_per_row = 0.0});
+  EXPECT_EQ(tokens->plan_admission(cluster.view(), request.shape)->binding, 0);
 }
 
 TEST(DcpPolicy, DoesNotSplitUnderAFullerInstance) {
