@@ -18,10 +18,10 @@
 
 #include "backend/cuda/attention_decode.h"
 #include "backend/cuda/attention_prefill.h"
-#include "backend/cuda/device/flag_wait.cuh"
 #include "backend/cuda/launch_overlapped.h"
 #include "base/random.h"
 #include "bench/kernels/cuda_attention_bench_data.h"
+#include "bench/kernels/cuda_late_instance.cuh"
 #include "bench/kernels/cuda_read_kernel.cuh"
 #include "ops/attention.h"
 
@@ -130,80 +130,6 @@ void run_reference(const Shape& shape, const Plan& plan, const cuda::AttentionDe
        .lse = lse});
 }
 
-// What a second instance sends, late: the true values over poisoned ones, then its flag.
-struct LateValues {
-  const uint8_t* from[2];  // q, KV
-  uint8_t* to[2];
-  size_t count[2];  // bytes
-  uint64_t* flag;
-  uint64_t epoch;
-};
-
-__global__ void send_late_kernel(LateValues late) {
-  const uint64_t begin = cuda::device::global_time_ns();
-  while (cuda::device::global_time_ns() < begin + 1'000'000) {
-  }
-  for (int i = 0; i < 2; ++i) {
-    for (size_t at = threadIdx.x; at < late.count[i]; at += blockDim.x) {
-      late.to[i][at] = late.from[i][at];
-    }
-  }
-  __threadfence_system();
-  __syncthreads();
-  if (threadIdx.x == 0) cuda::device::raise_flag(late.flag, late.epoch);
-}
-
-// Two instances of which this GPU is the first; of the heap only the flags are there.
-class TwoInstances {
- public:
-  TwoInstances()
-      : flags_(std::vector<uint64_t>(2 * cuda::kNumFlagKinds, 0)), step_(std::vector<uint64_t>{3}) {
-    auto* heap = reinterpret_cast<uint8_t*>(flags_.data());
-    base_ = std::make_unique<DeviceArray<uint8_t*>>(std::vector<uint8_t*>{heap, nullptr});
-    CHECK_CUDA(cudaHostAlloc(&wait_.abort_word, 256, cudaHostAllocMapped));
-    CHECK_CUDA(cudaHostAlloc(&wait_.report, 256, cudaHostAllocMapped));
-    std::memset(wait_.abort_word, 0, 256);
-    std::memset(wait_.report, 0, 256);
-    wait_.timeout_ns = 3'000'000'000;
-    cudaFuncAttributes attributes;  // loads it before anything spins
-    CHECK_CUDA(cudaFuncGetAttributes(&attributes, send_late_kernel));
-    CHECK_CUDA(cudaStreamCreateWithFlags(&peer_, cudaStreamNonBlocking));
-    CHECK_CUDA(cudaStreamCreateWithFlags(&own_, cudaStreamNonBlocking));
-  }
-  TwoInstances(const TwoInstances&) = delete;
-  TwoInstances& operator=(const TwoInstances&) = delete;
-  ~TwoInstances() {
-    CHECK_CUDA(cudaStreamDestroy(peer_));
-    CHECK_CUDA(cudaStreamDestroy(own_));
-    CHECK_CUDA(cudaFreeHost(wait_.abort_word));
-    CHECK_CUDA(cudaFreeHost(wait_.report));
-  }
-
-  template <typename Args>
-  void fill(Args& args) const {
-    args.exchange.base = base_->data();
-    args.exchange.wait = wait_;
-    args.exchange.num_instances = 2;
-    args.epoch = {step_.data(), 2, 1};  // number 6
-  }
-  // The second instance's flag kQuery, in the background.
-  void send_late(LateValues late) const {
-    late.flag = flags_.data() + 1;
-    late.epoch = 6;
-    send_late_kernel<<<1, 128, 0, peer_>>>(late);
-  }
-  bool timed_out() const { return *wait_.abort_word != 0; }
-  cudaStream_t own() const { return own_; }
-
- private:
-  DeviceArray<uint64_t> flags_;
-  DeviceArray<uint64_t> step_;
-  std::unique_ptr<DeviceArray<uint8_t*>> base_;
-  cuda::WaitControl wait_ = {};
-  cudaStream_t peer_ = nullptr;
-  cudaStream_t own_ = nullptr;
-};
-
 // The last rows (or chunks) belong to the second instance, others say in both ways that they are
 // local. Poisons what the second instance sends.
 void make_remote(const Shape& shape, Plan& plan, std::vector<__nv_bfloat16>& q,
@@ -295,15 +221,12 @@ bool check_plan(const Shape& shape, Plan plan, bool remote, Random& random) {
   args.out = out.data();
   args.lse = lse.data();
   args.workspace = workspace.data();
-  const TwoInstances instances;
+  const bench::LateInstance instances;
   CHECK_CUDA(cudaDeviceSynchronize());
   if (remote) {
     instances.fill(args);
-    instances.send_late({.from = {reinterpret_cast<uint8_t*>(true_q.data()), true_kv.data()},
-                         .to = {reinterpret_cast<uint8_t*>(device_q.data()), device_kv.data()},
-                         .count = {true_q.bytes(), kv.size()},
-                         .flag = nullptr,
-                         .epoch = 0});
+    instances.send({true_q.data(), device_q.data(), true_q.bytes(), true_kv.data(),
+                    device_kv.data(), kv.size()});
   }
   if (plan.items.empty()) {
     schedule(args, instances.own());

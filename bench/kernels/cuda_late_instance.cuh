@@ -2,8 +2,6 @@
 // the first one already wait for. One thread; device memory of the current device.
 #pragma once
 
-#include <cuda_bf16.h>
-
 #include <cstring>
 #include <memory>
 #include <vector>
@@ -14,16 +12,20 @@
 
 namespace nanocp::bench {
 
-// The true values over poisoned ones, then the flag.
-struct LateValues {
-  const __nv_bfloat16* from[2];  // q, cache
-  __nv_bfloat16* to[2];
+// The true bytes over poisoned ones, of the queries and of the cache.
+struct LateBytes {
+  LateBytes(const void* q, void* late_q, size_t q_bytes, const void* cache, void* late_cache,
+            size_t cache_bytes)
+      : from{static_cast<const uint8_t*>(q), static_cast<const uint8_t*>(cache)},
+        to{static_cast<uint8_t*>(late_q), static_cast<uint8_t*>(late_cache)},
+        count{q_bytes, cache_bytes} {}
+
+  const uint8_t* from[2];
+  uint8_t* to[2];
   size_t count[2];
-  uint64_t* flag;
-  uint64_t epoch;
 };
 
-static __global__ void send_late_kernel(LateValues late) {
+static __global__ void send_late_kernel(LateBytes late, uint64_t* flag, uint64_t epoch) {
   const uint64_t begin = cuda::device::global_time_ns();
   while (cuda::device::global_time_ns() < begin + 1'000'000) {
   }
@@ -34,7 +36,7 @@ static __global__ void send_late_kernel(LateValues late) {
   }
   __threadfence_system();
   __syncthreads();
-  if (threadIdx.x == 0) cuda::device::raise_flag(late.flag, late.epoch);
+  if (threadIdx.x == 0) cuda::device::raise_flag(flag, epoch);
 }
 
 // Two instances of which this GPU is the first; of the heap only the flags are there.
@@ -70,11 +72,9 @@ class LateInstance {
     args.exchange.num_instances = 2;
     args.epoch = {step_.data(), 2, 1};  // number 6
   }
-  // The second instance's flag kQuery, in the background.
-  void send(LateValues late) const {
-    late.flag = flags_.data() + 1;
-    late.epoch = 6;
-    send_late_kernel<<<1, 128, 0, peer_>>>(late);
+  // What the second instance sends, then its flag kQuery, in the background.
+  void send(const LateBytes& late) const {
+    send_late_kernel<<<1, 128, 0, peer_>>>(late, flags_.data() + 1, 6);
   }
   bool timed_out() const { return *wait_.abort_word != 0; }
   cudaStream_t own() const { return own_; }

@@ -240,11 +240,8 @@ bool check_plan(const Shape& shape, Plan plan, bool remote, Random& random) {
   CHECK_CUDA(cudaDeviceSynchronize());
   if (remote) {
     peer.fill(args);
-    peer.send({.from = {true_q.data(), true_cache.data()},
-               .to = {device_q.data(), device_cache.data()},
-               .count = {q.size(), cache.size()},
-               .flag = nullptr,
-               .epoch = 0});
+    peer.send({true_q.data(), device_q.data(), true_q.bytes(), true_cache.data(),
+               device_cache.data(), true_cache.bytes()});
   }
   expect_ok(cuda::launch_mla_schedule(args, peer.own()));
   expect_ok(cuda::launch_mla_decode(args, peer.own()));

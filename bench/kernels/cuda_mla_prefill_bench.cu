@@ -251,11 +251,8 @@ bool check_shape(const Shape& shape, const Chunks& chunks, bool is_late, Random&
   const bench::LateInstance instance;
   if (is_late) {
     launches.wait_for(instance);
-    instance.send({.from = {true_q.data(), true_cache.data()},
-                   .to = {device_q.data(), device_cache.data()},
-                   .count = {q.size(), cache.size()},
-                   .flag = nullptr,
-                   .epoch = 0});
+    instance.send({true_q.data(), device_q.data(), true_q.bytes(), true_cache.data(),
+                   device_cache.data(), true_cache.bytes()});
   }
   launches.run_prefill(instance.own());
   tensor::MatrixBuffer want_out, want_lse;

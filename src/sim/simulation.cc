@@ -1,6 +1,7 @@
 #include "sim/simulation.h"
 
 #include <algorithm>
+#include <array>
 #include <string>
 
 #include "base/clock.h"
@@ -23,17 +24,26 @@ class Simulation {
         engine_({.scheduler = options.scheduler, .eos_token_ids = {}}, std::move(policy), runner_,
                 clock_, Random(options.seed)) {
     result_.records.reserve(arrivals.size());
+    for (const Arrival& arrival : arrivals) {
+      if (!is_measured(arrival)) continue;
+      ++num_measured_;
+      ++num_in_class_[static_cast<size_t>(length_class(arrival.num_prompt_tokens))];
+    }
   }
 
   Result<SimulationResult> run();
 
  private:
+  bool is_measured(const Arrival& arrival) const {
+    return static_cast<double>(arrival.time_us) >= options_.warmup_s * kUsPerSecond;
+  }
   void admit_arrivals();
   void add(const Arrival& arrival);
   Status step();
   void commit(const engine::TokenEvent& event, int64_t step_start_us);
   void count_step();
   void take_sample();
+  void count_tpot_miss(const RequestRecord& record);
   void check_misses();
   bool is_over() const;
   SimulationResult finish();
@@ -47,6 +57,11 @@ class Simulation {
   std::vector<size_t> record_of_;  // [sequence id - 1]; ids count from 1
   size_t num_arrived_ = 0;
   std::vector<size_t> unstarted_;  // records, those that have started are dropped now and then
+  // Of measured requests: how many there are, and misses that are certain by now.
+  int64_t num_measured_ = 0;
+  std::array<int64_t, kNumClasses> num_in_class_ = {};
+  int64_t num_queue_misses_ = 0;
+  std::array<int64_t, kNumClasses> num_tpot_misses_ = {};
   int64_t next_check_us_ = 0;
   int64_t next_sample_us_ = 0;
   double sum_step_us_ = 0.0;
@@ -85,7 +100,7 @@ void Simulation::admit_arrivals() {
 
 void Simulation::add(const Arrival& arrival) {
   RequestRecord record{.arrival = arrival};
-  record.is_measured = static_cast<double>(arrival.time_us) >= options_.warmup_s * kUsPerSecond;
+  record.is_measured = is_measured(arrival);
   request::Request request;
   request.prompt.assign(static_cast<size_t>(arrival.num_prompt_tokens), 0);
   request.max_tokens = static_cast<int32_t>(arrival.num_output_tokens);
@@ -93,6 +108,7 @@ void Simulation::add(const Arrival& arrival) {
   request.synthetic_kv = options_.prefill_elsewhere;
   const Result<SequenceId> id = engine_.add_request(std::move(request));
   record.is_refused = !id.ok();
+  if (record.is_refused) count_tpot_miss(record);
   if (id.ok()) {
     record_of_.push_back(result_.records.size());
     unstarted_.push_back(result_.records.size());
@@ -116,16 +132,25 @@ Status Simulation::step() {
 
 void Simulation::commit(const engine::TokenEvent& event, int64_t step_start_us) {
   RequestRecord& record = result_.records[record_of_[event.sequence - 1]];
-  if (record.start_us < 0) record.start_us = step_start_us;
+  if (record.start_us < 0) {
+    record.start_us = step_start_us;
+    if (record.is_measured && record.queue_us() > options_.objectives.queue_us) ++num_queue_misses_;
+  }
   ++record.num_tokens;
   ++result_.num_tokens;
   if (!event.summary) return;
   record.finish_us = clock_.now_us();
+  if (record.tpot_us() > options_.objectives.tpot_us) count_tpot_miss(record);
   record.degree = static_cast<int32_t>(event.summary->kv_tokens.size());
   record.num_preemptions = event.summary->num_preemptions;
   const auto key = static_cast<uint64_t>(record.finish_us) * 1024 +
                    static_cast<uint64_t>(event.summary->binding);
   result_.trace_hash = mix_bits(result_.trace_hash ^ mix_bits(event.sequence) ^ key);
+}
+
+void Simulation::count_tpot_miss(const RequestRecord& record) {
+  if (!record.is_measured) return;
+  ++num_tpot_misses_[static_cast<size_t>(length_class(record.arrival.num_prompt_tokens))];
 }
 
 void Simulation::count_step() {
@@ -163,32 +188,15 @@ void Simulation::check_misses() {
   if (!options_.stop_at_miss) return;
   std::erase_if(unstarted_, [this](size_t i) { return result_.records[i].start_us >= 0; });
   const Objectives& objectives = options_.objectives;
-  int64_t num_measured = 0;
-  std::array<int64_t, kNumClasses> num_in_class = {};
-  for (const Arrival& arrival : arrivals_) {
-    if (static_cast<double>(arrival.time_us) < options_.warmup_s * kUsPerSecond) continue;
-    ++num_measured;
-    ++num_in_class[static_cast<size_t>(length_class(arrival.num_prompt_tokens))];
-  }
-  int64_t num_queue_misses = 0;
+  int64_t num_queue_misses = num_queue_misses_;
   for (const size_t i : unstarted_) {
     const RequestRecord& record = result_.records[i];
     const auto waited_us = static_cast<double>(clock_.now_us() - record.arrival.time_us);
     if (record.is_measured && waited_us > objectives.queue_us) ++num_queue_misses;
   }
-  std::array<int64_t, kNumClasses> num_tpot_misses = {};
-  for (const RequestRecord& record : result_.records) {
-    if (!record.is_measured) continue;
-    if (record.start_us >= 0 && record.queue_us() > objectives.queue_us) ++num_queue_misses;
-    const bool misses =
-        record.is_refused || (record.is_finished() && record.tpot_us() > objectives.tpot_us);
-    if (misses) {
-      ++num_tpot_misses[static_cast<size_t>(length_class(record.arrival.num_prompt_tokens))];
-    }
-  }
-  bool is_missed = num_queue_misses > objectives.num_misses_allowed(num_measured);
-  for (size_t c = 0; c < num_tpot_misses.size(); ++c) {
-    is_missed |= num_tpot_misses[c] > objectives.num_misses_allowed(num_in_class[c]);
+  bool is_missed = num_queue_misses > objectives.num_misses_allowed(num_measured_);
+  for (size_t c = 0; c < num_tpot_misses_.size(); ++c) {
+    is_missed |= num_tpot_misses_[c] > objectives.num_misses_allowed(num_in_class_[c]);
   }
   result_.is_stopped |= is_missed;
 }
@@ -197,8 +205,7 @@ SimulationResult Simulation::finish() {
   // Those that never arrived because the simulation was stopped count as unfinished.
   for (; num_arrived_ < arrivals_.size(); ++num_arrived_) {
     RequestRecord record{.arrival = arrivals_[num_arrived_]};
-    record.is_measured =
-        static_cast<double>(record.arrival.time_us) >= options_.warmup_s * kUsPerSecond;
+    record.is_measured = is_measured(record.arrival);
     result_.records.push_back(record);
   }
   result_.metrics = compute_metrics(result_.records, options_.objectives);

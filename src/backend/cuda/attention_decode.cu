@@ -9,25 +9,11 @@
 
 #include "backend/cuda/attention_decode.h"
 #include "backend/cuda/attention_decode_finish.cuh"
+#include "backend/cuda/device/block_search.cuh"
 #include "backend/cuda/launch_overlapped.h"
 
 namespace nanocp::cuda {
 namespace {
-
-// First block whose place in the sequence is >= place.
-__device__ int32_t find_block(const int32_t* block_idx, int32_t count, int32_t place) {
-  int32_t low = 0;
-  int32_t high = count;
-  while (low < high) {
-    const int32_t middle = (low + high) / 2;
-    if (block_idx[middle] < place) {
-      low = middle + 1;
-    } else {
-      high = middle;
-    }
-  }
-  return low;
-}
 
 // Tokens lie by rising position, so what a row sees is one range of its shard.
 __device__ RowSpan visible_span(const AttentionDecodeArgs& args, const AttentionRow& row) {

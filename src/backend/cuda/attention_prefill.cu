@@ -8,6 +8,7 @@
 #include <string>
 
 #include "backend/cuda/cuda_status.h"
+#include "backend/cuda/device/block_search.cuh"
 #include "backend/cuda/device/e4m3.cuh"
 #include "backend/cuda/device/exchange.cuh"
 #include "backend/cuda/device/mma.cuh"
@@ -68,28 +69,15 @@ __device__ bool find_tile(const Params& params, int32_t index, Tile* tile) {
   return false;
 }
 
-// First block of the item whose place in the sequence is >= place.
-__device__ int32_t find_block(const Params& params, const PrefillItem& item, int32_t place) {
-  int32_t low = 0;
-  int32_t high = item.num_blocks;
-  while (low < high) {
-    const int32_t middle = (low + high) / 2;
-    if (params.args.block_idx[item.block_begin + middle] < place) {
-      low = middle + 1;
-    } else {
-      high = middle;
-    }
-  }
-  return low;
-}
-
 // Whole blocks; single tokens are hidden by position.
 __device__ void find_range(const Params& params, Tile* tile) {
   const int32_t size = params.args.config.block_size;
   const int32_t window = params.args.config.sliding_window;
   const int32_t first_seen = window > 0 ? max(0, tile->first_position() - window + 1) : 0;
-  tile->end = find_block(params, tile->item, tile->last_position() / size + 1) * size;
-  tile->begin = find_block(params, tile->item, first_seen / size) * size / kColumns * kColumns;
+  const int32_t* idx = params.args.block_idx + tile->item.block_begin;
+  const int32_t count = tile->item.num_blocks;
+  tile->end = find_block(idx, count, tile->last_position() / size + 1) * size;
+  tile->begin = find_block(idx, count, first_seen / size) * size / kColumns * kColumns;
 }
 
 template <int kDim>

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "backend/cuda/cuda_status.h"
+#include "backend/cuda/device/block_search.cuh"
 #include "backend/cuda/launch_overlapped.h"
 #include "backend/cuda/mla_decode_kernels.cuh"
 #include "backend/cuda/mla_join.cuh"
@@ -22,21 +23,6 @@ constexpr int kScheduleThreads = 1024;
 // average.
 constexpr int kEvenCutTiles = 2;
 constexpr int kEvenCutPart = 32;
-
-// First block whose place in the sequence is >= place.
-__device__ int32_t find_block(const int32_t* block_idx, int32_t count, int32_t place) {
-  int32_t low = 0;
-  int32_t high = count;
-  while (low < high) {
-    const int32_t middle = (low + high) / 2;
-    if (block_idx[middle] < place) {
-      low = middle + 1;
-    } else {
-      high = middle;
-    }
-  }
-  return low;
-}
 
 // Tokens lie by rising position, so what a row sees is the beginning of its shard.
 __device__ RowSpan visible_span(const MlaDecodeArgs& args, const AttentionRow& row) {

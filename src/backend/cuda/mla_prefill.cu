@@ -7,6 +7,7 @@
 #include <string>
 
 #include "backend/cuda/cuda_status.h"
+#include "backend/cuda/device/block_search.cuh"
 #include "backend/cuda/launch_overlapped.h"
 #include "backend/cuda/mla_prefill_kernels.cuh"
 #include "backend/cuda/tensor_map.h"
@@ -19,21 +20,6 @@ constexpr int kGridMax = 512;
 constexpr int kUnitPlaces = 2;                 // on the line, before a unit's tiles
 constexpr int kMergeThreads = kLatentDim / 4;  // of a row, four dims each
 constexpr int kMergeBlocksPerSm = 16;
-
-// First block whose place in the sequence is >= place.
-__device__ int32_t find_block(const int32_t* block_idx, int32_t count, int32_t place) {
-  int32_t low = 0;
-  int32_t high = count;
-  while (low < high) {
-    const int32_t middle = (low + high) / 2;
-    if (block_idx[middle] < place) {
-      low = middle + 1;
-    } else {
-      high = middle;
-    }
-  }
-  return low;
-}
 
 __device__ int32_t pairs_of(const Params& params, const PrefillItem& item) {
   return item.num_rows * params.args.config.num_heads;

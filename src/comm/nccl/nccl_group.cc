@@ -222,23 +222,12 @@ Status NcclGroup::make_link(InstanceId instance) {
 }
 
 cuda::ExchangeView NcclGroup::view(InstanceId instance) const {
-  const ExchangeCapacity& capacity = options_.capacity;
-  cuda::ExchangeView view = {};
-  view.base = members_[static_cast<size_t>(instance)]->bases;
-  view.offsets = layout_.offsets;
-  view.wait = {.abort_word = abort_word_,
-               .report = report_,
-               .timeout_ns = static_cast<uint64_t>(options_.timeout_us) * 1000,
-               .self = instance};
-  view.self = instance;
-  view.num_instances = capacity.num_instances;
-  view.max_rows = capacity.max_rows;
-  view.hidden = capacity.hidden;
-  view.topk = capacity.topk;
-  view.num_heads = capacity.num_heads;
-  view.query_values = capacity.query_values;
-  view.partial_values = capacity.partial_values;
-  return view;
+  return make_exchange_view(options_.capacity, layout_,
+                            members_[static_cast<size_t>(instance)]->bases,
+                            {.abort_word = abort_word_,
+                             .report = report_,
+                             .timeout_ns = static_cast<uint64_t>(options_.timeout_us) * 1000,
+                             .self = instance});
 }
 
 ExchangeLink* NcclGroup::link(InstanceId instance) {

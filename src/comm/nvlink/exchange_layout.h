@@ -55,4 +55,23 @@ inline ExchangeLayout lay_out_exchange(const ExchangeCapacity& c) {
   return layout;
 }
 
+// The view of instance `self`; `bases`: device array of the heaps that its kernels store into.
+inline cuda::ExchangeView make_exchange_view(const ExchangeCapacity& c,
+                                             const ExchangeLayout& layout, uint8_t* const* bases,
+                                             const cuda::WaitControl& wait) {
+  cuda::ExchangeView view = {};
+  view.base = bases;
+  view.offsets = layout.offsets;
+  view.wait = wait;
+  view.self = wait.self;
+  view.num_instances = c.num_instances;
+  view.max_rows = c.max_rows;
+  view.hidden = c.hidden;
+  view.topk = c.topk;
+  view.num_heads = c.num_heads;
+  view.query_values = c.query_values;
+  view.partial_values = c.partial_values;
+  return view;
+}
+
 }  // namespace nanocp::comm
