@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
 #include <memory>
 #include <sstream>
 #include <string>
@@ -143,14 +142,6 @@ json report_json(const PolicyReport& result) {
           {"num_requests", report.num_requests},
           {"num_requests_by_degree", report.num_by_degree},
           {"instances", std::move(instances)}};
-}
-
-Status write_file(const std::string& file, const std::string& text) {
-  std::ofstream out(file, std::ios::binary);
-  out << text;
-  out.close();
-  if (out.good()) return ok_status();
-  return Error{ErrorCode::kInternal, file + ": cannot be written"};
 }
 
 Status write_json(const BenchOptions& options, const EngineSession& session,

@@ -122,11 +122,7 @@ Status write_profile(const std::string& file, const json& profile) {
   const std::filesystem::path folder = std::filesystem::path(file).parent_path();
   std::error_code error;
   if (!folder.empty()) std::filesystem::create_directories(folder, error);
-  std::ofstream out(file, std::ios::binary);
-  out << json_text(profile);
-  out.close();
-  if (out.good()) return ok_status();
-  return Error{ErrorCode::kInternal, file + ": cannot be written"};
+  return write_file(file, json_text(profile));
 }
 
 void print_constants(const std::vector<FittedConstant>& constants) {

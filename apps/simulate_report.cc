@@ -1,7 +1,6 @@
 #include "apps/simulate_report.h"
 
 #include <cstdio>
-#include <fstream>
 
 #include "apps/json_output.h"
 
@@ -123,11 +122,7 @@ Status write_simulation_json(const SimulateOptions& options, const SimulatedClus
         {"percentile", options.objectives.percentile}}},
       {"constants", constants_json(cluster.costs)},
       {"runs", std::move(list)}};
-  std::ofstream out(options.json_file, std::ios::binary);
-  out << json_text(document);
-  out.close();
-  if (out.good()) return ok_status();
-  return Error{ErrorCode::kInternal, options.json_file + ": cannot be written"};
+  return write_file(options.json_file, json_text(document));
 }
 
 }  // namespace nanocp::apps

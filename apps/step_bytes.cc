@@ -1,11 +1,11 @@
 #include "apps/step_bytes.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "model/expert_placement.h"
 #include "model/memory_estimate.h"
 #include "model/weight_catalogue.h"
+#include "scheduler/cost_model.h"
 
 namespace nanocp::apps {
 namespace {
@@ -110,7 +110,8 @@ class ByteCount {
     double all_rows = 0.0;
     for (const double rows : num_rows_) all_rows += rows;
     const auto num_experts = static_cast<double>(spec_.moe.num_experts);
-    const double touched = 1.0 - std::pow(1.0 - spec_.moe.router.topk / num_experts, all_rows);
+    const double touched =
+        scheduler::touched_share(spec_.moe.router.topk, spec_.moe.num_experts, all_rows);
     for (size_t i = 0; i < bytes_.size(); ++i) {
       bytes_[i].weights =
           replicated + routed / num_experts * static_cast<double>(num_experts_[i]) * touched;

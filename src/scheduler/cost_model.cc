@@ -59,10 +59,14 @@ double CostModel::route_us(const InstanceWork& work) const {
   return shape.num_layers * layer_us;
 }
 
+double touched_share(int32_t topk, int32_t num_experts, double num_rows) {
+  const double share = static_cast<double>(topk) / num_experts;
+  return 1.0 - std::pow(1.0 - std::min(share, 1.0), num_rows);
+}
+
 double CostModel::touched_experts(double num_rows) const {
-  const double share = static_cast<double>(shape.experts_per_token) / shape.num_experts;
   const double per_instance = static_cast<double>(shape.num_experts) / shape.num_instances;
-  return per_instance * (1.0 - std::pow(1.0 - std::min(share, 1.0), num_rows));
+  return per_instance * touched_share(shape.experts_per_token, shape.num_experts, num_rows);
 }
 
 double CostModel::received_rows(double num_rows) const {

@@ -82,6 +82,10 @@ struct StepCost {
   double mean_local_us = 0.0;  // over instances; local_us over this is the straggler ratio
 };
 
+// Expected share of experts that `num_rows` rows touch, each choosing `topk` of `num_experts`
+// uniformly and independently.
+double touched_share(int32_t topk, int32_t num_experts, double num_rows);
+
 struct CostModel {
   CostShape shape;
   CostConstants constants;
