@@ -11,6 +11,7 @@
 
 #include "apps/command_error.h"
 #include "apps/model_lookup.h"
+#include "apps/png_file.h"
 #include "apps/policy_list.h"
 #include "apps/profile_file.h"
 #include "apps/progress_bar.h"
@@ -128,7 +129,7 @@ sim::SimulationOptions simulation_options(const SimulateOptions& options, const 
   result.warmup_s = options.warmup_s;
   result.drain_s = options.drain_s;
   result.stop_at_miss = options.stop_at_miss;
-  result.sample_every_s = options.sample_every_s;
+  result.record = recorder_options(options);
   return result;
 }
 
@@ -160,6 +161,7 @@ Result<SimulatedRun> run_one(const SimulateOptions& options, const Cluster& clus
 
 Result<int> simulate(SimulateOptions options) {
   NANOCP_ASSIGN_OR_RETURN(options.objectives, parse_slo(options.slo));
+  if (!options.png_file.empty()) NANOCP_RETURN_IF_ERROR(check_png_converter());
   NANOCP_ASSIGN_OR_RETURN(const Cluster cluster, make_cluster(options));
   std::printf("%s on %d instances of %s, %lld KV tokens each\n", cluster.model.c_str(),
               options.num_instances, options.hardware.c_str(),
@@ -179,11 +181,9 @@ Result<int> simulate(SimulateOptions options) {
       }
     }
   }
-  if (!options.json_file.empty()) {
-    NANOCP_RETURN_IF_ERROR(write_simulation_json(
-        options, {.model = cluster.model, .kv_tokens = cluster.kv_tokens, .costs = cluster.costs},
-        runs));
-  }
+  NANOCP_RETURN_IF_ERROR(write_simulation(
+      options, {.model = cluster.model, .kv_tokens = cluster.kv_tokens, .costs = cluster.costs},
+      runs));
   return 0;
 }
 

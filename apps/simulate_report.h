@@ -1,6 +1,7 @@
 // What `nanocp simulate` prints and writes.
 #pragma once
 
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -27,7 +28,11 @@ struct SimulatedCluster {
 
 void print_run_header();
 void print_run(const SimulatedRun& run, const sim::Objectives& objectives);
-Status write_simulation_json(const SimulateOptions& options, const SimulatedCluster& cluster,
-                             const std::vector<SimulatedRun>& runs);
+// The files that the options ask for.
+Status write_simulation(const SimulateOptions& options, const SimulatedCluster& cluster,
+                        const std::vector<SimulatedRun>& runs);
+// All that is known of the runs, with the constants, their units and their sources.
+nlohmann::json simulation_json(const SimulateOptions& options, const SimulatedCluster& cluster,
+                               const std::vector<SimulatedRun>& runs);
 
 }  // namespace nanocp::apps

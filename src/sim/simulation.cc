@@ -22,7 +22,8 @@ class Simulation {
         arrivals_(arrivals),
         runner_(options.cost, options.scheduler.block_size, clock_),
         engine_({.scheduler = options.scheduler, .eos_token_ids = {}}, std::move(policy), runner_,
-                clock_, Random(options.seed)) {
+                clock_, Random(options.seed)),
+        recorder_(options.record, options.cost) {
     result_.records.reserve(arrivals.size());
     for (const Arrival& arrival : arrivals) {
       if (!is_measured(arrival)) continue;
@@ -41,8 +42,7 @@ class Simulation {
   void add(const Arrival& arrival);
   Status step();
   void commit(const engine::TokenEvent& event, int64_t step_start_us);
-  void count_step();
-  void take_sample();
+  void count_step(int64_t start_us);
   void count_tpot_miss(const RequestRecord& record);
   void check_misses();
   bool is_over() const;
@@ -53,6 +53,7 @@ class Simulation {
   ManualClock clock_;
   SimRunner runner_;
   engine::Engine engine_;
+  Recorder recorder_;
   SimulationResult result_;
   std::vector<size_t> record_of_;  // [sequence id - 1]; ids count from 1
   size_t num_arrived_ = 0;
@@ -63,7 +64,6 @@ class Simulation {
   int64_t num_queue_misses_ = 0;
   std::array<int64_t, kNumClasses> num_tpot_misses_ = {};
   int64_t next_check_us_ = 0;
-  int64_t next_sample_us_ = 0;
   double sum_step_us_ = 0.0;
   double sum_rows_ = 0.0;
   double sum_straggler_ = 0.0;
@@ -126,7 +126,7 @@ Status Simulation::step() {
                                            std::to_string(start_us) + " us"};
   }
   for (const engine::TokenEvent& event : events) commit(event, start_us);
-  count_step();
+  count_step(start_us);
   return ok_status();
 }
 
@@ -153,7 +153,7 @@ void Simulation::count_tpot_miss(const RequestRecord& record) {
   ++num_tpot_misses_[static_cast<size_t>(length_class(record.arrival.num_prompt_tokens))];
 }
 
-void Simulation::count_step() {
+void Simulation::count_step(int64_t start_us) {
   const scheduler::StepCost& cost = runner_.last_cost();
   sum_step_us_ += cost.step_us;
   for (const scheduler::InstanceWork& work : runner_.last_work()) sum_rows_ += work.num_rows;
@@ -161,22 +161,13 @@ void Simulation::count_step() {
   sum_local_us_ += cost.local_us;
   sum_exchange_us_ += cost.exchange_us;
   sum_experts_us_ += cost.experts_us;
-  if (options_.sample_every_s > 0.0 && clock_.now_us() >= next_sample_us_) take_sample();
-}
-
-void Simulation::take_sample() {
-  next_sample_us_ = clock_.now_us() + static_cast<int64_t>(options_.sample_every_s * kUsPerSecond);
-  Sample sample{.time_us = clock_.now_us(),
-                .step_us = runner_.last_cost().step_us,
-                .num_waiting = static_cast<int64_t>(engine_.scheduler().num_waiting()),
-                .kv_share = {},
-                .num_rows = {}};
-  for (const scheduler::InstanceLoad& load : engine_.loads()) {
-    sample.kv_share.push_back(static_cast<float>(load.num_used_blocks()) /
-                              static_cast<float>(load.num_blocks));
-    sample.num_rows.push_back(load.num_sequences);
-  }
-  result_.samples.push_back(std::move(sample));
+  recorder_.add({.step = engine_.num_steps() - 1,
+                 .start_us = start_us,
+                 .end_us = clock_.now_us(),
+                 .cost = cost,
+                 .work = runner_.last_work(),
+                 .loads = engine_.loads(),
+                 .num_waiting = static_cast<int64_t>(engine_.scheduler().num_waiting())});
 }
 
 // Once a virtual second: too many misses already, or somebody wants to stop.
@@ -209,6 +200,7 @@ SimulationResult Simulation::finish() {
     result_.records.push_back(record);
   }
   result_.metrics = compute_metrics(result_.records, options_.objectives);
+  result_.recording = recorder_.finish();
   result_.num_steps = engine_.num_steps();
   result_.end_us = clock_.now_us();
   const auto num_steps = static_cast<double>(std::max<uint64_t>(1, result_.num_steps));
