@@ -106,13 +106,13 @@ TEST(Chart, EmptyDataIsDrawn) {
 }
 
 TEST(Chart, BarsRangesAndPartsHaveAMarkForEachValue) {
-  const std::string bars = draw(BarChart{
-      .name = "degrees",
-      .y = {.title = "%"},
-      .x_title = "degree",
-      .categories = {"1", "2", "3"},
-      .series = {{.name = "short", .color = 0, .values = {90.0, 10.0, 0.0}},
-                 {.name = "long", .color = 1, .values = {0.0, 50.0, 50.0}}}});
+  const std::string bars =
+      draw(BarChart{.name = "degrees",
+                    .y = {.title = "%"},
+                    .x_title = "degree",
+                    .categories = {"1", "2", "3"},
+                    .series = {{.name = "short", .color = 0, .values = {90.0, 10.0, 0.0}},
+                               {.name = "long", .color = 1, .values = {0.0, 50.0, 50.0}}}});
   expect_well_formed(bars);
   EXPECT_EQ(count_of(bars, "<title>"), 6U);
 
