@@ -91,35 +91,6 @@ void add_recording(const sim::Recording& recording, json& document) {
       {"other_us", phases.other_us}};
 }
 
-json run_json(const SimulatedRun& run, const sim::Objectives& objectives) {
-  const sim::SimulationResult& result = run.result;
-  json document = {{"policy", run.policy},
-                   {"rate_per_s", run.rate_per_s},
-                   {"seed", run.seed},
-                   {"meets_objectives", result.metrics.meets(objectives) && !result.is_stopped},
-                   {"is_stopped", result.is_stopped},
-                   {"attainment", result.metrics.attainment()},
-                   {"all", class_json(result.metrics.all)},
-                   {"num_requests_by_degree", result.metrics.all.num_by_degree},
-                   {"num_preemptions", result.metrics.num_preemptions},
-                   {"num_steps", result.num_steps},
-                   {"num_tokens", result.num_tokens},
-                   {"end_us", result.end_us},
-                   {"mean_step_us", result.mean_step_us},
-                   {"mean_rows", result.mean_rows},
-                   {"straggler_ratio", result.straggler_ratio},
-                   {"local_share", result.local_share},
-                   {"exchange_share", result.exchange_share},
-                   {"experts_share", result.experts_share},
-                   {"trace_hash", result.trace_hash},
-                   {"wall_s", run.wall_s}};
-  for (size_t i = 0; i < sim::kClassNames.size(); ++i) {
-    document["by_class"][std::string(sim::kClassNames[i])] = class_json(result.metrics.by_class[i]);
-  }
-  add_recording(result.recording, document);
-  return document;
-}
-
 json constants_json(const sim::DerivedCosts& costs) {
   json result = json::object();
   for (const auto& field : scheduler::cost_constant_fields()) {
@@ -154,10 +125,37 @@ void print_run(const SimulatedRun& run, const sim::Objectives& objectives) {
   std::fflush(stdout);
 }
 
-json simulation_json(const SimulateOptions& options, const SimulatedCluster& cluster,
-                     const std::vector<SimulatedRun>& runs) {
-  json list = json::array();
-  for (const SimulatedRun& run : runs) list.push_back(run_json(run, options.objectives));
+json simulated_run_json(const SimulatedRun& run) {
+  const sim::SimulationResult& result = run.result;
+  json document = {{"policy", run.policy},
+                   {"rate_per_s", run.rate_per_s},
+                   {"seed", run.seed},
+                   {"meets_objectives", result.missed.empty()},
+                   {"is_stopped", result.is_stopped},
+                   {"missed", result.missed},
+                   {"attainment", result.metrics.attainment()},
+                   {"all", class_json(result.metrics.all)},
+                   {"num_requests_by_degree", result.metrics.all.num_by_degree},
+                   {"num_preemptions", result.metrics.num_preemptions},
+                   {"num_steps", result.num_steps},
+                   {"num_tokens", result.num_tokens},
+                   {"end_us", result.end_us},
+                   {"mean_step_us", result.mean_step_us},
+                   {"mean_rows", result.mean_rows},
+                   {"straggler_ratio", result.straggler_ratio},
+                   {"local_share", result.local_share},
+                   {"exchange_share", result.exchange_share},
+                   {"experts_share", result.experts_share},
+                   {"trace_hash", result.trace_hash},
+                   {"wall_s", run.wall_s}};
+  for (size_t i = 0; i < sim::kClassNames.size(); ++i) {
+    document["by_class"][std::string(sim::kClassNames[i])] = class_json(result.metrics.by_class[i]);
+  }
+  add_recording(result.recording, document);
+  return document;
+}
+
+json simulation_json(const SimulateOptions& options, const SimulatedCluster& cluster) {
   return {{"simulation", 1},
           {"model", cluster.model},
           {"hardware", options.hardware},
@@ -175,14 +173,10 @@ json simulation_json(const SimulateOptions& options, const SimulatedCluster& clu
            {{"tpot_us", options.objectives.tpot_us},
             {"queue_us", options.objectives.queue_us},
             {"percentile", options.objectives.percentile}}},
-          {"constants", constants_json(cluster.costs)},
-          {"runs", std::move(list)}};
+          {"constants", constants_json(cluster.costs)}};
 }
 
-Status write_simulation(const SimulateOptions& options, const SimulatedCluster& cluster,
-                        const std::vector<SimulatedRun>& runs) {
-  if (options.json_file.empty() && !options.wants_page()) return ok_status();
-  const json document = simulation_json(options, cluster, runs);
+Status write_simulation(const SimulateOptions& options, const json& document) {
   if (!options.json_file.empty()) {
     NANOCP_RETURN_IF_ERROR(write_file(options.json_file, json_text(document)));
   }
@@ -191,6 +185,15 @@ Status write_simulation(const SimulateOptions& options, const SimulatedCluster& 
   }
   if (options.png_file.empty()) return ok_status();
   return write_png(options.png_file, simulation_picture(document));
+}
+
+Status write_runs(const SimulateOptions& options, const SimulatedCluster& cluster,
+                  const std::vector<SimulatedRun>& runs) {
+  json list = json::array();
+  for (const SimulatedRun& run : runs) list.push_back(simulated_run_json(run));
+  json document = simulation_json(options, cluster);
+  document["runs"] = std::move(list);
+  return write_simulation(options, document);
 }
 
 }  // namespace nanocp::apps

@@ -28,11 +28,13 @@ struct SimulatedCluster {
 
 void print_run_header();
 void print_run(const SimulatedRun& run, const sim::Objectives& objectives);
-// The files that the options ask for.
-Status write_simulation(const SimulateOptions& options, const SimulatedCluster& cluster,
-                        const std::vector<SimulatedRun>& runs);
-// All that is known of the runs, with the constants, their units and their sources.
-nlohmann::json simulation_json(const SimulateOptions& options, const SimulatedCluster& cluster,
-                               const std::vector<SimulatedRun>& runs);
+// All that a run's result says but its records.
+nlohmann::json simulated_run_json(const SimulatedRun& run);
+// The model, machine, load and objectives that runs share.
+nlohmann::json simulation_json(const SimulateOptions& options, const SimulatedCluster& cluster);
+// The files that the options ask for, of such a document with `runs` or `rates`.
+Status write_simulation(const SimulateOptions& options, const nlohmann::json& document);
+Status write_runs(const SimulateOptions& options, const SimulatedCluster& cluster,
+                  const std::vector<SimulatedRun>& runs);
 
 }  // namespace nanocp::apps
