@@ -123,12 +123,12 @@ Figure straggler_over_rates(const json& document) {
           chart::draw(figure)};
 }
 
-// The runs of the first seed at one rate.
+// The runs of the first seed at one rate; 0: at any.
 std::vector<const json*> runs_at(const json& document, double rate) {
   std::vector<const json*> runs;
   for (const json& run : document["runs"]) {
     const bool is_first_seed = run["seed"] == document["runs"][0]["seed"];
-    if (run["rate_per_s"] == rate && is_first_seed) runs.push_back(&run);
+    if ((rate == 0.0 || run["rate_per_s"] == rate) && is_first_seed) runs.push_back(&run);
   }
   return runs;
 }
@@ -214,6 +214,26 @@ Figure step_parts_figure(const std::vector<const json*>& runs, const std::string
           chart::draw(figure)};
 }
 
+// Bars of the mean over seeds.
+Figure found_rates_figure(const json& document) {
+  chart::PartsChart figure{.name = "Largest rate that keeps the objectives",
+                           .x = {.title = "requests per second"},
+                           .parts = {"mean over seeds"},
+                           .rows = {}};
+  for (const std::string& policy : policies_of(document)) {
+    double sum = 0.0;
+    double count = 0.0;
+    for (const json& found : document["rates"]) {
+      if (found["policy"] != policy) continue;
+      sum += found["rate_per_s"].get<double>();
+      count += 1.0;
+    }
+    figure.rows.push_back({.label = policy, .values = {count > 0.0 ? sum / count : 0.0}});
+  }
+  return {"Largest rate that keeps the objectives", "The rest of this page is at that rate.",
+          chart::draw(figure)};
+}
+
 }  // namespace
 
 const std::vector<StepPart>& step_parts() {
@@ -225,6 +245,10 @@ const std::vector<StepPart>& step_parts() {
                                                {"experts_us", "experts", false},
                                                {"other_us", "rest of the step", false}};
   return kParts;
+}
+
+bool is_search(const json& document) {
+  return document.contains("rates");
 }
 
 std::vector<std::string> policies_of(const json& document) {
@@ -252,8 +276,11 @@ std::vector<Figure> overview_figures(const json& document) {
   const std::vector<double> rates = rates_of(document);
   if (rates.empty()) return figures;
   const double top_rate = *std::max_element(rates.begin(), rates.end());
-  const std::vector<const json*> runs = runs_at(document, top_rate);
-  if (rates.size() > 1) {
+  const std::vector<const json*> runs = runs_at(document, is_search(document) ? 0.0 : top_rate);
+  if (is_search(document)) {
+    figures = {found_rates_figure(document), step_parts_figure(runs, ""),
+               tpot_ranges(document, runs), queue_ranges(document, runs)};
+  } else if (rates.size() > 1) {
     figures = {tpot_over_rates(document),
                kept_over_rates(document),
                queue_over_rates(document),

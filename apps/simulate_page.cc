@@ -1,6 +1,8 @@
 #include "apps/simulate_page.h"
 
 #include <algorithm>
+#include <cctype>
+#include <cmath>
 #include <vector>
 
 #include "apps/report_page.h"
@@ -24,9 +26,9 @@ std::string title_of(const json& document) {
 }
 
 std::string load_line(const json& document) {
-  std::string line;
-  append(line, "%s arrivals for %s s of %s", document["arrivals"].get<std::string>().c_str(),
-         short_number(document["duration_s"]).c_str(),
+  std::string line = document["arrivals"];
+  if (!line.empty()) line[0] = static_cast<char>(std::toupper(static_cast<unsigned char>(line[0])));
+  append(line, " arrivals for %s s of %s", short_number(document["duration_s"]).c_str(),
          document["workload"].get<std::string>().c_str());
   return line;
 }
@@ -50,6 +52,7 @@ struct Outcome {
   int num_met = 0;
   size_t first_run = 0;
   double p99_ms = 0.0;  // the largest
+  std::string missed;   // an objective that one of them misses
 };
 
 Outcome outcome_at(const json& document, const std::string& policy, double rate) {
@@ -58,7 +61,11 @@ Outcome outcome_at(const json& document, const std::string& policy, double rate)
   for (size_t i = 0; i < runs.size(); ++i) {
     if (runs[i]["policy"] != policy || runs[i]["rate_per_s"] != rate) continue;
     if (outcome.num_runs++ == 0) outcome.first_run = i;
-    if (runs[i]["meets_objectives"]) ++outcome.num_met;
+    if (runs[i]["meets_objectives"]) {
+      ++outcome.num_met;
+    } else {
+      outcome.missed = runs[i]["missed"];
+    }
     outcome.p99_ms = std::max(outcome.p99_ms, runs[i]["all"]["tpot_us"]["p99"].get<double>() / 1e3);
   }
   return outcome;
@@ -73,11 +80,13 @@ std::string findings(const json& document) {
   for (const std::string& policy : policies_of(document)) {
     double kept_to = 0.0;
     double misses_at = 0.0;
+    std::string missed;
     for (const double rate : rates) {
       const Outcome outcome = outcome_at(document, policy, rate);
       if (outcome.num_runs == 0) continue;
       if (outcome.num_met < outcome.num_runs) {
         misses_at = rate;
+        missed = outcome.missed;
         break;
       }
       kept_to = rate;
@@ -95,6 +104,33 @@ std::string findings(const json& document) {
       append(out, "misses the objectives at <b class=\"bad\">%s</b> requests/s",
              short_number(misses_at).c_str());
     }
+    if (!missed.empty()) append(out, ": %s", escaped(missed).c_str());
+    out += "</li>";
+  }
+  return out + "</ul>";
+}
+
+// "dcp keeps the objectives up to 43.1 requests/s (42.8 to 43.4)", of a search.
+std::string found_rates(const json& document) {
+  std::string out = "<ul class=\"findings\">";
+  for (const std::string& policy : policies_of(document)) {
+    std::vector<double> rates;
+    std::string limit;
+    for (const json& found : document["rates"]) {
+      if (found["policy"] != policy) continue;
+      rates.push_back(found["rate_per_s"]);
+      limit = found["limit"];
+    }
+    const auto [low, high] = std::minmax_element(rates.begin(), rates.end());
+    double sum = 0.0;
+    for (const double rate : rates) sum += rate;
+    append(out, "<li><b>%s</b> keeps the objectives up to <b class=\"good\">%s</b> requests/s",
+           escaped(policy).c_str(), short_number(sum / static_cast<double>(rates.size())).c_str());
+    if (rates.size() > 1) {
+      append(out, " (%s to %s over seeds)", short_number(*low).c_str(),
+             short_number(*high).c_str());
+    }
+    if (!limit.empty()) append(out, "; the next rate misses: %s", escaped(limit).c_str());
     out += "</li>";
   }
   return out + "</ul>";
@@ -232,9 +268,22 @@ json page_data(const json& document, const std::vector<size_t>& shown) {
   return data;
 }
 
+// The runs of a search are those at the rates that it found, or else its last ones.
+json with_runs(const json& given) {
+  json document = given;
+  if (!is_search(given)) return document;
+  document["runs"] = json::array();
+  for (json& found : document["rates"]) {
+    document["runs"].push_back(std::move(found["at_rate"]));
+    found.erase("at_rate");
+  }
+  return document;
+}
+
 }  // namespace
 
-std::string simulation_page(const json& document) {
+std::string simulation_page(const json& given) {
+  const json document = with_runs(given);
   const json& runs = document["runs"];
   // Runs of other seeds look alike; they are in the tables.
   std::vector<size_t> shown;
@@ -246,12 +295,12 @@ std::string simulation_page(const json& document) {
       has_seeds = true;
     }
   }
-  const bool has_rates = rates_of(document).size() > 1;
+  const bool has_rates = !is_search(document) && rates_of(document).size() > 1;
   std::string body = "<header><p class=\"kicker\">nanocp simulate</p>";
   append(body, "<h1>%s</h1><p class=\"lead\">%s.<br>%s.</p></header>",
          escaped(title_of(document)).c_str(), escaped(load_line(document)).c_str(),
          escaped(objectives_line(document)).c_str());
-  body += findings(document);
+  body += is_search(document) ? found_rates(document) : findings(document);
   if (has_rates) body += matrix(document);
   body += figures_html(overview_figures(document));
   const std::string table = run_table(document);
@@ -264,7 +313,8 @@ std::string simulation_page(const json& document) {
       {.title = title_of(document), .body = body, .data = page_data(document, shown)});
 }
 
-std::string simulation_picture(const json& document) {
+std::string simulation_picture(const json& given) {
+  const json document = with_runs(given);
   chart::Sheet sheet{.title = title_of(document),
                      .lines = {load_line(document), objectives_line(document)},
                      .items = {}};

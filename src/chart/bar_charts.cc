@@ -142,6 +142,7 @@ std::string draw(const PartsChart& chart) {
   std::string legend;
   std::vector<LegendEntry> entries;
   for (size_t i = 0; i < chart.parts.size(); ++i) {
+    if (chart.parts.size() == 1) break;
     entries.push_back({.name = chart.parts[i], .css = "fill-p" + std::to_string(i)});
   }
   const double legend_height = draw_legend(legend, entries, 0.0, chart.width);

@@ -84,7 +84,8 @@ struct BarChart {
 };
 std::string draw(const BarChart& chart);
 
-// Rows that are each a whole made of parts, in the order and colours of `parts`.
+// Rows that are each a whole made of parts, in the order and colours of `parts`; plain bars where
+// there is only one.
 struct PartsRow {
   std::string label = {};
   std::vector<double> values = {};  // [parts]

@@ -145,6 +145,9 @@ TEST(Chart, HeatmapKeepsAValueForEachCellAndJoinsEqualColours) {
   EXPECT_EQ(svg.substr(begin, 2), "Z0");
   EXPECT_EQ(count_of(svg, "<path class=\"fill-h"), 3U);
   EXPECT_EQ(count_of(svg, "M50.0 "), 2U) << "one rectangle begins each row";
+  // Colours reach to the largest share only.
+  for (auto& column : map.columns) column = {0.2F, 0.0F};
+  EXPECT_NE(draw(map).find("<path class=\"fill-h9\""), std::string::npos);
 }
 
 TEST(Chart, ASheetStandsAlone) {

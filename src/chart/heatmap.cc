@@ -20,14 +20,27 @@ int level_of(double share, int num_levels) {
   return std::clamp(static_cast<int>(share * num_levels), 0, num_levels - 1);
 }
 
+// The share that has the last colour: the largest one, to the next tenth.
+double top_share(const Heatmap& chart) {
+  double largest = 0.0;
+  for (const std::vector<float>& column : chart.columns) {
+    for (const float share : column) largest = std::max(largest, static_cast<double>(share));
+  }
+  return std::clamp(std::ceil(largest * 10.0 - 1e-6) / 10.0, 0.1, 1.0);
+}
+
 struct Cells {
   const Heatmap& chart;
+  double top_share;
   size_t num_rows;
   double left;
   double right;
   double top;
   double row_height;
 
+  int level(float share, int num_levels) const {
+    return level_of(static_cast<double>(share) / top_share, num_levels);
+  }
   // Time axis: a column begins where the one before ended.
   double x_of(size_t column) const {
     const double first = chart.times.front();
@@ -44,9 +57,9 @@ std::array<std::string, kNumHeatColors> paths_of(const Cells& cells) {
   for (size_t row = 0; row < cells.num_rows; ++row) {
     size_t begin = 0;
     for (size_t column = 1; column <= num_columns; ++column) {
-      const int level = level_of(cells.chart.columns[begin][row], kNumHeatColors);
+      const int level = cells.level(cells.chart.columns[begin][row], kNumHeatColors);
       const bool goes_on = column < num_columns &&
-                           level_of(cells.chart.columns[column][row], kNumHeatColors) == level;
+                           cells.level(cells.chart.columns[column][row], kNumHeatColors) == level;
       if (goes_on) continue;
       const double x = cells.x_of(begin);
       const double end = column == num_columns ? cells.right : cells.x_of(column);
@@ -61,24 +74,24 @@ std::array<std::string, kNumHeatColors> paths_of(const Cells& cells) {
 
 std::string hover_attributes(const Cells& cells) {
   std::string out;
-  append(out, " data-rows=\"%zu,%.1f,%.2f,%s\" data-times=\"", cells.num_rows, cells.top,
-         cells.row_height, escaped(cells.chart.row_word).c_str());
+  append(out, " data-rows=\"%zu,%.1f,%.2f,%g,%s\" data-times=\"", cells.num_rows, cells.top,
+         cells.row_height, cells.top_share, escaped(cells.chart.row_word).c_str());
   for (const double time : cells.chart.times) append(out, "%.5g,", time);
   out += "\" data-levels=\"";
   for (const std::vector<float>& column : cells.chart.columns) {
-    for (const float share : column) out += kDigits[level_of(share, kNumLevels)];
+    for (const float share : column) out += kDigits[cells.level(share, kNumLevels)];
   }
   return out + "\"";
 }
 
-void draw_ramp(std::string& out, double right) {
-  double x = right - 16.0 * kNumHeatColors - 34.0;
-  draw_text(out, {x - 6.0, 13.0}, "empty", "text-anchor=\"end\"");
+void draw_ramp(std::string& out, double right, double most) {
+  double x = right - 16.0 * kNumHeatColors - 46.0;
+  draw_text(out, {x - 6.0, 13.0}, "0", "text-anchor=\"end\"");
   for (int i = 0; i < kNumHeatColors; ++i) {
     append(out, "<rect x=\"%.1f\" y=\"3\" width=\"16\" height=\"12\" class=\"fill-h%d\"/>", x, i);
     x += 16.0;
   }
-  draw_text(out, {x + 6.0, 13.0}, "full");
+  draw_text(out, {x + 6.0, 13.0}, short_number(100.0 * most) + " %");
 }
 
 }  // namespace
@@ -93,6 +106,7 @@ std::string draw(const Heatmap& chart) {
       .right = chart.width - 14.0,
       .bottom = kLegendHeight + row_height * static_cast<double>(num_rows) + 1.0};
   const Cells cells = {.chart = chart,
+                       .top_share = top_share(chart),
                        .num_rows = num_rows,
                        .left = area.left,
                        .right = area.right,
@@ -104,7 +118,7 @@ std::string draw(const Heatmap& chart) {
   std::string out;
   open_svg(out, {chart.width, area.bottom + 40.0}, chart.name,
            scale_attribute("x", axis, scale) + hover_attributes(cells));
-  draw_ramp(out, area.right);
+  draw_ramp(out, area.right, cells.top_share);
   draw_text(out, {0.0, 13.0}, chart.row_word);
   const size_t label_every = std::max<size_t>(1, static_cast<size_t>(std::ceil(13.0 / row_height)));
   for (size_t row = 0; row < num_rows; row += label_every) {

@@ -91,8 +91,8 @@ std::string draw(const LineChart& chart) {
   draw_y_axis(out, chart.y, scales.y, area);
   draw_x_axis(out, chart.x, scales.x, area, false);
   for (const Band& band : chart.bands) draw_band(out, band, scales);
-  for (const Guide& guide : chart.guides) draw_guide(out, guide, scales, area);
   for (const Line& line : chart.lines) draw_line(out, line, scales);
+  for (const Guide& guide : chart.guides) draw_guide(out, guide, scales, area);
   out += "</svg>";
   return out;
 }

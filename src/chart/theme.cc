@@ -38,7 +38,7 @@ constexpr const char* kRules =
     ".chart .grid{stroke:$grid;stroke-width:1}"
     ".chart .axis{stroke:$edge;stroke-width:1}"
     ".chart .guide{stroke:$bad;stroke-width:1.2;stroke-dasharray:5 4}"
-    ".chart .guide-text{fill:$bad}"
+    ".chart .guide-text{fill:$bad;stroke:$card;stroke-width:4px;paint-order:stroke}"
     ".chart .line{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}"
     ".chart .thin{stroke-width:1.2}"
     ".chart .faint{stroke-opacity:.45}"
