@@ -102,6 +102,7 @@ class TimedRunner final : public engine::ModelRunner {
     timer.stop();
     return result;
   }
+  bool reads_tables() const override { return inner_.reads_tables(); }
   double num_rows() const {
     double sum = 0;
     for (const scheduler::InstanceWork& work : inner_.last_work()) sum += work.num_rows;
@@ -164,15 +165,13 @@ class SchedulerLoad {
       left.push_back(std::move(next));
     }
     if (timer != nullptr) timer->start();
-    const scheduler::StepPlan& plan = scheduler_.plan_step();
+    const scheduler::StepPlan& plan = scheduler_.plan_step(scheduler::PlanTables::kNone);
     if (!plan.empty()) scheduler_.commit_step();
     if (timer != nullptr) timer->stop();
     num_sampled_ = 0;
-    for (const auto& tasks : plan.sample_tasks) {
-      for (const scheduler::SampleTask& task : tasks) {
-        const_cast<Sequence*>(task.sequence)->output.push_back(0);
-        ++num_sampled_;
-      }
+    for (Sequence* sequence : plan.samples) {
+      sequence->output.push_back(0);
+      ++num_sampled_;
     }
   }
 
