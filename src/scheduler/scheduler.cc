@@ -88,7 +88,10 @@ StepPlan& Scheduler::plan_step(PlanTables tables) {
   if (!plan.empty()) plan.step_id = ++num_steps_;
 #ifndef NDEBUG
   if (tables == PlanTables::kBuilt) {
-    const Status checked = check_plan(plan, {state_.options.block_size, state_.options.num_blocks});
+    const Status checked =
+        check_plan(plan, {.block_size = state_.options.block_size,
+                          .num_blocks = state_.options.num_blocks,
+                          .num_instances_per_domain = state_.options.num_instances_per_domain});
     if (!checked.ok()) check_failed(__FILE__, __LINE__, checked.error().message);
   }
 #endif
