@@ -15,34 +15,8 @@ namespace {
 
 using nlohmann::json;
 
-// Policies bear less than the estimate, which knows only mean lengths and even loads.
-constexpr double kShareOfEstimate = 0.8;
 constexpr double kEstimateError = 0.3;
 constexpr double kSeedError = 0.03;  // from one seed to the next
-
-double first_guess(const SimulateOptions& options, const Cluster& cluster) {
-  if (options.rate_guess > 0.0) return options.rate_guess;
-  SimulateOptions sample = options;
-  constexpr double kSampleRate = 1000.0;
-  sample.duration_s = 20.0;
-  sample.warmup_s = 0.0;
-  sample.num_requests_min = 0;
-  const auto arrivals = make_arrivals(sample, cluster, kSampleRate, options.seeds.front());
-  double num_prompt = 0.0;
-  double num_output = 0.0;
-  for (const sim::Arrival& arrival : arrivals) {
-    num_prompt += static_cast<double>(arrival.num_prompt_tokens);
-    num_output += static_cast<double>(arrival.num_output_tokens);
-  }
-  const auto count = static_cast<double>(std::max<size_t>(1, arrivals.size()));
-  return kShareOfEstimate *
-         sim::estimate_rate({.cost = cluster.costs.model,
-                             .kv_tokens_per_instance = cluster.kv_tokens,
-                             .max_num_seqs = options.max_num_seqs,
-                             .mean_prompt_tokens = num_prompt / count,
-                             .mean_output_tokens = std::max(1.0, num_output / count),
-                             .objectives = options.objectives});
-}
 
 // One search: its trials, several at a time where there are threads for it.
 class Search {
@@ -135,7 +109,8 @@ Result<std::vector<FoundRate>> find_rates(const SimulateOptions& options, const 
                                           const std::function<void(const FoundRate&)>& found) {
   SimulateOptions searched = options;
   searched.stop_at_miss = true;
-  const double guess = first_guess(searched, cluster);
+  const double guess =
+      options.rate_guess > 0.0 ? options.rate_guess : estimate_rate(searched, cluster);
   const size_t num_seeds = options.seeds.size();
   const size_t num_policies = options.policies.size();
   const auto num_jobs = static_cast<size_t>(options.num_jobs);

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "model/config_parser.h"
 #include "model/memory_estimate.h"
+#include "sim/rate_search.h"
 #include "sim/simulation.h"
 
 namespace nanocp::apps {
@@ -72,6 +73,7 @@ Result<Cluster> make_cluster(const SimulateOptions& options) {
     std::fprintf(stderr, "note: the profile's constants are of %s, those of %s are derived\n",
                  hardware.measured_model.c_str(), cluster.model.c_str());
   }
+  cluster.max_position = spec.max_position;
   const double kv_bytes = options.kv_cache_dtype == "fp8" ? 1.0 : 2.0;
   cluster.costs = sim::derive_costs(model_shape(spec, cluster.model, kv_bytes), hardware,
                                     options.num_instances);
@@ -116,19 +118,44 @@ std::vector<sim::Arrival> make_arrivals(const SimulateOptions& options, const Cl
   return arrivals;
 }
 
+double estimate_rate(const SimulateOptions& options, const Cluster& cluster) {
+  constexpr double kShareOfEstimate = 0.8;
+  constexpr double kSampleRate = 1000.0;
+  SimulateOptions sample = options;
+  sample.duration_s = 20.0;
+  sample.num_requests_min = 0;
+  const auto arrivals = make_arrivals(sample, cluster, kSampleRate, options.seeds.front());
+  double num_prompt = 0.0;
+  double num_output = 0.0;
+  for (const sim::Arrival& arrival : arrivals) {
+    num_prompt += static_cast<double>(arrival.num_prompt_tokens);
+    num_output += static_cast<double>(arrival.num_output_tokens);
+  }
+  const auto count = static_cast<double>(std::max<size_t>(1, arrivals.size()));
+  return kShareOfEstimate * sim::estimate_rate({.cost = cluster.costs.model,
+                                                .kv_tokens_per_instance = cluster.kv_tokens,
+                                                .max_num_seqs = options.max_num_seqs,
+                                                .mean_prompt_tokens = num_prompt / count,
+                                                .mean_output_tokens = num_output / count,
+                                                .objectives = options.objectives});
+}
+
+scheduler::PolicyOptions policy_options(const SimulateOptions& options, const Cluster& cluster) {
+  const scheduler::CostModel& cost = cluster.costs.model;
+  return {.num_instances = options.num_instances,
+          .degree = options.num_instances,
+          .threshold_tokens = options.cp_threshold_tokens,
+          .min_tokens_per_shard = options.min_tokens_per_shard,
+          .tokens_per_row = cost.tokens_per_row(),
+          .tokens_per_split = std::llround(cost.tokens_per_split())};
+}
+
 Result<SimulatedRun> run_one(const SimulateOptions& options, const Cluster& cluster,
                              const SimulatedRun& named,
                              const std::function<bool(double done)>& progress) {
-  const scheduler::CostModel& cost = cluster.costs.model;
-  const scheduler::PolicyOptions defaults = {
-      .num_instances = options.num_instances,
-      .degree = options.num_instances,
-      .threshold_tokens = options.cp_threshold_tokens,
-      .min_tokens_per_shard = options.min_tokens_per_shard,
-      .tokens_per_row = cost.tokens_per_row(),
-      .tokens_per_split = std::llround(cost.tokens_per_split())};
   SimulatedRun run = named;
-  NANOCP_ASSIGN_OR_RETURN(auto policy, make_named_policy(run.policy, defaults));
+  NANOCP_ASSIGN_OR_RETURN(auto policy,
+                          make_named_policy(run.policy, policy_options(options, cluster)));
   sim::SimulationOptions simulation = simulation_options(options, cluster, run.seed);
   simulation.progress = progress;
   const auto arrivals = make_arrivals(options, cluster, run.rate_per_s, run.seed);

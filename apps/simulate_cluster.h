@@ -11,6 +11,7 @@
 #include "apps/simulate_options.h"
 #include "apps/simulate_report.h"
 #include "base/result.h"
+#include "scheduler/policy.h"
 #include "sim/hardware_profile.h"
 #include "sim/workload.h"
 
@@ -19,7 +20,8 @@ namespace nanocp::apps {
 struct Cluster {
   std::string model;
   sim::DerivedCosts costs;
-  int64_t kv_tokens = 0;  // per instance
+  int64_t kv_tokens = 0;     // per instance
+  int64_t max_position = 0;  // tokens of the longest request that the model is made for
   std::vector<sim::Arrival> trace;
   std::unique_ptr<sim::LengthMixture> mixture;  // null: the trace
 };
@@ -34,6 +36,13 @@ double arrivals_duration_s(const SimulateOptions& options, double rate);
 // The load at `rate` requests per second, prompts cut as the options say.
 std::vector<sim::Arrival> make_arrivals(const SimulateOptions& options, const Cluster& cluster,
                                         double rate, uint64_t seed);
+
+// What the cluster may sustain, as a first guess: from mean lengths, a bit below what even loads
+// would allow.
+double estimate_rate(const SimulateOptions& options, const Cluster& cluster);
+
+// Defaults of the policies: the cost model's constants, and what the options say.
+scheduler::PolicyOptions policy_options(const SimulateOptions& options, const Cluster& cluster);
 
 // `named` says policy, rate and seed; the answer has the result, too. `progress` is as in
 // sim::SimulationOptions, and may be empty.

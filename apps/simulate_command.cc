@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "apps/capacity_plan.h"
 #include "apps/command_error.h"
 #include "apps/find_rate.h"
 #include "apps/png_file.h"
@@ -50,6 +51,15 @@ Status search_rates(const SimulateOptions& options, const Cluster& cluster) {
   return write_rates(options, cluster, rates);
 }
 
+Status make_plan(const SimulateOptions& options) {
+  if (options.rates.size() != 1) return invalid_argument("--plan needs one --rate");
+  if (options.wants_page()) return invalid_argument("--plan has no page or picture; use --json");
+  NANOCP_ASSIGN_OR_RETURN(const CapacityPlan plan, plan_capacity(options));
+  print_plan(options, plan);
+  if (options.json_file.empty()) return ok_status();
+  return write_plan_json(options, plan);
+}
+
 // A search measures a steady state, and enough requests for percentiles by class.
 void set_search_defaults(const CLI::App& command, SimulateOptions& options) {
   if (command.count("--warmup") == 0) options.warmup_s = 60.0;
@@ -59,6 +69,10 @@ void set_search_defaults(const CLI::App& command, SimulateOptions& options) {
 Result<int> simulate(SimulateOptions options) {
   NANOCP_ASSIGN_OR_RETURN(options.objectives, parse_slo(options.slo));
   if (!options.png_file.empty()) NANOCP_RETURN_IF_ERROR(check_png_converter());
+  if (options.plan) {
+    NANOCP_RETURN_IF_ERROR(make_plan(options));
+    return 0;
+  }
   NANOCP_ASSIGN_OR_RETURN(const Cluster cluster, make_cluster(options));
   std::printf("%s on %d instances of %s, %lld KV tokens each\n", cluster.model.c_str(),
               options.num_instances, options.hardware.c_str(),
@@ -76,7 +90,7 @@ void add_simulate_command(CLI::App& app, int& exit_code) {
   const auto options = std::make_shared<SimulateOptions>();
   add_simulate_options(*command, *options);
   command->callback([options, command, &exit_code] {
-    if (options->find_rate) set_search_defaults(*command, *options);
+    if (options->find_rate || options->plan) set_search_defaults(*command, *options);
     const Result<int> result = simulate(*options);
     exit_code = result.ok() ? result.value() : report_error(result.error());
   });

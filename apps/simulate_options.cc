@@ -206,6 +206,18 @@ void add_search_group(CLI::App& command, SimulateOptions& options) {
                 "Find the largest rate that keeps the objectives, for each policy and seed")
       ->group(group);
   command
+      .add_flag("--plan", options.plan,
+                "Find the fewest GPUs that sustain the rate, for each policy, instead")
+      ->group(group);
+  command
+      .add_option(
+          "--gpus", options.gpus,
+          "Numbers of GPUs to choose from (--plan; default: 1, 2, 4 and whole domains to 64)")
+      ->delimiter(',')
+      ->check(in_range(1, kInstancesMax))
+      ->type_name("LIST")
+      ->group(group);
+  command
       .add_option("--rate-precision", options.rate_precision,
                   "Step between the rates that are tried")
       ->check(in_range(0.001, 0.5))

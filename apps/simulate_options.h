@@ -57,6 +57,9 @@ struct SimulateOptions {
   double rate_guess = 0.0;  // 0: estimated
   int num_jobs = 1;         // threads
 
+  bool plan = false;      // the fewest GPUs that sustain the rate
+  std::vector<int> gpus;  // numbers to choose from, rising; empty: 1, 2, 4 and whole nodes
+
   std::string json_file;
   std::string html_file;
   std::string png_file;

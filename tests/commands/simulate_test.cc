@@ -105,6 +105,59 @@ TEST(Simulate, NoRateWillDoWhereRequestsAreRefused) {
   EXPECT_NE(result.out.find("refused requests"), std::string::npos) << result.out;
 }
 
+std::vector<std::string> plan_arguments(const std::vector<std::string>& more) {
+  std::vector<std::string> arguments = {"simulate", "qwen3-30b-a3b",
+                                        "--plan",   "--workload",
+                                        "2k -> 40", "--duration",
+                                        "15",       "--warmup",
+                                        "2",        "--min-requests",
+                                        "100",      "--rate-precision",
+                                        "0.2",      "--gpu-memory-utilization",
+                                        "0.7"};
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return arguments;
+}
+
+TEST(Simulate, PlansTheFewestGpus) {
+  const TempFolder folder;
+  const std::string file = folder.path() / "plan.json";
+  const auto result = run_program(plan_arguments(
+      {"--rate", "300", "--slo", "tpot=12ms,queue=1s", "--gpus", "4,2,8,1", "--policies",
+       "bound/least_requests,uniform_cp/4,dcp", "--jobs", "3", "--json", file}));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json plan = json::parse(read_whole_file(file));
+  EXPECT_EQ(plan["gpus"], json({2, 4, 8}));  // one does not hold the weights
+  for (const json& need : plan["policies"]) {
+    ASSERT_TRUE(need["num_gpus"].is_number()) << result.out;
+    EXPECT_GE(need["num_gpus"], plan["best"]["num_gpus"]);
+    EXPECT_TRUE(need["run"]["meets_objectives"]);
+    EXPECT_EQ(need["longest_request_tokens"], 40'960);
+    EXPECT_LT(need.value("num_gpus_missed", 0), need["num_gpus"]);
+  }
+  EXPECT_GE(plan["policies"][1]["num_gpus"], 4);
+  EXPECT_GE(plan["best"]["max_rate_per_s"], 300.0);
+  EXPECT_NE(result.out.find("Plan: "), std::string::npos) << result.out;
+
+  // What the plan says holds: the number below misses, as a run of its own finds.
+  const json& dcp = plan["policies"][2];
+  ASSERT_TRUE(dcp.contains("num_gpus_missed")) << result.out;
+  const auto below = run_program({"simulate", "qwen3-30b-a3b", "--instances",
+                                  std::to_string(dcp["num_gpus_missed"].get<int>()), "--workload",
+                                  "2k -> 40", "--rate", "300", "--duration", "15", "--warmup", "2",
+                                  "--slo", "tpot=12ms,queue=1s", "--policies", "dcp"});
+  EXPECT_NE(below.out.find("missed"), std::string::npos) << below.out;
+}
+
+TEST(Simulate, SaysWhenNoNumberOfGpusWillDo) {
+  const auto result = run_program(
+      plan_arguments({"--rate", "50", "--slo", "tpot=1ms", "--gpus", "2,4", "--policies", "dcp"}));
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_NE(result.out.find("None of 2 to 4 GPUs"), std::string::npos) << result.out;
+  const auto tiny = run_program(plan_arguments({"--rate", "1", "--gpus", "1"}));
+  EXPECT_EQ(tiny.exit_code, 1);
+  EXPECT_NE(tiny.err.find("use more instances"), std::string::npos) << tiny.err;
+}
+
 TEST(Simulate, ReplaysCompressedTraces) {
   const std::string trace =
       NANOCP_SOURCE_DIR "/bench/simulator/traces/mooncake_conversation.csv.gz";
