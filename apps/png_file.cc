@@ -24,6 +24,7 @@ constexpr auto kPollInterval = std::chrono::milliseconds(5);
 Status convert(std::vector<std::string> arguments) {
   arguments.insert(arguments.begin(), kConverter);
   std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
   for (std::string& word : arguments) argv.push_back(word.data());
   argv.push_back(nullptr);
   posix_spawn_file_actions_t actions;
@@ -59,7 +60,7 @@ Status check_png_converter() {
 Status write_png(const std::string& file, const std::string& svg) {
   const std::string source = file + ".svg";
   NANOCP_RETURN_IF_ERROR(write_file(source, svg));
-  const Status status = convert({"--zoom", "2", "--unlimited", "--output", file, source});
+  Status status = convert({"--zoom", "2", "--unlimited", "--output", file, source});
   std::error_code ignored;
   std::filesystem::remove(source, ignored);
   return status;

@@ -199,7 +199,7 @@ Figure kept_by_class(const json& document, const std::vector<const json*>& runs)
 Figure step_parts_figure(const std::vector<const json*>& runs, const std::string& when) {
   chart::PartsChart figure{
       .name = "Where a step's time goes", .x = {.title = "ms per step"}, .parts = {}, .rows = {}};
-  for (const StepPart& part : step_parts()) figure.parts.push_back(part.name);
+  for (const StepPart& part : step_parts()) figure.parts.emplace_back(part.name);
   for (const json* run : runs) {
     if (!run->contains("mean_phases")) continue;
     chart::PartsRow row{.label = (*run)["policy"], .values = {}};

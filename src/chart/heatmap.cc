@@ -64,8 +64,8 @@ std::array<std::string, kNumHeatColors> paths_of(const Cells& cells) {
       const double x = cells.x_of(begin);
       const double end = column == num_columns ? cells.right : cells.x_of(column);
       append(paths[static_cast<size_t>(level)], "M%.1f %.1fH%.1fv%.1fH%.1fz", x,
-             cells.top + static_cast<double>(row) * cells.row_height, end, cells.row_height - 1.0,
-             x);
+             cells.top + static_cast<double>(row) * cells.row_height, end,
+             cells.row_height - (cells.row_height > 6.0 ? 1.0 : 0.3), x);
       begin = column;
     }
   }
