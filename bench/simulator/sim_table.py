@@ -2,10 +2,10 @@
 """The table of sustained request rates: every policy on every model, size and workload.
 
 A unit of work is one model, number of instances, workload and policy; it runs `nanocp simulate
---find-rate` with all seeds and gives one row per seed. The unit of bound/least_requests also runs
-dcp at the rates it found. Rows go to a JSON file as they come. Rows that it already holds from
-the same program and settings are kept, so that the command can be stopped and run again, on
-several machines too:
+--find-rate` with all seeds and gives one row per seed, starting from what the next smaller number
+of instances gave. The unit of bound/least_requests also runs dcp at the rates it found. Rows go to
+a JSON file as they come. Rows that it already holds from the same program and settings are kept,
+so that the command can be stopped and run again, on several machines too:
 
   sim_table.py                            all that is missing, then the page
   sim_table.py --estimate                 what is missing and how long it takes
@@ -24,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import sim_table_page
@@ -46,6 +47,8 @@ WORKLOADS = {  # arguments of the program, and what a row of it costs against th
     "azure": (["--trace", f"{TRACES}/azure2023_conv.csv.gz"], 1.5),
 }
 UNCLIPPED = " unclipped"
+SECONDS = {2: 3, 8: 5, 16: 12, 32: 25, 64: 60}  # of a unit, roughly
+SHORTER = {32: 0.8, 64: 0.6}  # of the time of arrivals: more requests come in less time
 CLIP = 0.8  # of one instance's KV memory
 SEEDS = (1, 2, 3)
 SLO = "tpot=50ms,queue=10s,percentile=99"
@@ -106,6 +109,10 @@ class Unit:
         return [(m, self.model, self.instances, self.workload, "dcp" if m == AT_BOUND else self.policy, s)
                 for m in modes for s in (SEEDS[:1] if m == REFUSALS else SEEDS)]
 
+    def chain(self):
+        """Units of one chain differ in size; each starts from what the one before gave."""
+        return (self.mode, self.model, self.workload, self.policy if self.policy != f"uniform_cp/{self.instances}" else "all")
+
     def name(self):
         return f"{self.mode}:{self.model}:{self.instances}:{self.workload}:{self.policy}"
 
@@ -129,7 +136,8 @@ class Runner:
             words += ["--clip-prompts", str(CLIP)]
         if unit.mode == REFUSALS:  # who fits does not depend on the rate: no need to serve them
             return words + ["--rate", "500", "--duration", "4", "--drain", "0"]
-        return words + ["--duration", str(self.args.duration), "--warmup", str(self.args.warmup),
+        duration = self.args.duration * SHORTER.get(unit.instances, 1.0)
+        return words + ["--duration", f"{duration:g}", "--warmup", str(self.args.warmup),
                         "--min-requests", str(self.args.min_requests)]
 
     def config(self, unit):
@@ -165,8 +173,8 @@ class Runner:
         row.update(more)
         return row
 
-    def rows(self, unit, deadline):
-        """All rows of the unit."""
+    def rows(self, unit, guess, deadline):
+        """All rows of the unit; `guess` is a rate to start from or None."""
         words, seeds = self.load_arguments(unit), ",".join(map(str, SEEDS))
         if unit.mode == FIXED:
             rates = ",".join(map(str, PUBLISHED["rates"]))
@@ -175,7 +183,8 @@ class Runner:
         if unit.mode == REFUSALS:
             document = self.simulate(words + ["--policies", unit.policy], deadline)
             return [self.row(unit, r) for r in document["runs"]]
-        document = self.simulate(words + ["--policies", unit.policy, "--seeds", seeds, "--find-rate"], deadline)
+        start = [] if guess is None else ["--rate-guess", f"{guess:.4g}"]
+        document = self.simulate(words + start + ["--policies", unit.policy, "--seeds", seeds, "--find-rate"], deadline)
         rows = []
         for found in document["rates"]:
             rate = found["rate_per_s"]
@@ -205,7 +214,8 @@ def all_units(has_oracle):
         for instances in sizes:
             for workload, (arguments, weight) in WORKLOADS.items():
                 for policy in policies_of(instances, has_oracle):
-                    seconds = 1.0 * instances * weight * (0.6 if policy.startswith("bound") else 1.0)
+                    is_wide = policy in ("oracle", f"uniform_cp/{instances}")  # many items for each row
+                    seconds = SECONDS[instances] * weight * (1.0 + instances / 32 if is_wide else 1.0)
                     units.append(Unit(MAX, model, instances, workload, policy, seconds))
                     if "--trace" in arguments:  # those of the traces always fit
                         continue
@@ -229,7 +239,8 @@ class Pool:
         self.started, self.written = time.monotonic(), time.monotonic()
 
     def run(self, units):
-        self.left = sorted(units, key=lambda u: -u.seconds)
+        self.left = sorted(units, key=lambda u: u.instances)
+        self.running = set()  # chains
         self.num_done, self.num_all = 0, len(units)
         threads = [threading.Thread(target=self.work) for _ in range(self.jobs)]
         for thread in threads:
@@ -242,18 +253,41 @@ class Pool:
         return self.spent / self.estimated if self.estimated > 0 else 1.0
 
     def take(self):
+        """The first unit of the chain with most to do, and the rate to start from; None: nothing to do."""
         with self.lock:
             left_s = float("inf") if self.deadline is None else self.deadline - time.monotonic()
-            for i, unit in enumerate(self.left):
-                if unit.seconds * self.scale() < left_s:
-                    return self.left.pop(i)
+            if left_s <= 0.0:
+                return None
+            first, seconds = {}, defaultdict(float)
+            for unit in self.left:
+                first.setdefault(unit.chain(), unit)
+                seconds[unit.chain()] += unit.seconds
+            ready = [u for chain, u in first.items()
+                     if chain not in self.running and u.seconds * self.scale() < left_s]
+            if not ready:
+                return None
+            unit = max(ready, key=lambda u: seconds[u.chain()])
+            self.left.remove(unit)
+            self.running.add(unit.chain())
+            return unit, self.guess(unit)
+
+    def guess(self, unit):
+        sizes = [n for n in MODELS.get(unit.model, (None, ()))[1] if n < unit.instances]
+        if unit.mode != MAX or not sizes:
             return None
+        is_all = unit.chain()[-1] == "all"
+        policy = f"uniform_cp/{sizes[-1]}" if is_all else unit.policy
+        if not is_all and policy == f"uniform_cp/{sizes[-1]}":  # of another chain
+            return None
+        row = self.table.rows.get((MAX, unit.model, sizes[-1], unit.workload, policy, SEEDS[0]))
+        return row["rate_per_s"] * unit.instances / sizes[-1] if row and row["rate_per_s"] > 0 else None
 
     def work(self):
-        while (unit := self.take()) is not None:
+        while (taken := self.take()) is not None:
+            unit, guess = taken
             start = time.monotonic()
             try:
-                rows, error = self.runner.rows(unit, self.deadline), None
+                rows, error = self.runner.rows(unit, guess, self.deadline), None
             except subprocess.TimeoutExpired:
                 rows, error = [], None  # time is over
                 with self.lock:
@@ -264,6 +298,7 @@ class Pool:
 
     def commit(self, unit, rows, error, seconds):
         with self.lock:
+            self.running.discard(unit.chain())
             for row in rows:
                 self.table.add(row)
             if error is not None:
@@ -295,7 +330,7 @@ def parse_arguments():
     parser.add_argument("--any-build", action="store_true", help="keep rows of other builds of the program")
     parser.add_argument("--estimate", action="store_true", help="say what is missing and run nothing")
     parser.add_argument("--duration", type=float, default=300, help="seconds of arrivals, warm-up included")
-    parser.add_argument("--warmup", type=float, default=60)
+    parser.add_argument("--warmup", type=float, default=40)
     parser.add_argument("--min-requests", type=int, default=4000)
     return parser.parse_args()
 
@@ -313,11 +348,20 @@ def missing_units(runner, table, args):
             row["config"] == config and (args.any_build or row["build"] == runner.build) for row in known)
         if not is_kept and fnmatch.fnmatch(unit.name(), args.only):
             units.append(unit)
-    units.sort(key=lambda u: -u.seconds)
-    if args.shard:
-        k, n = map(int, args.shard.split("/"))
-        units = units[k - 1::n]
-    return units
+    return shard(units, args.shard) if args.shard else units
+
+
+def shard(units, part):
+    """The K-th of N parts ("K/N") of about equal work, made of whole chains."""
+    k, n = map(int, part.split("/"))
+    seconds = defaultdict(float)
+    for unit in units:
+        seconds[unit.chain()] += unit.seconds
+    sums, part_of = [0.0] * n, {}
+    for chain in sorted(seconds, key=lambda c: (-seconds[c], c)):
+        part_of[chain] = min(range(n), key=lambda i: sums[i])
+        sums[part_of[chain]] += seconds[chain]
+    return [u for u in units if part_of[u.chain()] == k - 1]
 
 
 def main():
