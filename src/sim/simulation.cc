@@ -247,6 +247,13 @@ Result<SimulationResult> simulate(const SimulationOptions& options,
         "the cost model is of " + std::to_string(options.cost.shape.num_instances) +
         " instances, the scheduler of " + std::to_string(options.scheduler.num_instances()));
   }
+  const auto domain_of = [&](int32_t num_per_domain) {
+    return scheduler::Domains::of(num_per_domain, options.scheduler.num_instances()).size;
+  };
+  if (domain_of(options.cost.shape.num_instances_per_domain) !=
+      domain_of(options.scheduler.num_instances_per_domain)) {
+    return invalid_argument("cost model and scheduler differ in instances per domain");
+  }
   Simulation simulation(options, std::move(policy), arrivals);
   return simulation.run();
 }
