@@ -43,11 +43,11 @@ WORKLOADS = {  # arguments of the program, and what a row of it costs against th
     "issue1": (["--workload", "issue(1)"], 1.3),
     "issue5": (["--workload", "issue(5)"], 0.4),
     "mooncake": (["--trace", f"{TRACES}/mooncake_conversation.csv.gz"], 0.6),
-    "servegen": (["--trace", f"{TRACES}/servegen_deepseek_r1_every_8th.csv.gz"], 2.5),
+    "servegen": (["--trace", f"{TRACES}/servegen_deepseek_r1_every_8th.csv.gz"], 1.3),
     "azure": (["--trace", f"{TRACES}/azure2023_conv.csv.gz"], 1.5),
 }
 UNCLIPPED = " unclipped"
-SECONDS = {2: 3, 8: 5, 16: 12, 32: 25, 64: 60}  # of a unit, roughly
+SECONDS = {2: 2, 8: 3, 16: 5, 32: 10, 64: 25}  # of a unit, roughly
 SHORTER = {32: 0.8, 64: 0.6}  # of the time of arrivals: more requests come in less time
 CLIP = 0.8  # of one instance's KV memory
 SEEDS = (1, 2, 3)
@@ -223,7 +223,7 @@ def all_units(has_oracle):
                     refuses = policy.startswith("bound")
                     units.append(Unit(MAX, model, instances, workload + UNCLIPPED, policy,
                                       3.0 if refuses else seconds))
-    units += [Unit(FIXED, PUBLISHED["model"], PUBLISHED["instances"], "issue1", policy, 300.0)
+    units += [Unit(FIXED, PUBLISHED["model"], PUBLISHED["instances"], "issue1", policy, 90.0)
               for policy in PUBLISHED["policies"]]
     return units
 
