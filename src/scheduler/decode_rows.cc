@@ -103,11 +103,11 @@ void DecodeRows::move(Entry* entry, InstanceId binding) {
 }
 
 void DecodeRows::append_block(Entry* entry, kvcache::HeldBlock held) {
-  settle(*entry);
-  // An empty shard of the holder is seen already.
-  add_to(tally_, *entry, -1);
+  const kvcache::Shard* shard = entry->placement.find_shard(held.holder);
+  const bool is_seen_empty = shard != nullptr && shard->blocks.empty();
   entry->placement.append_block(held);
-  add_to(tally_, *entry, +1);
+  // What was seen as an empty shard is seen again when the row enters its block.
+  if (is_seen_empty) count_shard(tally_, entry->sequence->binding, held.holder, -1);
   update_movable(entry);
 }
 

@@ -30,6 +30,9 @@ class DecodeRows {
   int32_t num_rows(InstanceId instance) const {
     return static_cast<int32_t>(bound_[static_cast<size_t>(instance)].entries.size());
   }
+  const RouteCount& routes(InstanceId instance) const {
+    return tally_[static_cast<size_t>(instance)].routes;
+  }
   // Where the entry's row stands in the next step: so many tokens have their K/V.
   int64_t position(const Entry& entry) const { return entry.origin + clock_; }
   // Rows that stand at the start of a block, in no order.
@@ -42,6 +45,7 @@ class DecodeRows {
   // Leaves the counters of the entry up to date.
   void leave(Entry* entry);
   void move(Entry* entry, InstanceId binding);
+  // The block that the row enters in the next step. Requires: the row is due.
   void append_block(Entry* entry, kvcache::HeldBlock held);
   // Before a step, once all rows have the blocks that they enter.
   void enter_blocks();
