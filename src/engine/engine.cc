@@ -4,6 +4,7 @@
 #include <string>
 
 #include "base/check.h"
+#include "base/prefetch.h"
 #include "engine/check_request.h"
 
 namespace nanocp::engine {
@@ -110,11 +111,31 @@ void Engine::plan_next() {
   if (can_launch) steps_.back().ticket = runner_.launch(plan);
 }
 
+namespace {
+
+// Records lie apart: those a few places ahead are fetched while this one is worked on.
+void prefetch_sample(const scheduler::StepPlan& plan, size_t i) {
+  constexpr size_t kAhead = 16;
+  if (i + kAhead < plan.samples.size()) prefetch(plan.samples[i + kAhead].sequence);
+}
+
+// Likewise where the next token goes.
+void prefetch_output(const scheduler::StepPlan& plan, size_t i) {
+  constexpr size_t kAhead = 8;
+  if (i + kAhead >= plan.samples.size()) return;
+  const std::vector<TokenId>& output = plan.samples[i + kAhead].sequence->output;
+  prefetch(output.data() + output.size());
+}
+
+}  // namespace
+
 // A sequence whose last token is on its way needs no further step, whatever that token is.
 void Engine::announce_tokens(const scheduler::StepPlan& plan) {
-  for (request::Sequence* sequence : plan.samples) {
-    ++sequence->num_unread;
-    const bool is_last = sequence->num_outputs() >= sequence->request.max_tokens;
+  for (size_t i = 0; i < plan.samples.size(); ++i) {
+    prefetch_sample(plan, i);
+    request::Sequence& sequence = *plan.samples[i].sequence;
+    ++sequence.num_unread;
+    const bool is_last = sequence.num_outputs() >= sequence.request.max_tokens;
     if (is_last) leave(record_of(sequence), FinishReason::kLength);
   }
 }
@@ -132,7 +153,9 @@ std::vector<TokenEvent> Engine::commit_tokens(const scheduler::StepPlan& plan,
   std::vector<TokenEvent> events;
   events.reserve(tokens.size());
   for (size_t i = 0; i < tokens.size(); ++i) {
-    Record& record = record_of(plan.samples[i]);
+    prefetch_sample(plan, i);
+    prefetch_output(plan, i);
+    Record& record = record_of(*plan.samples[i].sequence);
     if (!record.is_open) continue;
     commit_token(record, tokens[i], events.emplace_back());
     if (events.back().finish_reason == FinishReason::kNone) continue;
@@ -169,10 +192,10 @@ void Engine::launch_waiting(const scheduler::StepPlan& finished,
 Status Engine::check_result(const StepResult& result, const scheduler::StepPlan& plan) const {
   const size_t num_both = std::min(plan.samples.size(), result.tokens.size());
   for (size_t i = 0; i < num_both; ++i) {
-    if (result.tokens[i].sequence == plan.samples[i]->id) continue;
+    if (result.tokens[i].sequence == plan.samples[i].id) continue;
     return Error{ErrorCode::kInternal,
                  "the runner's result of step " + std::to_string(plan.step_id) +
-                     " has no token for sequence " + std::to_string(plan.samples[i]->id) +
+                     " has no token for sequence " + std::to_string(plan.samples[i].id) +
                      " at place " + std::to_string(i)};
   }
   if (plan.samples.size() == result.tokens.size()) return ok_status();

@@ -106,7 +106,7 @@ class Engine {
   std::unique_ptr<Record> make_record(request::Request request);
   void plan_next();
   void announce_tokens(const scheduler::StepPlan& plan);
-  static Record& record_of(request::Sequence* sequence) { return static_cast<Record&>(*sequence); }
+  static Record& record_of(request::Sequence& sequence) { return static_cast<Record&>(sequence); }
   void leave(Record& record, request::FinishReason reason);
   void bury(std::unique_ptr<Record> record);
   Result<StepResult> wait_first();

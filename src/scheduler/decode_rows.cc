@@ -45,7 +45,7 @@ void DecodeRows::place(Entry* entry, InstanceId binding) {
   Bound& bound = bound_[static_cast<size_t>(binding)];
   entry->row = static_cast<int32_t>(bound.entries.size());
   bound.entries.push_back(entry);
-  bound.sequences.push_back(entry->sequence);
+  bound.sequences.push_back({entry->sequence, entry->id()});
 }
 
 void DecodeRows::unplace(Entry* entry) {
@@ -178,7 +178,7 @@ void DecodeRows::check_integrity() const {
       Entry& entry = *bound_[i].entries[row];
       settle(entry);
       NANOCP_CHECK_EQ(entry.row, static_cast<int32_t>(row));
-      NANOCP_CHECK(entry.sequence == bound_[i].sequences[row]);
+      NANOCP_CHECK(entry.sequence == bound_[i].sequences[row].sequence);
       NANOCP_CHECK_EQ(entry.sequence->binding, static_cast<InstanceId>(i));
       NANOCP_CHECK(movable_.contains(&entry) == entry.is_movable);
       num_movable += entry.is_movable ? 1 : 0;

@@ -24,7 +24,7 @@ class DecodeRows {
   std::span<Entry* const> entries(InstanceId instance) const {
     return bound_[static_cast<size_t>(instance)].entries;
   }
-  std::span<request::Sequence* const> sequences(InstanceId instance) const {
+  std::span<const SamplingSequence> sequences(InstanceId instance) const {
     return bound_[static_cast<size_t>(instance)].sequences;
   }
   int32_t num_rows(InstanceId instance) const {
@@ -62,7 +62,7 @@ class DecodeRows {
  private:
   struct Bound {
     std::vector<Entry*> entries;
-    std::vector<request::Sequence*> sequences;  // of the entries, side by side
+    std::vector<SamplingSequence> sequences;  // of the entries, side by side
   };
   // Of all rows together, what one instance does.
   struct Tally {

@@ -122,7 +122,7 @@ void Scheduler::fill(StepPlan& plan) {
     const auto decoding = state_.decoding.sequences(i);
     plan.samples.insert(plan.samples.end(), decoding.begin(), decoding.end());
     for (; next != sampling_.end() && next->binding == i; ++next) {
-      plan.samples.push_back(next->entry->sequence);
+      plan.samples.push_back({next->entry->sequence, next->entry->id()});
     }
   }
 }
