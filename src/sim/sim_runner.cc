@@ -19,7 +19,7 @@ engine::StepTicket SimRunner::launch(const scheduler::StepPlan& plan) {
   result_ = engine::StepResult{};
   result_.tokens.resize(plan.samples.size());
   for (size_t i = 0; i < plan.samples.size(); ++i) {
-    result_.tokens[i].sequence = plan.samples[i]->id;
+    result_.tokens[i].sequence = plan.samples[i].id;
   }
   cost_ = model_.step(work_);
   return plan.step_id;
