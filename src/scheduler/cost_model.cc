@@ -102,22 +102,47 @@ double CostModel::tokens_per_split() const {
   return c.attention_us_per_kv_token > 0.0 ? route_us / c.attention_us_per_kv_token : 0.0;
 }
 
-StepCost CostModel::step(std::span<const InstanceWork> work) const {
+StepCost CostModel::step_of(double local_us, double mean_local_us, double num_rows_total,
+                            double num_rows_max) const {
   StepCost cost;
+  cost.local_us = local_us;
+  cost.mean_local_us = mean_local_us;
+  cost.exchange_us = shape.num_moe_layers * exchange_us(num_rows_max);
+  cost.experts_us = shape.num_moe_layers * experts_us(num_rows_total);
+  cost.other_us = constants.step_fixed_us + constants.step_us_per_row * num_rows_max;
+  cost.step_us = cost.local_us + cost.exchange_us + cost.experts_us + cost.other_us;
+  return cost;
+}
+
+StepCost CostModel::step(std::span<const InstanceWork> work) const {
+  double local_max_us = 0.0;
+  double local_mean_us = 0.0;
   int64_t num_rows_total = 0;
   int32_t num_rows_max = 0;
   for (const InstanceWork& one : work) {
     const double local_us = dense_us(one) + attention_us(one) + route_us(one);
-    cost.local_us = std::max(cost.local_us, local_us);
-    cost.mean_local_us += local_us / static_cast<double>(work.size());
+    local_max_us = std::max(local_max_us, local_us);
+    local_mean_us += local_us / static_cast<double>(work.size());
     num_rows_total += one.num_rows;
     num_rows_max = std::max(num_rows_max, one.num_rows);
   }
-  cost.exchange_us = shape.num_moe_layers * exchange_us(num_rows_max);
-  cost.experts_us = shape.num_moe_layers * experts_us(static_cast<double>(num_rows_total));
-  cost.other_us = constants.step_fixed_us + constants.step_us_per_row * num_rows_max;
-  cost.step_us = cost.local_us + cost.exchange_us + cost.experts_us + cost.other_us;
-  return cost;
+  return step_of(local_max_us, local_mean_us, static_cast<double>(num_rows_total), num_rows_max);
+}
+
+StepCost CostModel::ideal_step(std::span<const InstanceWork> work) const {
+  double local_us = 0.0;
+  int64_t num_rows = 0;
+  for (const InstanceWork& one : work) {
+    // A row is attended once, by whoever it is bound to.
+    InstanceWork unsplit = one;
+    unsplit.num_attended_rows = one.num_rows;
+    local_us += dense_us(one) + attention_us(unsplit);
+    num_rows += one.num_rows;
+  }
+  const auto num_instances = static_cast<double>(work.size());
+  const auto num_rows_total = static_cast<double>(num_rows);
+  return step_of(local_us / num_instances, local_us / num_instances, num_rows_total,
+                 num_rows_total / num_instances);
 }
 
 }  // namespace nanocp::scheduler

@@ -109,6 +109,12 @@ struct CostModel {
 
   // Requires: [num_instances] work.
   StepCost step(std::span<const InstanceWork> work) const;
+  // The same work shared evenly by all instances, with no cost of sharing: what no placement beats.
+  StepCost ideal_step(std::span<const InstanceWork> work) const;
+
+ private:
+  StepCost step_of(double local_us, double mean_local_us, double num_rows_total,
+                   double num_rows_max) const;
 };
 
 }  // namespace nanocp::scheduler
