@@ -140,8 +140,7 @@ Result<SimulatedRun> run_one(const SimulateOptions& options, const Cluster& clus
       .degree = options.num_instances,
       .threshold_tokens = options.cp_threshold_tokens,
       .min_tokens_per_shard = options.min_tokens_per_shard,
-      .tokens_per_row = cost.tokens_per_row(),
-      .tokens_per_split = std::llround(cost.tokens_per_split())};
+      .costs = cost.placement_costs()};
   SimulatedRun run = named;
   NANOCP_ASSIGN_OR_RETURN(auto policy, make_named_policy(run.policy, defaults));
   sim::SimulationOptions simulation = simulation_options(options, cluster, run.seed);

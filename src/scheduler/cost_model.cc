@@ -86,20 +86,25 @@ double CostModel::exchange_us(double num_rows_max) const {
   return constants.exchange_fixed_us + constants.exchange_us_per_row * num_rows_max;
 }
 
-double CostModel::tokens_per_row() const {
+PlacementCosts CostModel::placement_costs() const {
   const CostConstants& c = constants;
   const int32_t num_full = std::max(1, shape.num_layers - shape.num_window_layers);
-  const double row_us = shape.num_layers * (c.dense_us_per_row + c.attention_us_per_row) +
-                        shape.num_moe_layers * c.exchange_us_per_row + c.step_us_per_row;
   const double token_us = num_full * c.attention_us_per_kv_token;
-  return token_us > 0.0 ? row_us / token_us : 0.0;
-}
-
-double CostModel::tokens_per_split() const {
-  const CostConstants& c = constants;
-  const double route_us =
-      c.route_fixed_us + c.route_us_per_byte * (shape.query_bytes + shape.partial_bytes);
-  return c.attention_us_per_kv_token > 0.0 ? route_us / c.attention_us_per_kv_token : 0.0;
+  if (token_us <= 0.0) return {0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0};
+  const double per_layer = shape.num_layers / token_us;
+  return {
+      .row = (c.dense_us_per_row + c.attention_us_per_row) * per_layer,
+      .row_of_fullest =
+          (shape.num_moe_layers * c.exchange_us_per_row + c.step_us_per_row) / token_us,
+      .near_split = c.route_fixed_us * per_layer,
+      .near_query = c.route_us_per_byte * shape.query_bytes * per_layer,
+      .near_partial =
+          (c.route_us_per_byte * shape.partial_bytes + c.attention_us_per_row) * per_layer,
+      .far_split = c.route_far_fixed_us * per_layer,
+      .far_query = c.route_far_us_per_byte * shape.query_bytes * per_layer,
+      .far_partial =
+          (c.route_far_us_per_byte * shape.partial_bytes + c.attention_us_per_row) * per_layer,
+  };
 }
 
 StepCost CostModel::step_of(double local_us, double mean_local_us, double num_rows_total,

@@ -16,8 +16,18 @@
 #include "base/result.h"
 #include "kvcache/kv_placement.h"
 #include "plan/ids.h"
+#include "scheduler/placement_costs.h"
 
 namespace nanocp::scheduler {
+
+// Rows of running sequences that travel because somebody else holds K/V that they see; one layer.
+struct RouteCount {
+  int32_t near_queries = 0;   // own rows sent to holders in the domain, once for each
+  int32_t far_queries = 0;    // and to others
+  int32_t near_partials = 0;  // results sent back for rows of others
+  int32_t far_partials = 0;
+  bool operator==(const RouteCount&) const = default;
+};
 
 // What one instance carries. In a ClusterView it includes what the step under way has planned.
 struct InstanceLoad {
@@ -26,6 +36,7 @@ struct InstanceLoad {
   int64_t num_kv_tokens = 0;  // stored on it, whoever runs their rows
   int32_t num_sequences = 0;  // running ones that are bound to it
   int32_t num_rows = 0;       // of the step under way, or of the last one
+  RouteCount routes = {};     // only in a ClusterView: of running sequences, one row each
   int32_t max_sequences = 0;
   int32_t max_rows = 0;  // per step
 
@@ -34,6 +45,10 @@ struct InstanceLoad {
   // One more sequence may be bound to it and get a row in this step.
   bool can_bind() const { return num_sequences < max_sequences && num_rows < max_rows; }
 };
+
+// Charges both ends with a row of `binding` that sees K/V on `holder`, or takes it away (sign -1).
+void charge_route(InstanceId binding, InstanceId holder, int32_t domain_size, int32_t sign,
+                  std::span<InstanceLoad> loads);
 
 struct ClusterView {
   std::span<const InstanceLoad> instances;
@@ -114,10 +129,7 @@ struct PolicyOptions {
   int32_t degree = 1;                   // uniform_cp, threshold_cp
   int64_t threshold_tokens = 32768;     // threshold_cp: longer prompts get `degree`
   int64_t min_tokens_per_shard = 4096;  // dcp: less is not worth another holder
-  // dcp: so many KV tokens take an instance as long as one row more (see tokens_per_row()).
-  double tokens_per_row = 256.0;
-  // dcp: a split must lower the fullest instance by so many KV tokens (see tokens_per_split()).
-  int64_t tokens_per_split = 4096;
+  PlacementCosts costs = {};            // dcp
 };
 
 // One of bound, uniform_cp, threshold_cp, dcp.

@@ -21,6 +21,9 @@ const StepDecision& StepPlanner::plan() {
   decision_.reset();
   decision_.loads = state_.loads;
   for (InstanceLoad& load : decision_.loads) load.num_rows = 0;
+  for (const EntryList* running : {&state_.decoding, &state_.prefilling}) {
+    for (const Entry* entry : *running) charge_routes(*entry, entry->sequence->binding, +1);
+  }
   num_waiting_blocks_ = state_.num_waiting_blocks;
   is_short_.assign(state_.loads.size(), false);
   num_running_ = static_cast<int32_t>(state_.decoding.size() + state_.prefilling.size());
@@ -86,6 +89,9 @@ bool StepPlanner::try_grow(Entry* entry) {
     NANOCP_CHECK(holder.has_value());
   }
   --decision_.loads[static_cast<size_t>(*holder)].num_free_blocks;
+  if (entry->placement.find_shard(*holder) == nullptr) {
+    charge_route(entry->sequence->binding, *holder, view().domain_size(), +1, decision_.loads);
+  }
   decision_.growths.push_back({entry, *holder});
   return true;
 }
@@ -140,6 +146,7 @@ void StepPlanner::preempt(Entry* victim) {
   }
   set_kept(victim, kept);
   --decision_.loads[static_cast<size_t>(victim->sequence->binding)].num_sequences;
+  charge_routes(*victim, victim->sequence->binding, -1);
   --num_running_;
   decision_.preempted = true;
 }
@@ -157,6 +164,12 @@ void StepPlanner::set_kept(Entry* entry, int64_t num_kept) {
   decision_.truncations[static_cast<size_t>(entry->truncation_idx)].num_kept = num_kept;
 }
 
+void StepPlanner::charge_routes(const Entry& entry, InstanceId binding, int32_t sign) {
+  for (const kvcache::Shard& shard : entry.placement.shards()) {
+    charge_route(binding, shard.holder, view().domain_size(), sign, decision_.loads);
+  }
+}
+
 InstanceId StepPlanner::choose_binding(const Entry& entry) {
   const InstanceId current = entry.sequence->binding;
   const ClusterView now = view();
@@ -167,6 +180,8 @@ InstanceId StepPlanner::choose_binding(const Entry& entry) {
   if (wanted == current || !now.contains(wanted) || !now.at(wanted).can_bind()) return current;
   --decision_.loads[static_cast<size_t>(current)].num_sequences;
   ++decision_.loads[static_cast<size_t>(wanted)].num_sequences;
+  charge_routes(entry, current, -1);
+  charge_routes(entry, wanted, +1);
   return wanted;
 }
 

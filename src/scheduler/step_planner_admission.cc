@@ -77,6 +77,11 @@ bool StepPlanner::try_admit(Entry* entry, bool is_head) {
   }
   const InstanceId binding = decision->binding;
   ++decision_.loads[static_cast<size_t>(binding)].num_sequences;
+  charge_routes(*entry, binding, +1);
+  for (const BlockSpan& span : decision->spans) {
+    if (entry->placement.find_shard(span.holder) != nullptr) continue;
+    charge_route(binding, span.holder, view().domain_size(), +1, decision_.loads);
+  }
   ++num_running_;
   decision_.admissions.push_back({entry, std::move(*decision)});
   if (sequence.awaits_synthetic_kv()) {
