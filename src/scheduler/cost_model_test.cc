@@ -103,10 +103,8 @@ TEST(CostModel, AnIdealStepSharesAllWork) {
       2, {.num_rows = 4, .num_attended_rows = 4, .num_kv_tokens = 1000});
   std::vector<InstanceWork> uneven = even;
   uneven[0] = {.num_rows = 8, .num_attended_rows = 8, .num_kv_tokens = 1500};
-  uneven[1] = {.num_attended_rows = 1,
-               .num_kv_tokens = 500,
-               .near_bytes = 500.0,
-               .is_split_near = true};
+  uneven[1] = {
+      .num_attended_rows = 1, .num_kv_tokens = 500, .near_bytes = 500.0, .is_split_near = true};
   EXPECT_NEAR(model.ideal_step(even).step_us, model.step(even).step_us, 1e-9);
   EXPECT_LT(model.ideal_step(uneven).step_us, model.step(uneven).step_us);
   EXPECT_EQ(model.ideal_step(uneven).local_us, model.ideal_step(uneven).mean_local_us);

@@ -17,17 +17,9 @@
 #include "kvcache/kv_placement.h"
 #include "plan/ids.h"
 #include "scheduler/placement_costs.h"
+#include "scheduler/step_work.h"
 
 namespace nanocp::scheduler {
-
-// Rows of running sequences that travel because somebody else holds K/V that they see; one layer.
-struct RouteCount {
-  int32_t near_queries = 0;   // own rows sent to holders in the domain, once for each
-  int32_t far_queries = 0;    // and to others
-  int32_t near_partials = 0;  // results sent back for rows of others
-  int32_t far_partials = 0;
-  bool operator==(const RouteCount&) const = default;
-};
 
 // What one instance carries. In a ClusterView it includes what the step under way has planned.
 struct InstanceLoad {
@@ -45,10 +37,6 @@ struct InstanceLoad {
   // One more sequence may be bound to it and get a row in this step.
   bool can_bind() const { return num_sequences < max_sequences && num_rows < max_rows; }
 };
-
-// Charges both ends with a row of `binding` that sees K/V on `holder`, or takes it away (sign -1).
-void charge_route(InstanceId binding, InstanceId holder, int32_t domain_size, int32_t sign,
-                  std::span<InstanceLoad> loads);
 
 struct ClusterView {
   std::span<const InstanceLoad> instances;
@@ -96,6 +84,14 @@ struct BindingQuery {
   int64_t num_pending_tokens = 0;  // 1 while decoding
 };
 
+// Which decoding sequences may get another binding; for those that prefill the policy is always
+// asked.
+enum class BindingMoves {
+  kNone,
+  kSplit,  // those with K/V elsewhere than on the binding
+  kAll,
+};
+
 class Policy {
  public:
   virtual ~Policy() = default;
@@ -120,6 +116,8 @@ class Policy {
   // The instance that should run the sequence's rows in this step. The current binding stays when
   // the answer has no seat or row left.
   virtual InstanceId plan_binding(const ClusterView& view, const BindingQuery& query) const = 0;
+  // plan_binding is asked for these; of all others the answer must be the current one. Constant.
+  virtual BindingMoves binding_moves() const { return BindingMoves::kAll; }
 };
 
 struct PolicyOptions {

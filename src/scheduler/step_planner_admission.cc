@@ -80,7 +80,7 @@ bool StepPlanner::try_admit(Entry* entry, bool is_head) {
   charge_routes(*entry, binding, +1);
   for (const BlockSpan& span : decision->spans) {
     if (entry->placement.find_shard(span.holder) != nullptr) continue;
-    charge_route(binding, span.holder, view().domain_size(), +1, decision_.loads);
+    charge_route(binding, span.holder, +1);
   }
   ++num_running_;
   decision_.admissions.push_back({entry, std::move(*decision)});
@@ -155,8 +155,10 @@ std::vector<StepPlanner::Drop> StepPlanner::find_drops(const Entry* entry,
                                                        std::vector<InstanceLoad>& loads) const {
   std::vector<Drop> drops;
   const BySeniority is_senior;
-  const auto end = state_.holders.rend();
-  for (auto it = state_.holders.rbegin(); it != end && is_senior(entry, *it); ++it) {
+  const auto holders = state_.holders.slots();
+  for (auto it = holders.rbegin(); it != holders.rend(); ++it) {
+    if (*it == nullptr) continue;
+    if (!is_senior(entry, *it)) break;
     if ((*it)->is_running() || num_kept(*it) == 0) continue;
     charge((*it)->placement, 0, num_kept(*it), +1, loads);
     drops.push_back({*it, 0});

@@ -26,6 +26,7 @@ class OraclePolicy final : public scheduler::Policy {
                       InstanceId instance) const override;
   InstanceId plan_binding(const scheduler::ClusterView& view,
                           const scheduler::BindingQuery& query) const override;
+  scheduler::BindingMoves binding_moves() const override { return scheduler::BindingMoves::kNone; }
 };
 
 }  // namespace nanocp::sim

@@ -20,13 +20,16 @@ class SimRunner final : public engine::ModelRunner {
 
   engine::StepTicket launch(const scheduler::StepPlan& plan) override;
   Result<engine::StepResult> wait(engine::StepTicket ticket) override;
+  // Only for models with window layers, what others see is in the plan's counts.
+  bool reads_tables() const override { return model_.shape.num_window_layers > 0; }
 
   // Of the last step.
   const scheduler::StepCost& last_cost() const { return cost_; }
   std::span<const scheduler::InstanceWork> last_work() const { return work_; }
 
  private:
-  void count_item(const AttentionItem& item, size_t holder);
+  scheduler::InstanceWork weigh(const scheduler::InstanceWorkCount& count) const;
+  void count_window(const AttentionItem& item, scheduler::InstanceWork& work) const;
 
   const scheduler::CostModel model_;
   const int32_t block_size_;

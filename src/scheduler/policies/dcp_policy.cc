@@ -18,7 +18,8 @@ std::vector<std::vector<InstanceId>> domains_by_level(const ClusterView& view,
                                                       const PlacementScore& score) {
   std::vector<std::vector<InstanceId>> domains(static_cast<size_t>(view.num_domains()));
   for (InstanceId i = 0; i < view.num_instances(); ++i) {
-    if (view.at(i).num_free_blocks > 0) domains[static_cast<size_t>(view.domain_of(i))].push_back(i);
+    if (view.at(i).num_free_blocks > 0)
+      domains[static_cast<size_t>(view.domain_of(i))].push_back(i);
   }
   for (std::vector<InstanceId>& domain : domains) {
     std::stable_sort(domain.begin(), domain.end(), [&score](InstanceId a, InstanceId b) {

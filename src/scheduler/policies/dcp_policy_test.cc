@@ -31,6 +31,12 @@ Amounts placed(const Policy& policy, const ClusterView& view, const NewRequest& 
   return amounts_of(*decision, view.instances.size());
 }
 
+// Rows of `binding` that see K/V on `holder`, all in one domain.
+void add_rows(InstanceId binding, InstanceId holder, int32_t num_rows, Cluster& cluster) {
+  add_route(binding, holder, num_rows, {8}, cluster.loads[static_cast<size_t>(binding)].routes,
+            cluster.loads[static_cast<size_t>(holder)].routes);
+}
+
 TEST(DcpPolicy, ShortRequestsStayLocalWhereRowsAndTokensAreLeast) {
   Cluster cluster({1000, 990, 980});
   cluster.loads[0].num_sequences = 9;
@@ -149,31 +155,18 @@ TEST(DcpPolicy, BindingsOfSplitRequestsSpreadTheirQueries) {
   split.append_block({0, 0});
   split.append_block({1, 0});
   for (InstanceLoad& load : cluster.loads) load.num_sequences = 4;
-  for (int i = 0; i < 2; ++i) charge_route(0, 1, 2, +1, cluster.loads);
+  for (int i = 0; i < 2; ++i) add_rows(0, 1, +1, cluster);
   EXPECT_EQ(policy->plan_binding(cluster.view(), {&split, 0, 1}), 1);
-  charge_route(0, 1, 2, -1, cluster.loads);
-  charge_route(1, 0, 2, +1, cluster.loads);
+  add_rows(0, 1, -1, cluster);
+  add_rows(1, 0, +1, cluster);
   EXPECT_EQ(policy->plan_binding(cluster.view(), {&split, 0, 1}), 0);
-}
-
-TEST(ChargeRoute, CountsAtBothEndsAndByDistance) {
-  std::vector<InstanceLoad> loads(4);
-  charge_route(0, 0, 2, +1, loads);
-  EXPECT_EQ(loads[0].routes, RouteCount{});
-  charge_route(0, 1, 2, +1, loads);
-  charge_route(0, 3, 2, +1, loads);
-  EXPECT_EQ(loads[0].routes, (RouteCount{.near_queries = 1, .far_queries = 1}));
-  EXPECT_EQ(loads[1].routes, (RouteCount{.near_partials = 1}));
-  EXPECT_EQ(loads[3].routes, (RouteCount{.far_partials = 1}));
-  charge_route(0, 3, 2, -1, loads);
-  EXPECT_EQ(loads[3].routes, RouteCount{});
 }
 
 // What `with` says of added work is what a view that has it says.
 TEST(PlacementScore, AddedWorkCountsAsWorkThatIsThere) {
   Cluster cluster({900, 700, 950});
   cluster.loads[1].num_sequences = 3;
-  charge_route(1, 0, 3, +1, cluster.loads);
+  add_rows(1, 0, +1, cluster);
   RouteCount sent;
   sent.near_queries = 1;
   RouteCount received;
@@ -184,7 +177,7 @@ TEST(PlacementScore, AddedWorkCountsAsWorkThatIsThere) {
   cluster.loads[0].num_free_blocks -= 20;
   cluster.loads[2].num_free_blocks -= 10;
   ++cluster.loads[2].num_sequences;
-  charge_route(2, 0, 3, +1, cluster.loads);
+  add_rows(2, 0, +1, cluster);
   EXPECT_NEAR(PlacementScore(cluster.view(), costs).with({}), foreseen, 1e-6 * foreseen);
 }
 

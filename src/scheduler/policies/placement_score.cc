@@ -26,7 +26,9 @@ double power(double value) {
   return eighth * eighth;
 }
 
-double root(double value) { return std::pow(value, 1.0 / 16.0); }
+double root(double value) {
+  return std::pow(value, 1.0 / 16.0);
+}
 
 }  // namespace
 
