@@ -7,8 +7,9 @@ namespace nanocp::sim {
 
 using scheduler::InstanceWork;
 
-SimRunner::SimRunner(const scheduler::CostModel& model, int32_t block_size, ManualClock& clock)
-    : model_(model), block_size_(block_size), clock_(clock) {}
+SimRunner::SimRunner(const scheduler::CostModel& model, int32_t block_size, bool is_ideal,
+                     ManualClock& clock)
+    : model_(model), block_size_(block_size), is_ideal_(is_ideal), clock_(clock) {}
 
 engine::StepTicket SimRunner::launch(const scheduler::StepPlan& plan) {
   work_.assign(plan.work.size(), InstanceWork{});
@@ -21,7 +22,7 @@ engine::StepTicket SimRunner::launch(const scheduler::StepPlan& plan) {
   for (size_t i = 0; i < plan.samples.size(); ++i) {
     result_.tokens[i].sequence = plan.samples[i].id;
   }
-  cost_ = model_.step(work_);
+  cost_ = is_ideal_ ? model_.ideal_step(work_) : model_.step(work_);
   return plan.step_id;
 }
 

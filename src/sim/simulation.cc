@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "engine/engine.h"
+#include "sim/oracle_policy.h"
 #include "sim/sim_runner.h"
 
 namespace nanocp::sim {
@@ -20,7 +21,8 @@ class Simulation {
              const std::vector<Arrival>& arrivals)
       : options_(options),
         arrivals_(arrivals),
-        runner_(options.cost, options.scheduler.block_size, clock_),
+        runner_(options.cost, options.scheduler.block_size, policy->name() == OraclePolicy::kName,
+                clock_),
         engine_({.scheduler = options.scheduler, .eos_token_ids = {}}, std::move(policy), runner_,
                 clock_, Random(options.seed)),
         recorder_(options.record, options.cost) {
