@@ -99,9 +99,8 @@ TEST(DcpPolicy, DoesNotSplitUnderAFullerInstance) {
 }
 
 TEST(DcpPolicy, SplitsWithinADomainAndWaitsForOne) {
-  ClusterView view;
-  const Cluster cluster({700, 700, 900, 600});
-  view = cluster.view();
+  const Cluster cluster({700, 700, 740, 300});
+  ClusterView view = cluster.view();
   view.num_instances_per_domain = 2;
   const Amounts amounts = placed(*make_dcp(), view, NewRequest(400));
   EXPECT_EQ(amounts[0] + amounts[1], 400);
