@@ -34,6 +34,7 @@ LIBRARY_USERS = {
     "CLI": set(),
     "cblas.h": {"backend"},
     "utf8proc.h": {"text"},
+    "pcre2.h": {"text"},
 }
 HOST_POLICY = {"plan", "request", "kvcache", "scheduler", "engine", "sim"}
 HOST_POLICY_BANNED = re.compile(
