@@ -2,36 +2,17 @@
 
 #include <algorithm>
 #include <charconv>
-#include <fstream>
-#include <system_error>
 #include <utility>
 
 #include "text/byte_level.h"
 #include "text/detokenizer.h"
+#include "text/text_file.h"
 #include "text/unicode.h"
 
 namespace nanocp::text {
 namespace {
 
-constexpr uintmax_t kFileBytesMax = uintmax_t{256} << 20;
-
-Result<std::string> read_file(const std::filesystem::path& path) {
-  std::error_code error;
-  if (!std::filesystem::is_regular_file(path, error)) {
-    return not_found(path.string() + ": no such file");
-  }
-  const uintmax_t size_bytes = std::filesystem::file_size(path, error);
-  if (error) return Error{ErrorCode::kInternal, path.string() + ": " + error.message()};
-  if (size_bytes > kFileBytesMax) {
-    return invalid_argument(path.string() + ": larger than 256 MiB, not a tokenizer");
-  }
-  std::string content(size_bytes, '\0');
-  std::ifstream file(path, std::ios::binary);
-  if (!file.read(content.data(), static_cast<std::streamsize>(size_bytes))) {
-    return Error{ErrorCode::kInternal, path.string() + ": cannot be read"};
-  }
-  return content;
-}
+constexpr int64_t kFileBytesMax = int64_t{256} << 20;
 
 // <0xE4> is the byte e4.
 std::optional<char> fallback_byte(std::string_view token) {
@@ -55,7 +36,7 @@ std::string decoded(const std::string& token, const DecoderSpec& decoder) {
 }  // namespace
 
 Result<Tokenizer> Tokenizer::from_file(const std::filesystem::path& path) {
-  NANOCP_ASSIGN_OR_RETURN(const std::string content, read_file(path));
+  NANOCP_ASSIGN_OR_RETURN(const std::string content, read_text_file(path, kFileBytesMax));
   return from_json(content, path.string());
 }
 
