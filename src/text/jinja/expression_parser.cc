@@ -345,6 +345,7 @@ ExpressionPtr ExpressionParser::parse_test(ExpressionPtr operand) {
   } else if (starts_test_argument()) {
     add(*test, parse_postfix(parse_primary()));
   }
+  if (tokens_.is_name("is")) tokens_.fail_here("tests cannot be chained with is");
   if (!negated) return test;
   ExpressionPtr inverse = make(Kind::kNot);
   add(*inverse, std::move(test));

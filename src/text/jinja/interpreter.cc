@@ -143,7 +143,6 @@ Interpreter::Flow Interpreter::run_for(const Statement& statement) {
   if (loop->items->empty()) {
     return statement.bodies.size() > 1 ? run_block(statement.bodies[1]) : Flow::kNext;
   }
-  loop->depth = ++loop_depth_;
   const Value loop_value(loop);
   if (loop_value.depth() > meter_.limits().value_depth_max) {
     Meter::stop("loops inside each other", meter_.limits().value_depth_max);
@@ -157,7 +156,6 @@ Interpreter::Flow Interpreter::run_for(const Statement& statement) {
     if (run_block(statement.bodies[0]) == Flow::kBreak) break;
   }
   scopes_.pop_back();
-  --loop_depth_;
   return Flow::kNext;
 }
 
@@ -387,7 +385,6 @@ Value Interpreter::call_macro(const Statement& definition, const Arguments& argu
   }
   scopes_.emplace_back();
   const size_t outer_visible = std::exchange(first_visible_, scopes_.size() - 1);
-  const int32_t outer_loop_depth = std::exchange(loop_depth_, 0);
   const size_t first_default = num_parameters - definition.defaults.size();
   for (size_t i = 0; i < num_parameters; ++i) {
     const std::string& name = definition.names[i];
@@ -400,7 +397,6 @@ Value Interpreter::call_macro(const Statement& definition, const Arguments& argu
     }
   }
   std::string text = captured(definition.bodies[0]);
-  loop_depth_ = outer_loop_depth;
   first_visible_ = outer_visible;
   scopes_.pop_back();
   return meter_.make(std::move(text));

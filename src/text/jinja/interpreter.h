@@ -69,7 +69,6 @@ class Interpreter {
   std::vector<Scope> scopes_;
   size_t first_visible_ = 0;  // scopes from here on, and the outermost, are seen by the macro
   int32_t depth_ = 0;
-  int32_t loop_depth_ = 0;
   std::string* out_ = nullptr;
   // Namespaces can hold each other, so that counting references would never free them.
   std::vector<std::shared_ptr<Namespace>> namespaces_;

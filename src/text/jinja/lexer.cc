@@ -81,8 +81,8 @@ class Lexer {
   }
 
   size_t find_tag() const {
-    for (size_t at = rest_.find('{'); at + 1 < rest_.size(); at = rest_.find('{', at + 1)) {
-      const char next = rest_[at + 1];
+    for (size_t at = rest_.find('{'); at != std::string_view::npos; at = rest_.find('{', at + 1)) {
+      const char next = at + 1 < rest_.size() ? rest_[at + 1] : ' ';
       if (next == '{' || next == '%' || next == '#') return at;
     }
     return rest_.size();

@@ -10,8 +10,9 @@
 namespace nanocp::text::jinja {
 namespace {
 
-// item.a.b for the path "a.b"; numbers are indices.
-Value path_of(Value value, std::string_view path, Meter& meter) {
+// item.a.b for the path "a.b"; numbers are indices. What is missing on the way is `if_missing`,
+// unless that is null.
+Value path_of(Value value, std::string_view path, Meter& meter, const Value* if_missing = nullptr) {
   while (true) {
     const size_t dot = path.find('.');
     const std::string_view name = path.substr(0, dot);
@@ -19,6 +20,7 @@ Value path_of(Value value, std::string_view path, Meter& meter) {
     const auto parsed = std::from_chars(name.data(), name.data() + name.size(), index);
     const bool is_index = parsed.ec == std::errc() && parsed.ptr == name.data() + name.size();
     value = item(value, is_index ? Value(index) : meter.make(std::string(name)), meter);
+    if (if_missing != nullptr && value.is_undefined()) value = *if_missing;
     if (dot == std::string_view::npos) return value;
     path.remove_prefix(dot + 1);
   }
@@ -171,8 +173,7 @@ Value filter_map(const Value& value, const Arguments& arguments, Meter& meter) {
   if (path != nullptr) {
     if (!path->is_string()) fail("argument 'attribute' must be a string");
     for (const Value& item : *iterate(value, meter)) {
-      Value found = path_of(item, path->string(), meter);
-      out.push_back(found.is_undefined() && if_missing != nullptr ? *if_missing : found);
+      out.push_back(path_of(item, path->string(), meter, if_missing));
     }
     return meter.make(std::move(out));
   }

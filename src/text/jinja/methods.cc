@@ -49,7 +49,7 @@ std::vector<std::string_view> split_at_spaces(std::string_view text, int64_t cou
   text = stripped(text, {}, Side::kLeft);
   while (!text.empty()) {
     if (count-- == 0) {
-      parts.push_back(stripped(text, {}, Side::kRight));
+      parts.push_back(text);
       break;
     }
     size_t end = 0;

@@ -131,8 +131,8 @@ Value loop_attribute(const LoopState& loop, std::string_view name) {
   if (name == "first") return index == 0;
   if (name == "last") return index + 1 == size;
   if (name == "length") return size;
-  if (name == "depth") return int64_t{loop.depth};
-  if (name == "depth0") return int64_t{loop.depth - 1};
+  if (name == "depth") return int64_t{1};  // more only in recursive loops
+  if (name == "depth0") return int64_t{0};
   if (name == "previtem" && index > 0) return (*loop.items)[loop.index - 1];
   if (name == "nextitem" && index + 1 < size) return (*loop.items)[loop.index + 1];
   return Value::undefined("'LoopContext' has no attribute '" + std::string(name) + "'");

@@ -34,7 +34,6 @@ struct Namespace {
 struct LoopState {
   std::shared_ptr<const List> items;
   size_t index = 0;
-  int32_t depth = 1;  // 1: the outermost loop
 };
 
 // A macro and the default values of its parameters are in the statement that defines it.
