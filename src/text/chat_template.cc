@@ -102,6 +102,9 @@ Result<ChatTemplate> ChatTemplate::load(const std::filesystem::path& model_dir) 
   Templates templates;
   SpecialTokens special_tokens;
   std::error_code error;
+  if (!std::filesystem::is_directory(model_dir, error)) {
+    return not_found(model_dir.string() + ": no such directory");
+  }
   const bool has_file = std::filesystem::exists(template_file, error);
   if (std::filesystem::exists(config_file, error)) {
     NANOCP_ASSIGN_OR_RETURN(const std::string content,
