@@ -55,6 +55,9 @@ nanocp_module(scheduler FOLDERS scheduler scheduler/policies LINK nanocp_kvcache
 nanocp_module(engine FOLDERS engine LINK nanocp_scheduler)
 nanocp_module(sim FOLDERS sim LINK nanocp_engine)
 
+# Pictures: text of SVG, nothing else.
+nanocp_module(chart FOLDERS chart LINK nanocp_base)
+
 # Devices: no request.
 nanocp_module(tensor FOLDERS tensor LINK nanocp_base)
 include(${CMAKE_SOURCE_DIR}/cmake/backend_cpu.cmake)

@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -51,6 +52,7 @@ struct Objectives {
 struct Percentiles {
   double mean = 0.0;
   double p50 = 0.0;
+  double p90 = 0.0;
   double p99 = 0.0;
   double max = 0.0;
 };
@@ -65,19 +67,28 @@ struct ClassMetrics {
   Percentiles queue_us;         // of those that started
   int64_t num_tpot_misses = 0;  // refused and unfinished requests miss too
   int64_t num_queue_misses = 0;
+  std::vector<int64_t> num_by_degree;  // [largest degree + 1] finished requests
 };
 
 struct Metrics {
   ClassMetrics all;
   std::array<ClassMetrics, kNumClasses> by_class;
-  std::vector<int64_t> num_by_degree;  // [largest degree + 1] finished requests
   int64_t num_preemptions = 0;
 
   // Share of requests that keep the TPOT objective.
   double attainment() const;
   // TPOT holds for all and for each class, queueing delay for all.
-  bool meets(const Objectives& objectives) const;
+  bool meets(const Objectives& objectives) const { return missed(objectives).empty(); }
+  // The objective that is missed, in words; empty: none. Of several, the one that the load cannot
+  // cure comes first: refused requests, then TPOT by class, unfinished requests, queueing.
+  std::string missed(const Objectives& objectives) const;
 };
+
+// "TPOT of prompts below 8k", as missed() says it.
+std::string tpot_objective_name(int length_class);
+constexpr std::string_view kRefusedName = "refused requests";
+constexpr std::string_view kUnfinishedName = "unfinished requests";
+constexpr std::string_view kQueueName = "queueing delay";
 
 // Of the measured requests.
 Metrics compute_metrics(std::span<const RequestRecord> records, const Objectives& objectives);

@@ -50,7 +50,7 @@ DeviceRun run_on_device(const TestModel& model, int num_instances, ExpertWeights
   device_options.max_graph_rows = 64;
   device_options.expert_weights = choice;
   device_options.wait_timeout_us = 5'000'000;
-  device_options.step_timeout_us = 20'000'000;
+  device_options.step_timeout_us = 120'000'000;
   device_options.keep_logits = true;
   device_options.note = [&result](const std::string& line) { result.notes += line + "\n"; };
   const auto runner = runner::create_device_runner(model.spec, model.weights, device_options);
