@@ -66,7 +66,8 @@ nanocp_module(comm FOLDERS comm comm/loopback LINK nanocp_tensor nanocp_plan)
 nanocp_module(model FOLDERS model
   LINK nanocp_ops nanocp_comm nlohmann_json::nlohmann_json)
 
-nanocp_module(text FOLDERS text LINK nanocp_plan nlohmann_json::nlohmann_json PkgConfig::UTF8PROC)
+nanocp_module(text FOLDERS text text/jinja
+  LINK nanocp_plan nlohmann_json::nlohmann_json PkgConfig::UTF8PROC PkgConfig::PCRE2)
 include(${CMAKE_SOURCE_DIR}/cmake/runner_device.cmake)
 nanocp_module(runner FOLDERS runner LINK nanocp_engine nanocp_model nanocp_runner_device)
 
