@@ -11,24 +11,27 @@ SimRunner::SimRunner(const scheduler::CostModel& model, int32_t block_size, Manu
     : model_(model), block_size_(block_size), clock_(clock) {}
 
 engine::StepTicket SimRunner::launch(const scheduler::StepPlan& plan) {
-  work_.assign(plan.instances.size(), InstanceWork{});
-  result_ = engine::StepResult{};
+  if (on_launch) on_launch(plan);
+  Step& step = steps_[num_launched_++ % 2];
+  step.work.assign(plan.instances.size(), InstanceWork{});
+  step.result = engine::StepResult{};
   for (size_t i = 0; i < plan.instances.size(); ++i) {
-    work_[i].num_rows = plan.instances[i].num_rows();
-    for (const AttentionItem& item : plan.instances[i].items) count_item(item, i);
+    step.work[i].num_rows = plan.instances[i].num_rows();
+    for (const AttentionItem& item : plan.instances[i].items) count_item(item, i, step.work);
     for (const scheduler::SampleTask& task : plan.sample_tasks[i]) {
       engine::SampledToken sampled;
       sampled.sequence = task.sequence->id;
-      result_.tokens.push_back(std::move(sampled));
+      step.result.tokens.push_back(std::move(sampled));
     }
   }
-  cost_ = model_.step(work_);
+  step.cost = model_.step(step.work);
   return plan.step_id;
 }
 
 // Row r of the item sees the shard's tokens at positions up to first_position + r.
-void SimRunner::count_item(const AttentionItem& item, size_t holder) {
-  InstanceWork& work = work_[holder];
+void SimRunner::count_item(const AttentionItem& item, size_t holder,
+                           std::vector<InstanceWork>& all) const {
+  InstanceWork& work = all[holder];
   work.num_attended_rows += item.num_rows;
   const int64_t last_position = item.first_position + item.num_rows - 1;
   const auto num_blocks = static_cast<int64_t>(item.blocks.size());
@@ -56,7 +59,7 @@ void SimRunner::count_item(const AttentionItem& item, size_t holder) {
   }
   const auto binding = static_cast<size_t>(item.source);
   if (binding == holder) return;
-  InstanceWork& home = work_[binding];
+  InstanceWork& home = all[binding];
   const int32_t per_domain = model_.shape.num_instances_per_domain;
   const bool is_near =
       static_cast<int32_t>(binding) / per_domain == static_cast<int32_t>(holder) / per_domain;
@@ -69,12 +72,13 @@ void SimRunner::count_item(const AttentionItem& item, size_t holder) {
 }
 
 Result<engine::StepResult> SimRunner::wait(engine::StepTicket /*ticket*/) {
-  const double step_us = cost_.step_us + remainder_us_;
-  const auto whole_us = static_cast<int64_t>(std::floor(step_us));
-  remainder_us_ = step_us - static_cast<double>(whole_us);
-  clock_.advance_us(whole_us);
-  result_.duration_us = whole_us;
-  return std::move(result_);
+  constexpr int64_t kNsPerUs = 1000;
+  Step& step = steps_[num_waited_++ % 2];
+  const int64_t step_ns = std::llround(step.cost.step_us * kNsPerUs) + remainder_ns_;
+  remainder_ns_ = step_ns % kNsPerUs;
+  clock_.advance_us(step_ns / kNsPerUs);
+  step.result.duration_us = step_ns / kNsPerUs;
+  return std::move(step.result);
 }
 
 }  // namespace nanocp::sim
