@@ -6,6 +6,7 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,7 @@
 #include "base/clock.h"
 #include "model/config_parser.h"
 #include "model/memory_estimate.h"
+#include "sim/adversary.h"
 #include "sim/simulation.h"
 
 namespace nanocp::apps {
@@ -30,6 +32,7 @@ struct Cluster {
   sim::DerivedCosts costs;
   int64_t kv_tokens = 0;  // per instance
   std::vector<sim::Arrival> trace;
+  std::optional<sim::AdversaryKind> adversary;  // goes before the mixture
   std::unique_ptr<sim::LengthMixture> mixture;  // null: the trace
 };
 
@@ -83,6 +86,12 @@ Result<Cluster> make_cluster(const SimulateOptions& options) {
   if (options.arrivals == "trace") {
     return invalid_argument("--arrivals trace needs --trace FILE");
   }
+  constexpr std::string_view kAdversarial = "adversarial:";
+  if (options.workload.starts_with(kAdversarial)) {
+    NANOCP_ASSIGN_OR_RETURN(cluster.adversary,
+                            sim::parse_adversary(options.workload.substr(kAdversarial.size())));
+    return cluster;
+  }
   NANOCP_ASSIGN_OR_RETURN(sim::LengthMixture mixture, sim::LengthMixture::parse(options.workload));
   cluster.mixture = std::make_unique<sim::LengthMixture>(std::move(mixture));
   return cluster;
@@ -90,6 +99,15 @@ Result<Cluster> make_cluster(const SimulateOptions& options) {
 
 std::vector<sim::Arrival> make_arrivals(const SimulateOptions& options, const Cluster& cluster,
                                         double rate, uint64_t seed) {
+  if (cluster.adversary) {
+    const std::vector<int64_t> kv_tokens(static_cast<size_t>(options.num_instances),
+                                         cluster.kv_tokens);
+    return sim::draw_adversarial_load(*cluster.adversary,
+                                      {.kv_tokens = kv_tokens,
+                                       .num_requests = std::llround(rate * options.duration_s),
+                                       .duration_us = std::llround(options.duration_s * 1e6)},
+                                      Random(seed));
+  }
   const sim::LoadOptions load = {
       .process = options.arrivals == "trace"   ? sim::ArrivalProcess::kTrace
                  : options.arrivals == "gamma" ? sim::ArrivalProcess::kGamma
@@ -129,6 +147,7 @@ sim::SimulationOptions simulation_options(const SimulateOptions& options, const 
   result.drain_s = options.drain_s;
   result.stop_at_miss = options.stop_at_miss;
   result.sample_every_s = options.sample_every_s;
+  result.checks_steps = result.checks_steps || options.checks_steps;
   return result;
 }
 
