@@ -45,7 +45,7 @@ class Drawer {
       case AdversaryKind::kNoOutput:
         return draw_without_output();
       case AdversaryKind::kGrowth:
-        return of(up_to(4), up_to(chance(4) ? all_ : largest_));
+        return draw_growing();
       case AdversaryKind::kPriorities:
         return draw_with_priority();
       case AdversaryKind::kStream:
@@ -61,6 +61,13 @@ class Drawer {
     int64_t limit = chance(2) ? largest_ : all_;
     if (chance(3)) limit = smallest_ * random_.between(1, num_instances);
     return sized(limit + random_.between(-1, 1));
+  }
+
+  // One draw after the other: compilers are free in the order of a call's arguments.
+  Arrival draw_growing() {
+    const int64_t num_prompt = up_to(4);
+    const int64_t most = chance(4) ? all_ : largest_;
+    return of(num_prompt, up_to(most));
   }
 
   Arrival draw_given_up() {

@@ -77,11 +77,10 @@ Case draw_case(const Tested& tested, uint64_t seed) {
     drawn.kv_tokens.push_back(num_blocks * scheduler.block_size);
   }
   drawn.adversary = kAdversaries[seed % kAdversaries.size()];
-  drawn.arrivals = draw_adversarial_load(drawn.adversary.kind,
-                                         {.kv_tokens = drawn.kv_tokens,
-                                          .num_requests = random.between(10, 100),
-                                          .duration_us = kStepUs * random.between(1, 300)},
-                                         random);
+  const AdversaryTarget target = {.kv_tokens = drawn.kv_tokens,
+                                  .num_requests = random.between(10, 100),
+                                  .duration_us = kStepUs * random.between(1, 300)};
+  drawn.arrivals = draw_adversarial_load(drawn.adversary.kind, target, random);
   return drawn;
 }
 

@@ -46,6 +46,7 @@ Status StepChecker::check_step(std::span<const engine::TokenEvent> events) {
     if (!seniority_of_.contains(event.sequence)) return broken(event.sequence, "is not open");
   }
   NANOCP_RETURN_IF_ERROR(check_overtakes());
+  NANOCP_RETURN_IF_ERROR(check_decoding());
   NANOCP_RETURN_IF_ERROR(check_most_senior());
   for (const engine::TokenEvent& event : events) {
     if (event.summary) cancel(event.sequence);
@@ -74,6 +75,22 @@ Status StepChecker::check_overtakes() {
                                           " times, max_overtakes is " +
                                           std::to_string(num_passed_max));
     }
+  }
+  return ok_status();
+}
+
+// Who decodes has a row in every step until it is preempted.
+Status StepChecker::check_decoding() {
+  for (auto& [seniority, open] : open_) {
+    const request::Sequence* sequence = find(seniority.second);
+    if (sequence == nullptr) continue;
+    const bool has_gone_on = open.is_decoding && sequence->num_preemptions == open.num_preemptions;
+    if (has_gone_on && sequence->num_cached_tokens <= open.num_cached) {
+      return broken(seniority.second, "decodes and had no row in a step");
+    }
+    open.is_decoding = !open.is_waiting && sequence->is_decoding();
+    open.num_cached = sequence->num_cached_tokens;
+    open.num_preemptions = sequence->num_preemptions;
   }
   return ok_status();
 }

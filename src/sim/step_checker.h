@@ -32,13 +32,18 @@ class StepChecker {
  private:
   struct Open {
     int64_t num_rows_max = 0;  // tokens whose K/V it can need at most
-    bool is_waiting = true;    // after the last step
-    int32_t num_passed = 0;    // admissions of less senior requests in this spell of waiting
+    // After the last step:
+    bool is_waiting = true;
+    bool is_decoding = false;
+    int64_t num_cached = 0;
+    int32_t num_preemptions = 0;
+    int32_t num_passed = 0;  // admissions of less senior requests in this spell of waiting
   };
   // (priority, id): ids are given in order of arrival.
   using Seniority = std::pair<int32_t, SequenceId>;
 
   Status check_overtakes();
+  Status check_decoding();
   Status check_most_senior();
   Status check_progress(SequenceId id, bool is_waiting, int64_t num_cached);
   int64_t waiting_steps_max() const;
