@@ -61,7 +61,8 @@ def simulate(args, bench, policy, contexts):
                    "--duration", 1, "--max-num-batched-tokens", 256,
                    "--policies", simulated_name(policy, bench["num_instances"]),
                    "--sample-every", 0.001, "--json", result]
-        subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
+        if subprocess.run([str(word) for word in command], stdout=subprocess.DEVNULL).returncode != 0:
+            sys.exit(f"could not be simulated: {' '.join(str(word) for word in command)}")
         document = json.loads(result.read_text())
     return document["runs"][0]
 
