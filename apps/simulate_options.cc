@@ -71,8 +71,12 @@ void add_load_group(CLI::App& command, SimulateOptions& options) {
       ->group(group);
   command
       .add_option("--trace", options.trace_file,
-                  "Lengths of a trace, arrival_s,input_tokens,output_tokens (CSV)")
+                  "Lengths of a trace, arrival_s,input_tokens,output_tokens (CSV, may be .gz)")
       ->type_name("FILE")
+      ->group(group);
+  command
+      .add_flag("--rotate-trace", options.rotate_trace,
+                "Each seed starts at another request of the trace (default: all at the first)")
       ->group(group);
   command
       .add_option("--arrivals", options.arrivals,
@@ -99,6 +103,13 @@ void add_run_group(CLI::App& command, SimulateOptions& options) {
   command.add_option("--duration", options.duration_s, "Time of arrivals")
       ->check(in_range(1.0, kSecondsMax))
       ->type_name("SECONDS")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--min-requests", options.num_requests_min,
+                  "Arrivals go on for longer where fewer would be measured")
+      ->check(in_range<int64_t>(0, 1'000'000'000))
+      ->type_name("N")
       ->capture_default_str()
       ->group(group);
   command.add_option("--warmup", options.warmup_s, "Requests that arrive before are not measured")
@@ -190,6 +201,45 @@ void add_policy_group(CLI::App& command, SimulateOptions& options) {
       ->group(group);
 }
 
+void add_search_group(CLI::App& command, SimulateOptions& options) {
+  const char* group = "Search";
+  command
+      .add_flag("--find-rate", options.find_rate,
+                "Find the largest rate that keeps the objectives, for each policy and seed")
+      ->group(group);
+  command
+      .add_flag("--plan", options.plan,
+                "Find the fewest GPUs that sustain the rate, for each policy, instead")
+      ->group(group);
+  command
+      .add_option(
+          "--gpus", options.gpus,
+          "Numbers of GPUs to choose from (--plan; default: 1, 2, 4 and whole domains to 64)")
+      ->delimiter(',')
+      ->check(in_range(1, kInstancesMax))
+      ->type_name("LIST")
+      ->group(group);
+  command
+      .add_option("--rate-precision", options.rate_precision,
+                  "Step between the rates that are tried")
+      ->check(in_range(0.001, 0.5))
+      ->type_name("SHARE")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--rate-guess", options.rate_guess,
+                  "Rate to start from (default: estimated from the costs)")
+      ->check(in_range(1e-3, 1e6))
+      ->type_name("RATE")
+      ->group(group);
+  command
+      .add_option("--jobs", options.num_jobs, "Runs at the same time; results do not depend on it")
+      ->check(in_range(1, 1024))
+      ->type_name("N")
+      ->capture_default_str()
+      ->group(group);
+}
+
 void add_report_group(CLI::App& command, SimulateOptions& options) {
   const char* group = "Report";
   command
@@ -254,6 +304,7 @@ void add_simulate_options(CLI::App& command, SimulateOptions& options) {
   add_load_group(command, options);
   add_run_group(command, options);
   add_policy_group(command, options);
+  add_search_group(command, options);
   add_report_group(command, options);
 }
 

@@ -26,10 +26,12 @@ struct SimulateOptions {
       "95% lognormal(1k,4k) -> uniform(200,1000) ; "
       "5% loguniform(32k,256k) -> uniform(200,1000)";
   std::string trace_file;              // goes before `workload`
+  bool rotate_trace = false;           // each seed starts elsewhere in it
   std::string arrivals = "poisson";    // poisson, gamma, trace
   double arrivals_cv = 2.0;            // gamma
   std::vector<double> rates = {10.0};  // requests per second
   double duration_s = 600.0;
+  int64_t num_requests_min = 0;  // arrivals go on until so many are measured
   double warmup_s = 0.0;
   double drain_s = 600.0;
   double clip_share = 0.0;  // prompts are cut to this share of an instance's KV memory; 0: not
@@ -49,6 +51,15 @@ struct SimulateOptions {
   std::string slo = "tpot=50ms,queue=10s";
   sim::Objectives objectives;  // from `slo`
   bool stop_at_miss = false;
+
+  bool find_rate = false;  // the largest rate that keeps the objectives, instead of `rates`
+  double rate_precision = 0.015;
+  double rate_guess = 0.0;  // 0: estimated
+  int num_jobs = 1;         // threads
+
+  bool plan = false;      // the fewest GPUs that sustain the rate
+  std::vector<int> gpus;  // numbers to choose from, rising; empty: 1, 2, 4 and whole nodes
+
   std::string json_file;
   double sample_every_s = 0.0;
 };

@@ -50,37 +50,6 @@ json refusals_json(const sim::SimulationResult& result) {
   return list;
 }
 
-json run_json(const SimulatedRun& run, const sim::Objectives& objectives) {
-  const sim::SimulationResult& result = run.result;
-  json document = {{"policy", run.policy},
-                   {"rate_per_s", run.rate_per_s},
-                   {"seed", run.seed},
-                   {"meets_objectives", result.metrics.meets(objectives) && !result.is_stopped},
-                   {"is_stopped", result.is_stopped},
-                   {"attainment", result.metrics.attainment()},
-                   {"all", class_json(result.metrics.all)},
-                   {"num_requests_by_degree", result.metrics.num_by_degree},
-                   {"num_preemptions", result.metrics.num_preemptions},
-                   {"num_cancelled", result.metrics.num_cancelled},
-                   {"num_steps", result.num_steps},
-                   {"num_tokens", result.num_tokens},
-                   {"end_us", result.end_us},
-                   {"mean_step_us", result.mean_step_us},
-                   {"mean_rows", result.mean_rows},
-                   {"straggler_ratio", result.straggler_ratio},
-                   {"local_share", result.local_share},
-                   {"exchange_share", result.exchange_share},
-                   {"experts_share", result.experts_share},
-                   {"trace_hash", hex_text(result.trace_hash)},
-                   {"refusals", refusals_json(result)},
-                   {"wall_s", run.wall_s}};
-  for (size_t i = 0; i < sim::kClassNames.size(); ++i) {
-    document["by_class"][std::string(sim::kClassNames[i])] = class_json(result.metrics.by_class[i]);
-  }
-  if (!result.samples.empty()) document["samples"] = samples_json(result.samples);
-  return document;
-}
-
 json constants_json(const sim::DerivedCosts& costs) {
   json result = json::object();
   for (const auto& field : scheduler::cost_constant_fields()) {
@@ -115,30 +84,65 @@ void print_run(const SimulatedRun& run, const sim::Objectives& objectives) {
   std::fflush(stdout);
 }
 
+json simulated_run_json(const SimulatedRun& run) {
+  const sim::SimulationResult& result = run.result;
+  json document = {{"policy", run.policy},
+                   {"rate_per_s", run.rate_per_s},
+                   {"seed", run.seed},
+                   {"meets_objectives", result.missed.empty()},
+                   {"is_stopped", result.is_stopped},
+                   {"missed", result.missed},
+                   {"attainment", result.metrics.attainment()},
+                   {"all", class_json(result.metrics.all)},
+                   {"num_requests_by_degree", result.metrics.num_by_degree},
+                   {"num_preemptions", result.metrics.num_preemptions},
+                   {"num_cancelled", result.metrics.num_cancelled},
+                   {"num_steps", result.num_steps},
+                   {"num_tokens", result.num_tokens},
+                   {"end_us", result.end_us},
+                   {"mean_step_us", result.mean_step_us},
+                   {"mean_rows", result.mean_rows},
+                   {"straggler_ratio", result.straggler_ratio},
+                   {"local_share", result.local_share},
+                   {"exchange_share", result.exchange_share},
+                   {"experts_share", result.experts_share},
+                   {"trace_hash", hex_text(result.trace_hash)},
+                   {"refusals", refusals_json(result)},
+                   {"wall_s", run.wall_s}};
+  for (size_t i = 0; i < sim::kClassNames.size(); ++i) {
+    document["by_class"][std::string(sim::kClassNames[i])] = class_json(result.metrics.by_class[i]);
+  }
+  if (!result.samples.empty()) document["samples"] = samples_json(result.samples);
+  return document;
+}
+
+json simulation_json(const SimulateOptions& options, const SimulatedCluster& cluster) {
+  return {{"simulation", 1},
+          {"model", cluster.model},
+          {"hardware", options.hardware},
+          {"num_instances", options.num_instances},
+          {"num_instances_per_domain", cluster.costs.model.shape.num_instances_per_domain},
+          {"kv_tokens_per_instance", cluster.kv_tokens},
+          {"block_size", options.block_size},
+          {"max_num_seqs", options.max_num_seqs},
+          {"workload", options.trace_file.empty() ? options.workload : options.trace_file},
+          {"arrivals", options.arrivals},
+          {"duration_s", options.duration_s},
+          {"warmup_s", options.warmup_s},
+          {"clip_share", options.clip_share},
+          {"slo",
+           {{"tpot_us", options.objectives.tpot_us},
+            {"queue_us", options.objectives.queue_us},
+            {"percentile", options.objectives.percentile}}},
+          {"constants", constants_json(cluster.costs)}};
+}
+
 Status write_simulation_json(const SimulateOptions& options, const SimulatedCluster& cluster,
                              const std::vector<SimulatedRun>& runs) {
   json list = json::array();
-  for (const SimulatedRun& run : runs) list.push_back(run_json(run, options.objectives));
-  const json document = {
-      {"simulation", 1},
-      {"model", cluster.model},
-      {"hardware", options.hardware},
-      {"num_instances", options.num_instances},
-      {"num_instances_per_domain", cluster.costs.model.shape.num_instances_per_domain},
-      {"kv_tokens_per_instance", cluster.kv_tokens},
-      {"block_size", options.block_size},
-      {"max_num_seqs", options.max_num_seqs},
-      {"workload", options.trace_file.empty() ? options.workload : options.trace_file},
-      {"arrivals", options.arrivals},
-      {"duration_s", options.duration_s},
-      {"warmup_s", options.warmup_s},
-      {"clip_share", options.clip_share},
-      {"slo",
-       {{"tpot_us", options.objectives.tpot_us},
-        {"queue_us", options.objectives.queue_us},
-        {"percentile", options.objectives.percentile}}},
-      {"constants", constants_json(cluster.costs)},
-      {"runs", std::move(list)}};
+  for (const SimulatedRun& run : runs) list.push_back(simulated_run_json(run));
+  json document = simulation_json(options, cluster);
+  document["runs"] = std::move(list);
   return write_file(options.json_file, json_text(document));
 }
 

@@ -1,6 +1,7 @@
 // What `nanocp simulate` prints and writes.
 #pragma once
 
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,10 @@ struct SimulatedCluster {
 
 void print_run_header();
 void print_run(const SimulatedRun& run, const sim::Objectives& objectives);
+// All that a run's result says but its records.
+nlohmann::json simulated_run_json(const SimulatedRun& run);
+// The model, machine, load and objectives that runs share.
+nlohmann::json simulation_json(const SimulateOptions& options, const SimulatedCluster& cluster);
 Status write_simulation_json(const SimulateOptions& options, const SimulatedCluster& cluster,
                              const std::vector<SimulatedRun>& runs);
 

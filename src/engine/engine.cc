@@ -23,7 +23,7 @@ Result<SequenceId> Engine::add_request(request::Request request) {
   NANOCP_RETURN_IF_ERROR(check_request(
       request, {.max_model_len = options_.max_model_len, .vocab_size = options_.vocab_size}));
   std::unique_ptr<Record> record = make_record(std::move(request));
-  NANOCP_RETURN_IF_ERROR(scheduler_.add(&record->sequence));
+  NANOCP_RETURN_IF_ERROR(scheduler_.add(record.get()));
   const SequenceId id = next_id_++;
   records_.emplace(id, std::move(record));
   return id;
@@ -43,9 +43,9 @@ std::unique_ptr<Engine::Record> Engine::make_record(request::Request request) {
     auto& forbidden = request.sampling.forbidden_tokens;
     forbidden.insert(forbidden.end(), record->stop_tokens.begin(), record->stop_tokens.end());
   }
-  record->sequence.id = next_id_;
-  record->sequence.arrival_us = clock_.now_us();
-  record->sequence.request = std::move(request);
+  record->id = next_id_;
+  record->arrival_us = clock_.now_us();
+  record->request = std::move(request);
   return record;
 }
 
@@ -65,15 +65,16 @@ bool Engine::cancel(SequenceId id) {
 // The scheduler gives up the sequence, unless it has done so.
 void Engine::leave(Record& record, FinishReason reason) {
   if (record.summary) {
-    record.sequence.finish_reason = reason;
+    record.finish_reason = reason;
     return;
   }
   record.summary = summarize(record);
-  scheduler_.remove(record.sequence.id, reason);
+  scheduler_.remove(record.id, reason);
 }
 
 // Plans name the sequence until all of them are over.
 void Engine::bury(std::unique_ptr<Record> record) {
+  record->is_open = false;
   if (!steps_.empty()) steps_.back().ended.push_back(std::move(record));
 }
 
@@ -88,7 +89,7 @@ Result<std::vector<TokenEvent>> Engine::step() {
   ++num_steps_;
   last_spans_ = std::move(result->spans);
   last_idle_us_ = std::move(result->idle_us);
-  std::vector<TokenEvent> events = commit_tokens(result->tokens);
+  std::vector<TokenEvent> events = commit_tokens(*steps_.front().plan, result->tokens);
   const Step finished = std::move(steps_.front());
   steps_.pop_front();
   launch_waiting(*finished.plan, result->tokens);
@@ -98,7 +99,8 @@ Result<std::vector<TokenEvent>> Engine::step() {
 // Plans a step and launches it, behind the one in flight if there is one. What the plan does counts
 // as done from here on, and so does each token that it samples, but for its id.
 void Engine::plan_next() {
-  scheduler::StepPlan& plan = scheduler_.plan_step();
+  scheduler::StepPlan& plan = scheduler_.plan_step(
+      runner_.reads_tables() ? scheduler::PlanTables::kBuilt : scheduler::PlanTables::kNone);
   if (plan.empty()) return;
   scheduler_.commit_step();
   announce_tokens(plan);
@@ -109,13 +111,10 @@ void Engine::plan_next() {
 
 // A sequence whose last token is on its way needs no further step, whatever that token is.
 void Engine::announce_tokens(const scheduler::StepPlan& plan) {
-  for (const auto& tasks : plan.sample_tasks) {
-    for (const scheduler::SampleTask& task : tasks) {
-      Record& record = *records_.at(task.sequence->id);
-      ++record.sequence.num_unread;
-      const bool is_last = record.sequence.num_outputs() >= record.sequence.request.max_tokens;
-      if (is_last) leave(record, FinishReason::kLength);
-    }
+  for (request::Sequence* sequence : plan.samples) {
+    ++sequence->num_unread;
+    const bool is_last = sequence->num_outputs() >= sequence->request.max_tokens;
+    if (is_last) leave(record_of(sequence), FinishReason::kLength);
   }
 }
 
@@ -127,14 +126,16 @@ Result<StepResult> Engine::wait_first() {
   return result;
 }
 
-std::vector<TokenEvent> Engine::commit_tokens(std::vector<SampledToken>& tokens) {
+std::vector<TokenEvent> Engine::commit_tokens(const scheduler::StepPlan& plan,
+                                              std::vector<SampledToken>& tokens) {
   std::vector<TokenEvent> events;
   events.reserve(tokens.size());
-  for (SampledToken& sampled : tokens) {
-    const auto found = records_.find(sampled.sequence);
-    if (found == records_.end()) continue;
-    events.push_back(commit_token(*found->second, sampled));
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    Record& record = record_of(plan.samples[i]);
+    if (!record.is_open) continue;
+    events.push_back(commit_token(record, tokens[i]));
     if (events.back().finish_reason == FinishReason::kNone) continue;
+    const auto found = records_.find(record.id);
     bury(std::move(found->second));
     records_.erase(found);
   }
@@ -165,28 +166,22 @@ void Engine::launch_waiting(const scheduler::StepPlan& finished,
 
 // One token per sample task, in the plan's order.
 Status Engine::check_result(const StepResult& result, const scheduler::StepPlan& plan) const {
-  size_t next = 0;
-  for (const auto& tasks : plan.sample_tasks) {
-    for (const scheduler::SampleTask& task : tasks) {
-      const bool agrees =
-          next < result.tokens.size() && result.tokens[next].sequence == task.sequence->id;
-      if (!agrees) {
-        return Error{ErrorCode::kInternal,
-                     "the runner's result of step " + std::to_string(plan.step_id) +
-                         " has no token for sequence " + std::to_string(task.sequence->id) +
-                         " at place " + std::to_string(next)};
-      }
-      ++next;
-    }
+  const size_t num_both = std::min(plan.samples.size(), result.tokens.size());
+  for (size_t i = 0; i < num_both; ++i) {
+    if (result.tokens[i].sequence == plan.samples[i]->id) continue;
+    return Error{ErrorCode::kInternal,
+                 "the runner's result of step " + std::to_string(plan.step_id) +
+                     " has no token for sequence " + std::to_string(plan.samples[i]->id) +
+                     " at place " + std::to_string(i)};
   }
-  if (next == result.tokens.size()) return ok_status();
+  if (plan.samples.size() == result.tokens.size()) return ok_status();
   return Error{ErrorCode::kInternal, "the runner returned " + std::to_string(result.tokens.size()) +
-                                         " tokens for " + std::to_string(next) +
+                                         " tokens for " + std::to_string(plan.samples.size()) +
                                          " sample tasks in step " + std::to_string(plan.step_id)};
 }
 
 TokenEvent Engine::commit_token(Record& record, SampledToken& sampled) {
-  request::Sequence& sequence = record.sequence;
+  request::Sequence& sequence = record;
   sequence.output.push_back(sampled.token);
   --sequence.num_unread;
   const bool min_is_reached =
@@ -208,7 +203,7 @@ TokenEvent Engine::commit_token(Record& record, SampledToken& sampled) {
 }
 
 FinishReason Engine::finish_reason(const Record& record, TokenId token) const {
-  const request::Sequence& sequence = record.sequence;
+  const request::Sequence& sequence = record;
   const auto num_outputs = static_cast<int64_t>(sequence.output.size());
   const bool stops =
       std::binary_search(record.stop_tokens.begin(), record.stop_tokens.end(), token);
@@ -217,10 +212,9 @@ FinishReason Engine::finish_reason(const Record& record, TokenId token) const {
 }
 
 SequenceSummary Engine::summarize(const Record& record) const {
-  SequenceSummary summary{.binding = record.sequence.binding,
-                          .kv_tokens = {},
-                          .num_preemptions = record.sequence.num_preemptions};
-  for (const kvcache::Shard& shard : scheduler_.placement(record.sequence.id)->shards()) {
+  SequenceSummary summary{
+      .binding = record.binding, .kv_tokens = {}, .num_preemptions = record.num_preemptions};
+  for (const kvcache::Shard& shard : scheduler_.placement(record.id)->shards()) {
     summary.kv_tokens.emplace_back(shard.holder, shard.num_tokens);
   }
   return summary;
@@ -245,7 +239,9 @@ void Engine::drain() {
 
 const request::Sequence* Engine::sequence(SequenceId id) const {
   const auto found = records_.find(id);
-  return found == records_.end() ? nullptr : &found->second->sequence;
+  if (found == records_.end()) return nullptr;
+  scheduler_.placement(id);  // brings its counters up to date
+  return found->second.get();
 }
 
 }  // namespace nanocp::engine

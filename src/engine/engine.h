@@ -83,12 +83,13 @@ class Engine {
   std::span<const double> last_idle_us() const { return last_idle_us_; }
 
  private:
-  struct Record {
-    request::Sequence sequence;
+  // An open sequence, or one that plans still name.
+  struct Record : request::Sequence {
     std::vector<TokenId> stop_tokens;       // sorted; those that end this sequence
     std::vector<TokenId> forbidden_tokens;  // the request's own, back in force after min_tokens
     // Taken when the scheduler let go of the sequence, which is before its last token is read.
     std::optional<SequenceSummary> summary;
+    bool is_open = true;  // false: tokens are dropped
   };
   // A planned step that is not over.
   struct Step {
@@ -101,11 +102,13 @@ class Engine {
   std::unique_ptr<Record> make_record(request::Request request);
   void plan_next();
   void announce_tokens(const scheduler::StepPlan& plan);
+  static Record& record_of(request::Sequence* sequence) { return static_cast<Record&>(*sequence); }
   void leave(Record& record, request::FinishReason reason);
   void bury(std::unique_ptr<Record> record);
   Result<StepResult> wait_first();
   Status check_result(const StepResult& result, const scheduler::StepPlan& plan) const;
-  std::vector<TokenEvent> commit_tokens(std::vector<SampledToken>& tokens);
+  std::vector<TokenEvent> commit_tokens(const scheduler::StepPlan& plan,
+                                        std::vector<SampledToken>& tokens);
   TokenEvent commit_token(Record& record, SampledToken& sampled);
   void launch_waiting(const scheduler::StepPlan& finished, const std::vector<SampledToken>& tokens);
   request::FinishReason finish_reason(const Record& record, TokenId token) const;

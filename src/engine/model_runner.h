@@ -57,7 +57,11 @@ class ModelRunner {
   // step may be launched, and the wait for one that is in flight already fails as well.
   virtual Result<StepResult> wait(StepTicket ticket) = 0;
 
+  // Whether launch() reads the tables of a plan (instances, sample_tasks, chunks); what else there
+  // is tells how much work the step is and who gets tokens. Constant.
+  virtual bool reads_tables() const { return true; }
   // Whether the engine shall plan a step while the one before it is in flight. Constant.
+  // Requires: reads_tables().
   virtual bool runs_ahead() const { return false; }
   // Whether `next` may be launched behind the step in flight, so that its unread tokens are taken
   // where that step samples them. If not it is launched after that step, with all tokens known.

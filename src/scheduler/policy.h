@@ -81,6 +81,14 @@ struct BindingQuery {
   int64_t num_pending_tokens = 0;  // 1 while decoding
 };
 
+// Which decoding sequences may get another binding; for those that prefill the policy is always
+// asked.
+enum class BindingMoves {
+  kNone,
+  kSplit,  // those with K/V elsewhere than on the binding
+  kAll,
+};
+
 class Policy {
  public:
   virtual ~Policy() = default;
@@ -105,6 +113,8 @@ class Policy {
   // The instance that should run the sequence's rows in this step. The current binding stays when
   // the answer has no seat or row left.
   virtual InstanceId plan_binding(const ClusterView& view, const BindingQuery& query) const = 0;
+  // plan_binding is asked for these; of all others the answer must be the current one. Constant.
+  virtual BindingMoves binding_moves() const { return BindingMoves::kAll; }
 };
 
 struct PolicyOptions {

@@ -22,6 +22,11 @@ struct PlannedGrowth {
   Entry* entry;
   InstanceId holder;  // of the one new block
 };
+// A decoding entry gets its rows from another instance from now on.
+struct PlannedMove {
+  Entry* entry;
+  InstanceId binding;
+};
 struct PlannedAdmission {
   Entry* entry;
   AdmissionDecision decision;
@@ -41,12 +46,15 @@ struct StepDecision {
   std::vector<PlannedTruncation> truncations;
   std::vector<PlannedGrowth> growths;
   std::vector<PlannedAdmission> admissions;
-  std::vector<PlannedChunk> chunks;  // decoding first, then prefilling, then admitted
+  std::vector<PlannedMove> moves;
+  std::vector<PlannedChunk> chunks;  // besides decode rows: prefilling, then admitted
   std::vector<PlannedOvertake> overtakes;
   std::vector<InstanceLoad> loads;  // [num_instances], what commit must arrive at
+  size_t num_decode_rows = 0;       // those that stay
   bool preempted = false;           // a running sequence goes back to the queue
   bool synthesized = false;  // an admission brings synthetic K/V, and rows from the next plan on
 
+  bool has_rows() const { return num_decode_rows > 0 || !chunks.empty(); }
   void reset();
 };
 
@@ -63,7 +71,8 @@ class StepPlanner {
     int64_t num_kept;
   };
 
-  void plan_decoding();
+  void plan_growth();
+  void plan_moves();
   void plan_prefilling();
   void plan_admissions();
 
@@ -76,7 +85,7 @@ class StepPlanner {
   int64_t num_kept(const Entry* entry) const;
   void set_kept(Entry* entry, int64_t num_kept);
 
-  InstanceId choose_binding(const Entry& entry);
+  InstanceId choose_binding(const Entry& entry, int64_t num_pending_tokens);
   void schedule(Entry* entry, InstanceId binding);
 
   bool try_admit(Entry* entry, bool is_head);
@@ -101,6 +110,7 @@ class StepPlanner {
   StepDecision decision_;
   std::vector<int64_t> num_waiting_blocks_;  // [num_instances], scratch copy
   std::vector<bool> is_short_;               // [num_instances], growth has found no free block
+  std::vector<Entry*> growing_;              // scratch
   int32_t num_running_ = 0;                  // scratch count
 };
 

@@ -150,8 +150,10 @@ std::vector<StepPlanner::Drop> StepPlanner::find_drops(const Entry* entry,
                                                        std::vector<InstanceLoad>& loads) const {
   std::vector<Drop> drops;
   const BySeniority is_senior;
-  const auto end = state_.holders.rend();
-  for (auto it = state_.holders.rbegin(); it != end && is_senior(entry, *it); ++it) {
+  const auto holders = state_.holders.slots();
+  for (auto it = holders.rbegin(); it != holders.rend(); ++it) {
+    if (*it == nullptr) continue;
+    if (!is_senior(entry, *it)) break;
     if ((*it)->is_running() || num_kept(*it) == 0) continue;
     charge((*it)->placement, 0, num_kept(*it), +1, loads);
     drops.push_back({*it, 0});

@@ -66,15 +66,27 @@ double Metrics::attainment() const {
   return 1.0 - static_cast<double>(all.num_tpot_misses) / static_cast<double>(all.num_requests);
 }
 
-bool Metrics::meets(const Objectives& objectives) const {
-  const auto keeps = [&](int64_t num_misses, int64_t count) {
-    return num_misses <= objectives.num_misses_allowed(count);
+std::string Metrics::missed(const Objectives& objectives) const {
+  const auto is_more = [&](int64_t num_misses, int64_t count) {
+    return num_misses > objectives.num_misses_allowed(count);
   };
   for (const ClassMetrics& one : by_class) {
-    if (!keeps(one.num_tpot_misses, one.num_requests)) return false;
+    if (is_more(one.num_refused, one.num_requests)) return std::string(kRefusedName);
   }
-  return keeps(all.num_tpot_misses, all.num_requests) &&
-         keeps(all.num_queue_misses, all.num_requests);
+  for (size_t i = 0; i < by_class.size(); ++i) {
+    const ClassMetrics& one = by_class[i];
+    if (is_more(one.num_tpot_misses - one.num_unfinished, one.num_requests)) {
+      return tpot_objective_name(static_cast<int>(i));
+    }
+  }
+  for (const ClassMetrics& one : by_class) {
+    if (is_more(one.num_tpot_misses, one.num_requests)) return std::string(kUnfinishedName);
+  }
+  return is_more(all.num_queue_misses, all.num_requests) ? std::string(kQueueName) : std::string();
+}
+
+std::string tpot_objective_name(int length_class) {
+  return "TPOT of prompts " + std::string(kClassNames[static_cast<size_t>(length_class)]);
 }
 
 Metrics compute_metrics(std::span<const RequestRecord> records, const Objectives& objectives) {

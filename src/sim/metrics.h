@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -78,8 +79,17 @@ struct Metrics {
   // Share of requests that keep the TPOT objective.
   double attainment() const;
   // TPOT holds for all and for each class, queueing delay for all.
-  bool meets(const Objectives& objectives) const;
+  bool meets(const Objectives& objectives) const { return missed(objectives).empty(); }
+  // The objective that is missed, in words; empty: none. Of several, the one that the load cannot
+  // cure comes first: refused requests, then TPOT by class, unfinished requests, queueing.
+  std::string missed(const Objectives& objectives) const;
 };
+
+// "TPOT of prompts below 8k", as missed() says it.
+std::string tpot_objective_name(int length_class);
+constexpr std::string_view kRefusedName = "refused requests";
+constexpr std::string_view kUnfinishedName = "unfinished requests";
+constexpr std::string_view kQueueName = "queueing delay";
 
 // Of the measured requests.
 Metrics compute_metrics(std::span<const RequestRecord> records, const Objectives& objectives);

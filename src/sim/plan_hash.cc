@@ -11,25 +11,26 @@ uint64_t pair_of(int64_t high, int64_t low) {
 }  // namespace
 
 void PlanHash::add(const scheduler::StepPlan& plan) {
-  add(plan.step_id, plan.chunks.size(), 0, 0);
-  for (const scheduler::ScheduledChunk& chunk : plan.chunks) {
-    add(chunk.sequence, pair_of(chunk.binding, chunk.num_tokens),
-        static_cast<uint64_t>(chunk.first_position), chunk.samples ? 1 : 0);
+  // Rows are many, so each costs one product.
+  uint64_t samples = 0;
+  for (const request::Sequence* sequence : plan.samples) {
+    samples = (samples + sequence->id) * 0x9e3779b97f4a7c15ULL;
   }
-  for (size_t i = 0; i < plan.instances.size(); ++i) {
-    for (const AttentionItem& item : plan.instances[i].items) add_item(i, item);
+  mix(plan.step_id, static_cast<uint64_t>(plan.num_rows), plan.samples.size(), samples);
+  for (const scheduler::InstanceWorkCount& work : plan.work) {
+    const scheduler::RouteCount& routes = work.routes;
+    mix(pair_of(work.num_rows, work.num_attended_rows), static_cast<uint64_t>(work.num_kv_tokens),
+        static_cast<uint64_t>(work.num_pairs), 1);
+    mix(pair_of(routes.near_queries, routes.far_queries),
+        pair_of(routes.near_partials, routes.far_partials), 0, 2);
   }
 }
 
-// Of a shard its size and its ends: a block that was chosen otherwise is an end at some time.
-void PlanHash::add_item(uint64_t holder, const AttentionItem& item) {
-  const auto num_blocks = static_cast<int64_t>(item.blocks.size());
-  const int64_t first = num_blocks > 0 ? item.blocks.front() : -1;
-  const int64_t last = num_blocks > 0 ? item.blocks.back() : -1;
-  const int64_t last_idx = num_blocks > 0 ? item.block_idx.back() : -1;
-  add(item.sequence, pair_of(static_cast<int64_t>(holder), item.source),
-      pair_of(item.row_begin, item.num_rows), static_cast<uint64_t>(item.first_position));
-  add(static_cast<uint64_t>(num_blocks), pair_of(first, last), static_cast<uint64_t>(last_idx), 1);
+void PlanHash::add(SequenceId sequence, const engine::SequenceSummary& summary) {
+  mix(sequence, pair_of(summary.binding, summary.num_preemptions), summary.kv_tokens.size(), 3);
+  for (const auto& [holder, num_tokens] : summary.kv_tokens) {
+    mix(static_cast<uint64_t>(holder), static_cast<uint64_t>(num_tokens), 0, 4);
+  }
 }
 
 }  // namespace nanocp::sim

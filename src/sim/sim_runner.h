@@ -22,13 +22,19 @@ class SimRunner final : public engine::ModelRunner {
 
   engine::StepTicket launch(const scheduler::StepPlan& plan) override;
   Result<engine::StepResult> wait(engine::StepTicket ticket) override;
+  // Only for models with window layers, what others see is in the plan's counts; and where somebody
+  // else needs them.
+  bool reads_tables() const override {
+    return model_.shape.num_window_layers > 0 || needs_tables || runs_ahead();
+  }
   bool runs_ahead() const override { return allows_ahead != nullptr; }
   bool can_launch_ahead(const scheduler::StepPlan& /*next*/) const override {
     return allows_ahead();
   }
 
-  // Called with each plan before it is carried out.
+  // To be set before the first step. Called with each plan before it is carried out.
   std::function<void(const scheduler::StepPlan& plan)> on_launch;
+  bool needs_tables = false;
   // When set the engine plans a step ahead, and launches it ahead where this says so.
   std::function<bool()> allows_ahead;
 
@@ -44,8 +50,8 @@ class SimRunner final : public engine::ModelRunner {
   };
 
   const Step& last() const { return steps_[(num_waited_ + 1) % 2]; }
-  void count_item(const AttentionItem& item, size_t holder,
-                  std::vector<scheduler::InstanceWork>& all) const;
+  scheduler::InstanceWork weigh(const scheduler::InstanceWorkCount& count) const;
+  void count_window(const AttentionItem& item, scheduler::InstanceWork& work) const;
 
   const scheduler::CostModel model_;
   const int32_t block_size_;

@@ -32,6 +32,7 @@ class Simulation {
         checker_(engine_),
         ahead_random_(options.seed) {
     runner_.on_launch = [this](const scheduler::StepPlan& plan) { observe(plan); };
+    runner_.needs_tables = options.checks_steps;
     // Now and then a step has to wait for the tokens of the one before, as with sampling on the
     // host.
     if (options.plans_ahead) {
@@ -61,6 +62,7 @@ class Simulation {
   void take_sample();
   void count_tpot_miss(const RequestRecord& record);
   void check_misses();
+  std::string certain_miss();
   bool is_over() const;
   SimulationResult finish();
 
@@ -84,7 +86,8 @@ class Simulation {
   int64_t num_measured_ = 0;
   std::array<int64_t, kNumClasses> num_in_class_ = {};
   int64_t num_queue_misses_ = 0;
-  std::array<int64_t, kNumClasses> num_tpot_misses_ = {};
+  std::array<int64_t, kNumClasses> num_tpot_misses_ = {};  // refused requests included
+  std::array<int64_t, kNumClasses> num_refused_ = {};
   int64_t next_check_us_ = 0;
   int64_t next_sample_us_ = 0;
   double sum_step_us_ = 0.0;
@@ -198,11 +201,14 @@ void Simulation::commit(const engine::TokenEvent& event, int64_t step_start_us) 
   if (record.tpot_us() > options_.objectives.tpot_us) count_tpot_miss(record);
   record.degree = static_cast<int32_t>(event.summary->kv_tokens.size());
   record.num_preemptions = event.summary->num_preemptions;
+  plan_hash_.add(event.sequence, *event.summary);
 }
 
 void Simulation::count_tpot_miss(const RequestRecord& record) {
   if (!record.is_measured) return;
-  ++num_tpot_misses_[static_cast<size_t>(length_class(record.arrival.num_prompt_tokens))];
+  const auto c = static_cast<size_t>(length_class(record.arrival.num_prompt_tokens));
+  ++num_tpot_misses_[c];
+  if (record.is_refused) ++num_refused_[c];
 }
 
 void Simulation::count_step() {
@@ -237,20 +243,28 @@ void Simulation::check_misses() {
   const double done = static_cast<double>(num_arrived_) /
                       static_cast<double>(std::max<size_t>(1, arrivals_.size()));
   if (options_.progress && !options_.progress(done)) result_.is_stopped = true;
-  if (!options_.stop_at_miss) return;
-  std::erase_if(unstarted_, [this](size_t i) { return result_.records[i].start_us >= 0; });
+  if (!options_.stop_at_miss || result_.is_stopped) return;
+  result_.missed = certain_miss();
+  result_.is_stopped = !result_.missed.empty();
+}
+
+// The objective that cannot be met any more, whatever comes; empty: none.
+std::string Simulation::certain_miss() {
   const Objectives& objectives = options_.objectives;
+  for (size_t c = 0; c < num_refused_.size(); ++c) {
+    const int64_t num_allowed = objectives.num_misses_allowed(num_in_class_[c]);
+    if (num_refused_[c] > num_allowed) return std::string(kRefusedName);
+    if (num_tpot_misses_[c] > num_allowed) return tpot_objective_name(static_cast<int>(c));
+  }
+  std::erase_if(unstarted_, [this](size_t i) { return result_.records[i].start_us >= 0; });
   int64_t num_queue_misses = num_queue_misses_;
   for (const size_t i : unstarted_) {
     const RequestRecord& record = result_.records[i];
     const auto waited_us = static_cast<double>(clock_.now_us() - record.arrival.time_us);
     if (record.is_measured && waited_us > objectives.queue_us) ++num_queue_misses;
   }
-  bool is_missed = num_queue_misses > objectives.num_misses_allowed(num_measured_);
-  for (size_t c = 0; c < num_tpot_misses_.size(); ++c) {
-    is_missed |= num_tpot_misses_[c] > objectives.num_misses_allowed(num_in_class_[c]);
-  }
-  result_.is_stopped |= is_missed;
+  const bool is_late = num_queue_misses > objectives.num_misses_allowed(num_measured_);
+  return is_late ? std::string(kQueueName) : std::string();
 }
 
 SimulationResult Simulation::finish() {
@@ -262,6 +276,7 @@ SimulationResult Simulation::finish() {
   }
   result_.trace_hash = plan_hash_.value();
   result_.metrics = compute_metrics(result_.records, options_.objectives);
+  if (!result_.is_stopped) result_.missed = result_.metrics.missed(options_.objectives);
   result_.num_steps = engine_.num_steps();
   result_.end_us = clock_.now_us();
   const auto num_steps = static_cast<double>(std::max<uint64_t>(1, result_.num_steps));
@@ -286,6 +301,13 @@ Result<SimulationResult> simulate(const SimulationOptions& options,
     return invalid_argument(
         "the cost model is of " + std::to_string(options.cost.shape.num_instances) +
         " instances, the scheduler of " + std::to_string(options.scheduler.num_instances()));
+  }
+  const auto domain_of = [&](int32_t num_per_domain) {
+    return scheduler::Domains::of(num_per_domain, options.scheduler.num_instances()).size;
+  };
+  if (domain_of(options.cost.shape.num_instances_per_domain) !=
+      domain_of(options.scheduler.num_instances_per_domain)) {
+    return invalid_argument("cost model and scheduler differ in instances per domain");
   }
   Simulation simulation(options, std::move(policy), arrivals);
   return simulation.run();

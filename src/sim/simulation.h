@@ -59,6 +59,7 @@ struct SimulationResult {
   std::vector<RequestRecord> records;  // in order of arrival
   Metrics metrics;
   bool is_stopped = false;  // by stop_at_miss or by `progress`
+  std::string missed;       // the objective that is missed, as Metrics::missed says it; else empty
   uint64_t num_steps = 0;
   int64_t num_tokens = 0;  // sampled
   int64_t end_us = 0;      // virtual time at the end

@@ -115,6 +115,7 @@ TEST(Simulation, WhatCannotFitIsRefusedAndCounts) {
   EXPECT_EQ(result.metrics.all.num_tpot_misses, 1);
   EXPECT_TRUE(result.records[1].is_finished());
   EXPECT_FALSE(result.metrics.meets({}));
+  EXPECT_EQ(result.missed, kRefusedName);
 }
 
 TEST(Simulation, WhoGivesUpIsTakenOutAndNotMeasured) {
@@ -166,6 +167,7 @@ TEST(Simulation, StopsOnceTheObjectivesAreMissed) {
   const auto arrivals = mixed_load(400.0, 1);
   const auto result = run(options, "bound", arrivals);
   EXPECT_TRUE(result.is_stopped);
+  EXPECT_FALSE(result.missed.empty());
   EXPECT_EQ(result.records.size(), arrivals.size());
   EXPECT_LT(result.end_us, 20'000'000);
 }
@@ -203,6 +205,9 @@ TEST(Metrics, PercentilesAndObjectivesCountByClass) {
   EXPECT_EQ(metrics.all.num_tpot_misses, 1);
   EXPECT_FALSE(metrics.meets(objectives));
   EXPECT_NEAR(metrics.attainment(), 200.0 / 201.0, 1e-12);
+  EXPECT_EQ(metrics.missed(objectives), "TPOT of prompts above 64k");
+  records.back().finish_us = -1;
+  EXPECT_EQ(compute_metrics(records, objectives).missed(objectives), kUnfinishedName);
 }
 
 }  // namespace

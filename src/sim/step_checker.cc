@@ -30,7 +30,8 @@ void StepChecker::cancel(SequenceId id) {
 
 Status StepChecker::check_plan(const scheduler::StepPlan& plan) const {
   const scheduler::SchedulerOptions& options = engine_.scheduler().options();
-  return scheduler::check_plan(plan, {options.block_size, options.num_blocks});
+  return scheduler::check_plan(
+      plan, {options.block_size, options.num_blocks, options.num_instances_per_domain});
 }
 
 const request::Sequence* StepChecker::find(SequenceId id) const {

@@ -59,6 +59,7 @@ struct LoadOptions {
   double cv = 1.0;            // kGamma: coefficient of variation of gaps, > 0
   double rate_per_s = 1.0;    // requests per second, > 0
   double duration_s = 600.0;  // of the arrivals, > 0
+  bool is_rotated = false;    // a trace starts at a random request of it
 };
 
 // Arrivals by rising time. Requires: process is not kTrace.

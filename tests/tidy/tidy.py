@@ -34,6 +34,7 @@ LIBRARY_USERS = {
     "CLI": set(),
     "cblas.h": {"backend"},
     "utf8proc.h": {"text"},
+    "zlib.h": set(),
 }
 HOST_POLICY = {"plan", "request", "kvcache", "scheduler", "engine", "sim"}
 HOST_POLICY_BANNED = re.compile(

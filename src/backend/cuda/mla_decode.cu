@@ -52,11 +52,13 @@ __device__ Stretch locate(const Params& params, int32_t num_rows, int32_t place)
   return {low, place - span.tile_begin, 0, span, params.args.rows[low]};
 }
 
-// Tiles of a stretch: the average, or a little more where rows as long as the longest one are then
-// cut evenly or not at all. The last lanes may get nothing: levelling stretches to one tile cuts
-// more rows.
+// Tiles of a stretch: the average, but no less than is worth a part of a row (short rows are not
+// packed into few lanes while others are idle), or a little more where rows as long as the longest
+// one are then cut evenly or not at all. The last lanes may get nothing: levelling stretches to one
+// tile cuts more rows.
 __device__ int32_t stretch_length(const Params& params, int32_t num_tiles, int32_t longest_row) {
-  const int32_t average = max(kMinStretchTiles, (num_tiles + params.lanes - 1) / params.lanes);
+  const int32_t least = min(kMinStretchTiles, longest_row);
+  const int32_t average = max(least, (num_tiles + params.lanes - 1) / params.lanes);
   const int32_t parts = longest_row / average;
   const int32_t even = parts > 0 ? (longest_row + parts - 1) / parts
                                  : (average + longest_row - 1) / longest_row * longest_row;

@@ -29,6 +29,7 @@ class DcpPolicy final : public Policy {
   bool permits_growth(const ClusterView& view, const RequestShape& shape,
                       InstanceId instance) const override;
   InstanceId plan_binding(const ClusterView& view, const BindingQuery& query) const override;
+  BindingMoves binding_moves() const override { return BindingMoves::kSplit; }
 
  private:
   // Blocks that make a shard worth having; also the imbalance that is put up with.
