@@ -54,7 +54,9 @@ sim::SimulationOptions simulation_options(const SimulateOptions& options, const 
   result.drain_s = options.drain_s;
   result.stop_at_miss = options.stop_at_miss;
   result.sample_every_s = options.sample_every_s;
-  result.checks_steps = result.checks_steps || options.checks_steps;
+  // Debug builds check by themselves, but for searches, which take too many steps.
+  const bool is_search = options.find_rate || options.plan;
+  result.checks_steps = options.checks_steps || (result.checks_steps && !is_search);
   return result;
 }
 
