@@ -53,7 +53,7 @@ sim::SimulationOptions simulation_options(const SimulateOptions& options, const 
   result.warmup_s = options.warmup_s;
   result.drain_s = options.drain_s;
   result.stop_at_miss = options.stop_at_miss;
-  result.sample_every_s = options.sample_every_s;
+  result.record = recorder_options(options);
   // Debug builds check by themselves, but for searches, which take too many steps.
   const bool is_search = options.find_rate || options.plan;
   result.checks_steps = options.checks_steps || (result.checks_steps && !is_search);

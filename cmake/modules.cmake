@@ -59,6 +59,9 @@ foreach(module scheduler sim)
   target_compile_options(nanocp_${module} PRIVATE -ffp-contract=off)
 endforeach()
 
+# Pictures: text of SVG, nothing else.
+nanocp_module(chart FOLDERS chart LINK nanocp_base)
+
 # Devices: no request.
 nanocp_module(tensor FOLDERS tensor LINK nanocp_base)
 include(${CMAKE_SOURCE_DIR}/cmake/backend_cpu.cmake)

@@ -172,8 +172,8 @@ class SchedulerLoad {
     if (!plan.empty()) scheduler_.commit_step();
     if (timer != nullptr) timer->stop();
     num_sampled_ = 0;
-    for (Sequence* sequence : plan.samples) {
-      sequence->output.push_back(0);
+    for (const scheduler::SamplingSequence& sample : plan.samples) {
+      sample.sequence->output.push_back(0);
       ++num_sampled_;
     }
   }

@@ -24,11 +24,14 @@ class DecodeRows {
   std::span<Entry* const> entries(InstanceId instance) const {
     return bound_[static_cast<size_t>(instance)].entries;
   }
-  std::span<request::Sequence* const> sequences(InstanceId instance) const {
+  std::span<const SamplingSequence> sequences(InstanceId instance) const {
     return bound_[static_cast<size_t>(instance)].sequences;
   }
   int32_t num_rows(InstanceId instance) const {
     return static_cast<int32_t>(bound_[static_cast<size_t>(instance)].entries.size());
+  }
+  const RouteCount& routes(InstanceId instance) const {
+    return tally_[static_cast<size_t>(instance)].routes;
   }
   // Where the entry's row stands in the next step: so many tokens have their K/V.
   int64_t position(const Entry& entry) const { return entry.origin + clock_; }
@@ -42,6 +45,7 @@ class DecodeRows {
   // Leaves the counters of the entry up to date.
   void leave(Entry* entry);
   void move(Entry* entry, InstanceId binding);
+  // The block that the row enters in the next step. Requires: the row is due.
   void append_block(Entry* entry, kvcache::HeldBlock held);
   // Before a step, once all rows have the blocks that they enter.
   void enter_blocks();
@@ -58,7 +62,7 @@ class DecodeRows {
  private:
   struct Bound {
     std::vector<Entry*> entries;
-    std::vector<request::Sequence*> sequences;  // of the entries, side by side
+    std::vector<SamplingSequence> sequences;  // of the entries, side by side
   };
   // Of all rows together, what one instance does.
   struct Tally {

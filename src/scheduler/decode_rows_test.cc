@@ -50,7 +50,7 @@ TEST(DecodeRows, KeepTheirPlacesWhileOthersLeave) {
   bench.scheduler->remove(2, FinishReason::kCancelled);
   const StepPlan& plan = bench.plan();
   std::vector<SequenceId> ids;
-  for (const Sequence* sequence : plan.samples) ids.push_back(sequence->id);
+  for (const SamplingSequence& sample : plan.samples) ids.push_back(sample.id);
   EXPECT_EQ(ids, (std::vector<SequenceId>{1, 4, 3}));
 }
 

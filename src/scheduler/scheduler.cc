@@ -122,14 +122,14 @@ void Scheduler::fill(StepPlan& plan) {
     const auto decoding = state_.decoding.sequences(i);
     plan.samples.insert(plan.samples.end(), decoding.begin(), decoding.end());
     for (; next != sampling_.end() && next->binding == i; ++next) {
-      plan.samples.push_back(next->entry->sequence);
+      plan.samples.push_back({next->entry->sequence, next->entry->id()});
     }
   }
 }
 
 void Scheduler::commit_decision(const StepDecision& decision) {
   for (const PlannedTruncation& truncation : decision.truncations) commit_truncation(truncation);
-  for (const PlannedGrowth& growth : decision.growths) allocate(*growth.entry, growth.holder);
+  for (const PlannedGrowth& growth : decision.growths) grow(*growth.entry, growth.holder);
   for (const PlannedAdmission& admission : decision.admissions) commit_admission(admission);
   for (const PlannedOvertake& overtake : decision.overtakes) {
     overtake.entry->num_overtaken += overtake.count;
@@ -183,8 +183,10 @@ void Scheduler::commit_admission(const PlannedAdmission& admission) {
     --state_.num_waiting_blocks[static_cast<size_t>(entry.placement.block(i).holder)];
   }
   for (const BlockSpan& span : admission.decision.spans) {
-    entry.placement.add_holder(span.holder);
-    for (int64_t i = 0; i < span.num_blocks; ++i) allocate(entry, span.holder);
+    const auto holder = static_cast<size_t>(span.holder);
+    state_.pools[holder].allocate(entry.id(), span.num_blocks, new_blocks_);
+    state_.loads[holder].num_free_blocks -= span.num_blocks;
+    entry.placement.append_blocks(span.holder, new_blocks_);
   }
   state_.waiting.erase(&entry);
   state_.holders.insert(&entry);
@@ -225,15 +227,10 @@ void Scheduler::stop(Entry& entry) {
   }
 }
 
-void Scheduler::allocate(Entry& entry, InstanceId holder) {
+void Scheduler::grow(Entry& entry, InstanceId holder) {
   const auto i = static_cast<size_t>(holder);
-  const kvcache::HeldBlock held = {holder, state_.pools[i].allocate(entry.id())};
   --state_.loads[i].num_free_blocks;
-  if (entry.is_decoding()) {
-    state_.decoding.append_block(&entry, held);
-  } else {
-    entry.placement.append_block(held);
-  }
+  state_.decoding.append_block(&entry, {holder, state_.pools[i].allocate(entry.id())});
 }
 
 void Scheduler::release(Entry& entry, const std::vector<kvcache::HeldBlock>& blocks) {
@@ -293,7 +290,7 @@ void Scheduler::remove(SequenceId id, FinishReason reason) {
   release(*entry, entry->placement.clear());
   sequence.num_cached_tokens = 0;
   sequence.status = SequenceStatus::kFinished;
-  state_.entries.erase(sequence.id);
+  state_.entries.erase(found);
 }
 
 const kvcache::KvPlacement* Scheduler::placement(SequenceId id) const {

@@ -34,7 +34,7 @@ struct StepPlan {
   uint64_t step_id = 0;
   int64_t num_rows = 0;  // of all instances
   // Who gets a token, by instance, in the order of its sample tasks.
-  std::vector<request::Sequence*> samples;
+  std::vector<SamplingSequence> samples;
   std::vector<InstanceWorkCount> work;  // [num_instances]
 
   // Tables for devices, of all rows. Empty unless asked for (Scheduler::plan_step).

@@ -53,6 +53,7 @@ struct Objectives {
 struct Percentiles {
   double mean = 0.0;
   double p50 = 0.0;
+  double p90 = 0.0;
   double p99 = 0.0;
   double max = 0.0;
 };
@@ -67,12 +68,12 @@ struct ClassMetrics {
   Percentiles queue_us;         // of those that started
   int64_t num_tpot_misses = 0;  // refused and unfinished requests miss too
   int64_t num_queue_misses = 0;
+  std::vector<int64_t> num_by_degree;  // [largest degree + 1] finished requests
 };
 
 struct Metrics {
   ClassMetrics all;
   std::array<ClassMetrics, kNumClasses> by_class;
-  std::vector<int64_t> num_by_degree;  // [largest degree + 1] finished requests
   int64_t num_preemptions = 0;
   int64_t num_cancelled = 0;  // counted nowhere else
 

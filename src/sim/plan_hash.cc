@@ -13,8 +13,8 @@ uint64_t pair_of(int64_t high, int64_t low) {
 void PlanHash::add(const scheduler::StepPlan& plan) {
   // Rows are many, so each costs one product.
   uint64_t samples = 0;
-  for (const request::Sequence* sequence : plan.samples) {
-    samples = (samples + sequence->id) * 0x9e3779b97f4a7c15ULL;
+  for (const scheduler::SamplingSequence& sample : plan.samples) {
+    samples = (samples + sample.id) * 0x9e3779b97f4a7c15ULL;
   }
   mix(plan.step_id, static_cast<uint64_t>(plan.num_rows), plan.samples.size(), samples);
   for (const scheduler::InstanceWorkCount& work : plan.work) {

@@ -122,13 +122,11 @@ TEST(PlanHash, TablesDoNotMatter) {
 
 TEST(PlanHash, TellsPlansApart) {
   request::Sequence sequences[2];
-  sequences[0].id = 1;
-  sequences[1].id = 2;
   const auto hash_of_two = [&](size_t first, size_t second, int64_t num_kv_tokens) {
     scheduler::StepPlan plan;
     plan.step_id = 1;
     plan.num_rows = 2;
-    plan.samples = {&sequences[first], &sequences[second]};
+    plan.samples = {{&sequences[first], first + 1}, {&sequences[second], second + 1}};
     plan.work.resize(2);
     plan.work[first].num_kv_tokens = num_kv_tokens;
     PlanHash hash;

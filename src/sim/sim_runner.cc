@@ -22,7 +22,7 @@ engine::StepTicket SimRunner::launch(const scheduler::StepPlan& plan) {
   step.result = engine::StepResult{};
   step.result.tokens.resize(plan.samples.size());
   for (size_t i = 0; i < plan.samples.size(); ++i) {
-    step.result.tokens[i].sequence = plan.samples[i]->id;
+    step.result.tokens[i].sequence = plan.samples[i].id;
   }
   step.cost = model_.step(step.work);
   return plan.step_id;

@@ -29,6 +29,7 @@ class Simulation {
         runner_(options.cost, options.scheduler.block_size, clock_),
         engine_({.scheduler = options.scheduler, .eos_token_ids = {}}, std::move(policy), runner_,
                 clock_, Random(options.seed)),
+        recorder_(options.record, options.cost),
         checker_(engine_),
         ahead_random_(options.seed) {
     runner_.on_launch = [this](const scheduler::StepPlan& plan) { observe(plan); };
@@ -58,8 +59,7 @@ class Simulation {
   void observe(const scheduler::StepPlan& plan);
   Status step();
   void commit(const engine::TokenEvent& event, int64_t step_start_us);
-  void count_step();
-  void take_sample();
+  void count_step(int64_t start_us);
   void count_tpot_miss(const RequestRecord& record);
   void check_misses();
   std::string certain_miss();
@@ -71,6 +71,7 @@ class Simulation {
   ManualClock clock_;
   SimRunner runner_;
   engine::Engine engine_;
+  Recorder recorder_;
   StepChecker checker_;
   PlanHash plan_hash_;
   Status plan_status_ = ok_status();  // of the first plan that is wrong
@@ -89,7 +90,6 @@ class Simulation {
   std::array<int64_t, kNumClasses> num_tpot_misses_ = {};  // refused requests included
   std::array<int64_t, kNumClasses> num_refused_ = {};
   int64_t next_check_us_ = 0;
-  int64_t next_sample_us_ = 0;
   double sum_step_us_ = 0.0;
   double sum_rows_ = 0.0;
   double sum_straggler_ = 0.0;
@@ -184,7 +184,7 @@ Status Simulation::step() {
                                            std::to_string(start_us) + " us"};
   }
   for (const engine::TokenEvent& event : events) commit(event, start_us);
-  count_step();
+  count_step(start_us);
   return ok_status();
 }
 
@@ -211,7 +211,7 @@ void Simulation::count_tpot_miss(const RequestRecord& record) {
   if (record.is_refused) ++num_refused_[c];
 }
 
-void Simulation::count_step() {
+void Simulation::count_step(int64_t start_us) {
   const scheduler::StepCost& cost = runner_.last_cost();
   sum_step_us_ += cost.step_us;
   for (const scheduler::InstanceWork& work : runner_.last_work()) sum_rows_ += work.num_rows;
@@ -219,22 +219,13 @@ void Simulation::count_step() {
   sum_local_us_ += cost.local_us;
   sum_exchange_us_ += cost.exchange_us;
   sum_experts_us_ += cost.experts_us;
-  if (options_.sample_every_s > 0.0 && clock_.now_us() >= next_sample_us_) take_sample();
-}
-
-void Simulation::take_sample() {
-  next_sample_us_ = clock_.now_us() + static_cast<int64_t>(options_.sample_every_s * kUsPerSecond);
-  Sample sample{.time_us = clock_.now_us(),
-                .step_us = runner_.last_cost().step_us,
-                .num_waiting = static_cast<int64_t>(engine_.scheduler().num_waiting()),
-                .kv_share = {},
-                .num_rows = {}};
-  for (const scheduler::InstanceLoad& load : engine_.loads()) {
-    sample.kv_share.push_back(static_cast<float>(load.num_used_blocks()) /
-                              static_cast<float>(load.num_blocks));
-    sample.num_rows.push_back(load.num_sequences);
-  }
-  result_.samples.push_back(std::move(sample));
+  recorder_.add({.step = engine_.num_steps() - 1,
+                 .start_us = start_us,
+                 .end_us = clock_.now_us(),
+                 .cost = cost,
+                 .work = runner_.last_work(),
+                 .loads = engine_.loads(),
+                 .num_waiting = static_cast<int64_t>(engine_.scheduler().num_waiting())});
 }
 
 // Once a virtual second: too many misses already, or somebody wants to stop.
@@ -276,6 +267,7 @@ SimulationResult Simulation::finish() {
   }
   result_.trace_hash = plan_hash_.value();
   result_.metrics = compute_metrics(result_.records, options_.objectives);
+  result_.recording = recorder_.finish();
   if (!result_.is_stopped) result_.missed = result_.metrics.missed(options_.objectives);
   result_.num_steps = engine_.num_steps();
   result_.end_us = clock_.now_us();

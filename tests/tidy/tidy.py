@@ -24,6 +24,7 @@ MAY_INCLUDE = {
     "comm": {"base", "plan", "tensor", "backend"},
     "graph": {"base", "tensor"},
     "model": {"base", "plan", "tensor", "ops", "comm"},
+    "chart": {"base"},
     "text": {"base", "plan"},
 }
 MAY_INCLUDE["runner"] = (set(_HOST) - {"sim"}) | {"tensor", "ops", "comm", "graph", "model", "backend"}
