@@ -173,8 +173,7 @@ scheduler::PolicyOptions policy_options(const SimulateOptions& options, const Cl
           .degree = options.num_instances,
           .threshold_tokens = options.cp_threshold_tokens,
           .min_tokens_per_shard = options.min_tokens_per_shard,
-          .tokens_per_row = cost.tokens_per_row(),
-          .tokens_per_split = std::llround(cost.tokens_per_split())};
+          .costs = cost.placement_costs()};
 }
 
 Result<SimulatedRun> run_one(const SimulateOptions& options, const Cluster& cluster,

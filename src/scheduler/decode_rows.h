@@ -30,6 +30,7 @@ class DecodeRows {
   int32_t num_rows(InstanceId instance) const {
     return static_cast<int32_t>(bound_[static_cast<size_t>(instance)].entries.size());
   }
+  // That its rows and shards take part in.
   const RouteCount& routes(InstanceId instance) const {
     return tally_[static_cast<size_t>(instance)].routes;
   }

@@ -16,6 +16,8 @@
 #include "base/result.h"
 #include "kvcache/kv_placement.h"
 #include "plan/ids.h"
+#include "scheduler/placement_costs.h"
+#include "scheduler/step_work.h"
 
 namespace nanocp::scheduler {
 
@@ -26,6 +28,7 @@ struct InstanceLoad {
   int64_t num_kv_tokens = 0;  // stored on it, whoever runs their rows
   int32_t num_sequences = 0;  // running ones that are bound to it
   int32_t num_rows = 0;       // of the step under way, or of the last one
+  RouteCount routes = {};     // only in a ClusterView: of running sequences, one row each
   int32_t max_sequences = 0;
   int32_t max_rows = 0;  // per step
 
@@ -124,10 +127,7 @@ struct PolicyOptions {
   int32_t degree = 1;                   // uniform_cp, threshold_cp
   int64_t threshold_tokens = 32768;     // threshold_cp: longer prompts get `degree`
   int64_t min_tokens_per_shard = 4096;  // dcp: less is not worth another holder
-  // dcp: so many KV tokens take an instance as long as one row more (see tokens_per_row()).
-  double tokens_per_row = 256.0;
-  // dcp: a split must lower the fullest instance by so many KV tokens (see tokens_per_split()).
-  int64_t tokens_per_split = 4096;
+  PlacementCosts costs = {};            // dcp
 };
 
 // One of bound, uniform_cp, threshold_cp, dcp.

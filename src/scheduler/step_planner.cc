@@ -31,8 +31,12 @@ const StepDecision& StepPlanner::plan() {
   decision_.loads = state_.loads;
   for (size_t i = 0; i < decision_.loads.size(); ++i) {
     decision_.loads[i].num_rows = state_.decoding.num_rows(static_cast<InstanceId>(i));
+    decision_.loads[i].routes = state_.decoding.routes(static_cast<InstanceId>(i));
   }
   decision_.num_decode_rows = state_.decoding.size();
+  for (const Entry* entry : state_.prefilling.slots()) {
+    if (entry != nullptr) charge_routes(*entry, entry->sequence->binding, +1);
+  }
   num_waiting_blocks_ = state_.num_waiting_blocks;
   is_short_.assign(state_.loads.size(), false);
   num_running_ = static_cast<int32_t>(state_.decoding.size() + state_.prefilling.size());
@@ -113,6 +117,9 @@ bool StepPlanner::try_grow(Entry* entry) {
     NANOCP_CHECK(holder.has_value());
   }
   --decision_.loads[static_cast<size_t>(*holder)].num_free_blocks;
+  if (entry->placement.find_shard(*holder) == nullptr) {
+    charge_route(entry->sequence->binding, *holder, +1);
+  }
   decision_.growths.push_back({entry, *holder});
   return true;
 }
@@ -169,6 +176,7 @@ void StepPlanner::preempt(Entry* victim) {
   set_kept(victim, kept);
   InstanceLoad& load = decision_.loads[static_cast<size_t>(victim->sequence->binding)];
   --load.num_sequences;
+  charge_routes(*victim, victim->sequence->binding, -1);
   --num_running_;
   if (victim->is_decoding()) {
     --load.num_rows;
@@ -190,6 +198,19 @@ void StepPlanner::set_kept(Entry* entry, int64_t num_kept) {
   decision_.truncations[static_cast<size_t>(entry->truncation_idx)].num_kept = num_kept;
 }
 
+void StepPlanner::charge_routes(const Entry& entry, InstanceId binding, int32_t sign) {
+  for (const kvcache::Shard& shard : entry.placement.shards()) {
+    if (!shard.blocks.empty()) charge_route(binding, shard.holder, sign);
+  }
+}
+
+void StepPlanner::charge_route(InstanceId binding, InstanceId holder, int32_t sign) {
+  if (binding == holder) return;
+  add_route(binding, holder, sign, state_.domains(),
+            decision_.loads[static_cast<size_t>(binding)].routes,
+            decision_.loads[static_cast<size_t>(holder)].routes);
+}
+
 InstanceId StepPlanner::choose_binding(const Entry& entry, int64_t num_pending_tokens) {
   const InstanceId current = entry.sequence->binding;
   const ClusterView now = view();
@@ -199,6 +220,8 @@ InstanceId StepPlanner::choose_binding(const Entry& entry, int64_t num_pending_t
   if (wanted == current || !now.contains(wanted) || !now.at(wanted).can_bind()) return current;
   --decision_.loads[static_cast<size_t>(current)].num_sequences;
   ++decision_.loads[static_cast<size_t>(wanted)].num_sequences;
+  charge_routes(entry, current, -1);
+  charge_routes(entry, wanted, +1);
   return wanted;
 }
 

@@ -85,6 +85,9 @@ class StepPlanner {
   int64_t num_kept(const Entry* entry) const;
   void set_kept(Entry* entry, int64_t num_kept);
 
+  // The routes of a running entry's shards are counted in the loads, or no more (sign -1).
+  void charge_routes(const Entry& entry, InstanceId binding, int32_t sign);
+  void charge_route(InstanceId binding, InstanceId holder, int32_t sign);
   InstanceId choose_binding(const Entry& entry, int64_t num_pending_tokens);
   void schedule(Entry* entry, InstanceId binding);
 

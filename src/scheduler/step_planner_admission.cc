@@ -69,6 +69,11 @@ bool StepPlanner::try_admit(Entry* entry, bool is_head) {
   }
   const InstanceId binding = decision->binding;
   ++decision_.loads[static_cast<size_t>(binding)].num_sequences;
+  charge_routes(*entry, binding, +1);
+  for (const BlockSpan& span : decision->spans) {
+    if (entry->placement.find_shard(span.holder) != nullptr) continue;
+    charge_route(binding, span.holder, +1);
+  }
   ++num_running_;
   decision_.admissions.push_back({entry, std::move(*decision)});
   if (sequence.awaits_synthetic_kv()) {

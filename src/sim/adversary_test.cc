@@ -49,6 +49,19 @@ scheduler::SchedulerOptions draw_scheduler(Random& random) {
   return options;
 }
 
+scheduler::PlacementCosts draw_costs(Random& random) {
+  const auto up_to = [&random](int64_t most) {
+    return static_cast<double>(random.between(0, most));
+  };
+  scheduler::PlacementCosts costs;
+  for (double* cost :
+       {&costs.row, &costs.row_of_fullest, &costs.near_split, &costs.near_query,
+        &costs.near_partial, &costs.far_split, &costs.far_query, &costs.far_partial}) {
+    *cost = up_to(20);
+  }
+  return costs;
+}
+
 Case draw_case(const Tested& tested, uint64_t seed) {
   Random random(seed);
   Case drawn;
@@ -70,8 +83,7 @@ Case draw_case(const Tested& tested, uint64_t seed) {
                   .degree = static_cast<int32_t>(random.between(1, num_instances)),
                   .threshold_tokens = random.between(0, 40),
                   .min_tokens_per_shard = random.between(1, 30),
-                  .tokens_per_row = static_cast<double>(random.between(0, 20)),
-                  .tokens_per_split = random.between(0, 30)};
+                  .costs = draw_costs(random)};
   if (tested.policy == "uniform_cp") drawn.policy.threshold_tokens = 0;
 
   for (const int64_t num_blocks : scheduler.num_blocks) {

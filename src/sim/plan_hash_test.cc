@@ -69,16 +69,15 @@ struct Recorded {
 };
 
 uint64_t hash_of(const Recorded& recorded) {
+  const SimulationOptions options = make_options(recorded.prefill_elsewhere);
   auto policy = scheduler::make_policy(recorded.policy, {.num_instances = 8,
                                                          .router = recorded.router,
                                                          .degree = 4,
                                                          .threshold_tokens = 400,
                                                          .min_tokens_per_shard = 128,
-                                                         .tokens_per_row = 158.7,
-                                                         .tokens_per_split = 512});
+                                                         .costs = options.cost.placement_costs()});
   EXPECT_TRUE(policy.ok());
-  const auto result = simulate(make_options(recorded.prefill_elsewhere), std::move(*policy),
-                               make_load(recorded.load));
+  const auto result = simulate(options, std::move(*policy), make_load(recorded.load));
   EXPECT_TRUE(result.ok()) << result.error().message;
   return result.ok() ? result->trace_hash : 0;
 }
@@ -94,9 +93,9 @@ TEST(PlanHash, PlansAreThoseOnRecord) {
       {"uniform_cp", "least_kv", "poisson", true, 0x45907628c395795f},
       {"threshold_cp", "least_kv", "stream", true, 0x23899259f949f918},
       {"threshold_cp", "least_kv", "poisson", false, 0x3a2736c4664fd312},
-      {"dcp", "least_kv", "limits", false, 0x25096d2512c27ce5},
-      {"dcp", "least_kv", "priorities", true, 0xada5ea017b76689b},
-      {"dcp", "least_kv", "poisson", true, 0x221dd276dd5fbf9b},
+      {"dcp", "least_kv", "limits", false, 0xb8554c64ea163789},
+      {"dcp", "least_kv", "priorities", true, 0xa213c1ca67a35eb0},
+      {"dcp", "least_kv", "poisson", true, 0x373ea1d9e1ee724},
   };
   for (const Recorded& recorded : kRecorded) {
     const uint64_t hash = hash_of(recorded);

@@ -7,8 +7,9 @@ namespace nanocp::sim {
 
 using scheduler::InstanceWork;
 
-SimRunner::SimRunner(const scheduler::CostModel& model, int32_t block_size, ManualClock& clock)
-    : model_(model), block_size_(block_size), clock_(clock) {}
+SimRunner::SimRunner(const scheduler::CostModel& model, int32_t block_size, bool is_ideal,
+                     ManualClock& clock)
+    : model_(model), block_size_(block_size), is_ideal_(is_ideal), clock_(clock) {}
 
 engine::StepTicket SimRunner::launch(const scheduler::StepPlan& plan) {
   if (on_launch) on_launch(plan);
@@ -24,7 +25,7 @@ engine::StepTicket SimRunner::launch(const scheduler::StepPlan& plan) {
   for (size_t i = 0; i < plan.samples.size(); ++i) {
     step.result.tokens[i].sequence = plan.samples[i].id;
   }
-  step.cost = model_.step(step.work);
+  step.cost = is_ideal_ ? model_.ideal_step(step.work) : model_.step(step.work);
   return plan.step_id;
 }
 

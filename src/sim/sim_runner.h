@@ -18,7 +18,9 @@ namespace nanocp::sim {
 class SimRunner final : public engine::ModelRunner {
  public:
   // Requires: model.shape.num_instances instances in every plan; the clock outlives the runner.
-  SimRunner(const scheduler::CostModel& model, int32_t block_size, ManualClock& clock);
+  // `is_ideal`: charges CostModel::ideal_step.
+  SimRunner(const scheduler::CostModel& model, int32_t block_size, bool is_ideal,
+            ManualClock& clock);
 
   engine::StepTicket launch(const scheduler::StepPlan& plan) override;
   Result<engine::StepResult> wait(engine::StepTicket ticket) override;
@@ -55,6 +57,7 @@ class SimRunner final : public engine::ModelRunner {
 
   const scheduler::CostModel model_;
   const int32_t block_size_;
+  const bool is_ideal_;
   ManualClock& clock_;
   std::array<Step, 2> steps_;  // at most two are in flight
   uint64_t num_launched_ = 0;

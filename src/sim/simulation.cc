@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "engine/engine.h"
+#include "sim/oracle_policy.h"
 #include "sim/plan_hash.h"
 #include "sim/sim_runner.h"
 #include "sim/step_checker.h"
@@ -26,7 +27,8 @@ class Simulation {
              const std::vector<Arrival>& arrivals)
       : options_(options),
         arrivals_(arrivals),
-        runner_(options.cost, options.scheduler.block_size, clock_),
+        runner_(options.cost, options.scheduler.block_size, policy->name() == OraclePolicy::kName,
+                clock_),
         engine_({.scheduler = options.scheduler, .eos_token_ids = {}}, std::move(policy), runner_,
                 clock_, Random(options.seed)),
         recorder_(options.record, options.cost),
