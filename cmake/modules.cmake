@@ -54,6 +54,10 @@ nanocp_module(kvcache FOLDERS kvcache LINK nanocp_request)
 nanocp_module(scheduler FOLDERS scheduler scheduler/policies LINK nanocp_kvcache)
 nanocp_module(engine FOLDERS engine LINK nanocp_scheduler)
 nanocp_module(sim FOLDERS sim LINK nanocp_engine)
+# No fused products: the same plans and simulated times on every machine.
+foreach(module scheduler sim)
+  target_compile_options(nanocp_${module} PRIVATE -ffp-contract=off)
+endforeach()
 
 # Pictures: text of SVG, nothing else.
 nanocp_module(chart FOLDERS chart LINK nanocp_base)
