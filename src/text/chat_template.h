@@ -23,8 +23,8 @@ struct ChatOptions {
   // Ends with what opens the assistant's answer.
   bool add_generation_prompt = true;
   // The local date and time that strftime_now formats; unset: the clock.
-  std::optional<std::tm> now;
-  jinja::Limits limits;
+  std::optional<std::tm> now = std::nullopt;
+  jinja::Limits limits = {};
 };
 
 class ChatTemplate {

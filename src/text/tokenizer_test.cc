@@ -220,7 +220,7 @@ TEST_P(BadTokenizer, IsRefusedByName) {
 }
 
 INSTANTIATE_TEST_SUITE_P(
-    Fields, BadTokenizer,
+    Components, BadTokenizer,
     testing::Values(
         BadFile{R"({"normalizer": {"type": "Lowercase"}})",
                 "normalizer of type 'Lowercase' is not"},
@@ -260,7 +260,11 @@ INSTANTIATE_TEST_SUITE_P(
         BadFile{R"({"post_processor": {"type": "BertProcessing"}})", "post_processor of type"},
         BadFile{R"({"post_processor": {"single": [{"SpecialToken": {"id": "a"}}]}})",
                 "post_processor.single[0].SpecialToken.id is 'a', which post_processor.special"},
-        BadFile{R"({"post_processor": {"single": []}})", "post_processor.single must contain"},
+        BadFile{R"({"post_processor": {"single": []}})", "post_processor.single must contain"}));
+
+INSTANTIATE_TEST_SUITE_P(
+    Model, BadTokenizer,
+    testing::Values(
         BadFile{R"({"model": {"type": "Unigram"}})", "model of type 'Unigram'"},
         BadFile{R"({"model": 7})", "model must be an object"},
         BadFile{R"({"model": {"byte_fallback": true}})",

@@ -25,26 +25,20 @@ Value filter_default(const Value& value, const Arguments& arguments, Meter& /*me
   return if_missing == nullptr ? Value("") : *if_missing;
 }
 
+// The arguments are those of the filter that the transformers library puts in place of Jinja's own.
 Value filter_to_json(const Value& value, const Arguments& arguments, Meter& meter) {
   JsonFormat format;
-  const Value* indent = arguments.find(1, "indent");
-  if (arguments.named.empty() && arguments.positional.size() == 1) {
-    indent = arguments.positional.data();  // Jinja's own filter has it first
-  }
-  if (indent != nullptr && !indent->is_none()) {
-    if (!indent->is_integer()) fail("argument 'indent' must be an integer");
-    format.indent = std::clamp<int64_t>(indent->integer(), 0, 64);
-    format.item_separator = ",";
-  }
-  for (const auto& [name, argument] : arguments.named) {
-    if (name == "ensure_ascii") format.ensure_ascii = argument.truthy();
-    if (name == "sort_keys") format.sort_keys = argument.truthy();
-    if (name != "separators" || argument.is_none()) continue;
-    const bool is_pair = argument.is_list() && argument.list().size() == 2 &&
-                         argument.list()[0].is_string() && argument.list()[1].is_string();
+  format.ensure_ascii = arguments.flag(0, "ensure_ascii", false);
+  format.indent = std::min<int64_t>(arguments.integer(1, "indent", -1), 64);
+  if (format.indent >= 0) format.item_separator.pop_back();  // no space at the end of a line
+  format.sort_keys = arguments.flag(3, "sort_keys", false);
+  const Value* separators = arguments.find(2, "separators");
+  if (separators != nullptr && !separators->is_none()) {
+    const bool is_pair = separators->is_list() && separators->list().size() == 2 &&
+                         separators->list()[0].is_string() && separators->list()[1].is_string();
     if (!is_pair) fail("argument 'separators' must be two strings");
-    format.item_separator = argument.list()[0].string();
-    format.key_separator = argument.list()[1].string();
+    format.item_separator = separators->list()[0].string();
+    format.key_separator = separators->list()[1].string();
   }
   return to_json(value, format, meter);
 }

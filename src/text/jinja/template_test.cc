@@ -76,7 +76,7 @@ std::string repeated(std::string_view part, int count) {
 }
 
 // Each would run for ever, fill the memory or overflow the stack.
-std::vector<Hostile> hostile_templates() {
+std::vector<Hostile> growing_templates() {
   const std::string loops = repeated("{% for i in range(100000) %}", 4);
   const std::string ends = repeated("{% endfor %}", 4);
   return {
@@ -101,6 +101,11 @@ std::vector<Hostile> hostile_templates() {
       {"zeros", "{{ 'x'.zfill(999999999999) }}", "bytes of memory"},
       {"indented", "{{ (text | replace('x', '\n')) | indent(1024, blank=true) }}",
        "bytes of memory"},
+  };
+}
+
+std::vector<Hostile> deep_templates() {
+  return {
       {"range", "{{ range(999999999) }}", "elements of a range"},
       {"range_ends", "{{ range(-9223372036854775807, 9223372036854775807) }}",
        "elements of a range"},
@@ -135,6 +140,11 @@ std::vector<Hostile> hostile_templates() {
        "{% for i in range(100000) %}{% for j in range(100) %}"
        "{% set x = 'y' in text %}{% endfor %}{% endfor %}",
        "steps"},
+  };
+}
+
+std::vector<Hostile> unparsable_templates() {
+  return {
       {"brackets", "{{ " + repeated("(", 100000) + "1" + repeated(")", 100000) + " }}",
        "nested too deeply"},
       {"lists_in_lists", "{{ " + repeated("[", 100000) + repeated("]", 100000) + " }}",
@@ -169,8 +179,13 @@ TEST_P(HostileTemplate, IsStopped) {
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(60));
 }
 
-INSTANTIATE_TEST_SUITE_P(Templates, HostileTemplate, testing::ValuesIn(hostile_templates()),
-                         [](const auto& test) { return std::string(test.param.name); });
+std::string name_of(const testing::TestParamInfo<Hostile>& test) {
+  return test.param.name;
+}
+INSTANTIATE_TEST_SUITE_P(Growing, HostileTemplate, testing::ValuesIn(growing_templates()), name_of);
+INSTANTIATE_TEST_SUITE_P(Deep, HostileTemplate, testing::ValuesIn(deep_templates()), name_of);
+INSTANTIATE_TEST_SUITE_P(Unparsable, HostileTemplate, testing::ValuesIn(unparsable_templates()),
+                         name_of);
 
 TEST(Template, StopsInTime) {
   ChatOptions options = golden_options();

@@ -63,7 +63,7 @@ TEMPLATES = [
     "{{ d.update({'x': 1}) }}", "{{ numbers.append(4) }}", "{{ dict(a=1, b='x') }} {{ dict() }}",
     # filters
     "{{ d | tojson }} {{ messages | tojson }}", "{{ d | tojson(indent=2) }}", "{{ [] | tojson }} {{ {} | tojson(indent=4) }} {{ 'é\\u2028\\x7f\\x1f\"\\\\/' | tojson }} {{ 1.0 | tojson }} {{ big | tojson }} {{ none | tojson }} {{ true | tojson }}",
-    "{{ d | tojson(separators=(',', ':')) }} {{ uni | tojson(ensure_ascii=true) }} {{ d | tojson(sort_keys=true) }}", "{{ missing | tojson }}", "{{ words | join }} {{ words | join('-') }} {{ numbers | join(', ') }} {{ people | join('/', attribute='name') }}",
+    "{{ d | tojson(separators=(',', ':')) }} {{ uni | tojson(ensure_ascii=true) }} {{ d | tojson(sort_keys=true) }}", "{{ missing | tojson }}", "{{ uni | tojson(true) }} {{ d | tojson(false, 1) }} {{ d | tojson(indent=0) }}", "{{ words | join }} {{ words | join('-') }} {{ numbers | join(', ') }} {{ people | join('/', attribute='name') }}",
     "{{ missing | default('x') }} {{ empty | default('x') }} {{ empty | default('x', true) }} {{ nothing | d('x') }} {{ nothing | d('x', true) }} {{ missing | default }}|", "{{ text | trim }}|{{ 'xax' | trim('x') }}", "{{ 'a' | upper }} {{ 'B' | lower }} {{ 'abc def' | title }} {{ 'aBC' | capitalize }} {{ 'aab' | replace('a', 'x', 1) }}",
     "{{ words | first }} {{ words | last }} {{ [] | first }}| {{ uni | first }} {{ uni | last }} {{ uni | length }} {{ uni | list }} {{ uni | reverse }} {{ numbers | reverse | list }}",
     "{{ '3' | int }} {{ '3.7' | int }} {{ 'x' | int }} {{ 'x' | int(5) }} {{ 3.9 | int }} {{ '2.5' | float }} {{ 'x' | float }} {{ 3 | float }} {{ -3 | abs }} {{ 2.5 | round }} {{ 2.567 | round(2) }} {{ 2.1 | round(0, 'ceil') }} {{ 2.9 | round(method='floor') }}",
