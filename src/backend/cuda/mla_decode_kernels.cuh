@@ -304,18 +304,18 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int32_t warpgroup =
       __shfl_sync(0xffffffffU, static_cast<int32_t>(threadIdx.x) / kGroupThreads, 0);
   const auto thread = static_cast<int32_t>(threadIdx.x) % kGroupThreads;
+  if (threadIdx.x >= kThreads - 2) read_shared_row(params, shared, lane, thread % 2);
   __syncthreads();
   if (warpgroup == 2) {
     give_registers<kProducerRegisters>();
-    read_shared_rows(params, shared, lane, thread);
     if (thread < 32) {
-      const Producer producer{
+      const Producer<!kScoresFirst> producer{
           .params = params,
           .shared = shared,
           .policy = params.groups == 1 ? evict_first_policy() : evict_normal_policy(),
           .lane = thread,
           .num_boxes = kTileTokens / params.box_tokens};
-      const Producer::Box first = producer.look_up(stretch.info, stretch.tile);
+      const auto first = producer.look_up(stretch.info, stretch.tile);
       cudaGridDependencySynchronize();
       cudaTriggerProgrammaticLaunchCompletion();
       producer.run(stretch, group, first);

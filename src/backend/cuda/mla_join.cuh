@@ -54,27 +54,21 @@ struct Join {
   int32_t begin;  // of the share, in pieces of the heads of the group
   int32_t end;
 
-  __device__ uint32_t part_bytes() const {
-    return static_cast<uint32_t>(end - begin) * kPieceBytes;
-  }
   // Of a head in the lists of partial results.
   __device__ int64_t place(int32_t part, int32_t head) const {
     const int32_t slot = partial_slot(params, row.first_lane + part, part == 0, group);
     return static_cast<int64_t>(slot) * params.slot_heads + head;
   }
 
-  // One thread, before fetch.
-  __device__ void expect() const {
-    arrive_expecting(shared_address(&shared.parts_full),
-                     static_cast<uint32_t>(row.num_parts) * part_bytes());
-  }
+  // Asks for the share of all parts.
   __device__ void fetch() const {
-    publish_to_copies();
-    for (int32_t part = thread; part < row.num_parts; part += kGroupThreads) {
-      copy_bulk(shared_address(shared.q) + static_cast<uint32_t>(part) * part_bytes(),
-                params.workspace.partial_out + place(part, 0) * kLatentDim + begin * kPieceValues,
-                part_bytes(), shared_address(&shared.parts_full), evict_normal_policy());
+    const int32_t vectors = (end - begin) * kPieceVectors;
+    for (int32_t i = thread; i < row.num_parts * vectors; i += kGroupThreads) {
+      const float* from = params.workspace.partial_out + place(i / vectors, 0) * kLatentDim;
+      copy_16_async(shared_address(shared.q) + static_cast<uint32_t>(i) * 16,
+                    from + begin * kPieceValues + i % vectors * 4, true);
     }
+    commit_copies();
   }
 
   // Of the parts of all heads of the share; a warp for each head.
@@ -174,12 +168,10 @@ struct Join {
   }
 };
 
-// Rows that the lane has part in, for join_rows: before the first queries or tiles are given to the
-// warpgroups that compute.
-__device__ inline void read_shared_rows(const Params& params, Shared& shared, int32_t lane,
-                                        int32_t thread) {
-  const int32_t at = thread - (kGroupThreads - 2);
-  if (at >= 0) shared.rows[at] = params.workspace.shared_rows[2 * lane + at];
+// One of the rows that the lane has part in, for join_rows.
+__device__ inline void read_shared_row(const Params& params, Shared& shared, int32_t lane,
+                                       int32_t index) {
+  shared.rows[index] = params.workspace.shared_rows[2 * lane + index];
 }
 
 // All threads of the last warpgroup, when the block's parts have been written.
@@ -193,7 +185,6 @@ __device__ inline void join_rows(const Params& params, Shared& shared, int32_t l
     if (row.num_parts == 0 || thread != 0) continue;
     asm volatile("red.release.gpu.global.add.s32 [%0], 1;" ::"l"(counter(row)) : "memory");
   }
-  uint32_t parity = 0;
 #pragma unroll
   for (const SharedRow& row : shared.rows) {
     if (row.num_parts == 0) continue;
@@ -206,17 +197,13 @@ __device__ inline void join_rows(const Params& params, Shared& shared, int32_t l
                        .thread = thread,
                        .begin = pieces * part / row.num_parts,
                        .end = pieces * (part + 1) / row.num_parts};
-    if (thread == 0) {
-      wait_for_parts(params, counter(row), row.num_parts);
-      if (join.begin < join.end) join.expect();
-    }
+    if (thread == 0) wait_for_parts(params, counter(row), row.num_parts);
     sync_threads(kJoinBarrier, kGroupThreads);
     if (join.begin < join.end) {
       join.fetch();
       join.weigh_parts();
+      wait_copies<0>();
       sync_threads(kJoinBarrier, kGroupThreads);
-      wait_phase(shared_address(&shared.parts_full), parity);
-      parity ^= 1;
       join.add_up();
     }
     // The last that has seen the count clears it.

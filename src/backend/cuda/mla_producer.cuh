@@ -50,7 +50,6 @@ struct Shared {
   uint64_t q_full;
   uint64_t q_empty;
   uint64_t parts_written;  // counts threads that compute: all of the lane's results and parts
-  uint64_t parts_full;     // of a share
   SharedRow rows[2];       // as in the workspace
   float part_weights[kHeads + 2 * kLanesMax];  // of a share's heads, each of all parts
 };
@@ -65,12 +64,12 @@ __device__ inline void init_barriers(Shared& shared) {
   init_barrier(shared_address(&shared.q_full), 1);
   init_barrier(shared_address(&shared.q_empty), 8);
   init_barrier(shared_address(&shared.parts_written), kComputeThreads);
-  init_barrier(shared_address(&shared.parts_full), 1);
   publish_barriers();
 }
 
 // The warp that asks for tiles and queries. A tile is copied in boxes of tokens of one block, a
 // lane for each; places without a block arrive as zeros.
+template <bool kHoldsBack>
 struct Producer {
   const Params& params;
   Shared& shared;
@@ -106,11 +105,13 @@ struct Producer {
   // Until the chunk has landed that lies kChunksAhead before this one: more under way lets some
   // multiprocessors run away from the others. Not where blocks go through the same tiles together.
   __device__ void hold_back(int32_t number, int chunk) const {
-    const int32_t at = number * kChunks + chunk - kChunksAhead;
-    if (at < 0 || params.groups > 1) return;
-    const int32_t before = at / kChunks;
-    wait_phase(shared_address(&shared.full[before % kStages][at % kChunks]),
-               (before / kStages) & 1);
+    if constexpr (kHoldsBack) {
+      const int32_t at = number * kChunks + chunk - kChunksAhead;
+      if (at < 0) return;
+      const int32_t before = at / kChunks;
+      wait_phase(shared_address(&shared.full[before % kStages][at % kChunks]),
+                 (before / kStages) & 1);
+    }
   }
 
   __device__ void load_tile(int32_t number, const Box& box) const {
