@@ -245,7 +245,8 @@ InstanceId DcpPolicy::choose_binding(const ClusterView& view, const PlacementSco
 }
 
 // The tail stays where it is unless that instance is full or, for a request worth splitting,
-// stands out by more than a shard; then the least used holder, or a new one, takes over.
+// stands out by more than a shard; then the least used holder takes over that does not. A new
+// holder costs routes for the rest of the request's life: only where no holder has a free block.
 std::optional<InstanceId> DcpPolicy::plan_growth(const ClusterView& view,
                                                  const RequestShape& shape) const {
   const InstanceId tail = shape.placement->tail_holder();
@@ -255,15 +256,14 @@ std::optional<InstanceId> DcpPolicy::plan_growth(const ClusterView& view,
   int64_t used = 0;
   for (const InstanceLoad& load : view.instances) used += load.num_used_blocks();
   const int64_t limit = used / view.num_instances() + blocks_per_shard(view);
-  const auto has_room = [&](InstanceId i) {
-    return view.at(i).num_free_blocks > 0 && view.at(i).num_used_blocks() <= limit;
-  };
-  if (has_room(tail)) return tail;
 
+  // Lower is better: the tail while it does not stand out, holders that do not, the tail, others.
   const auto rank = [&](InstanceId i) {
     const bool is_holder = shape.placement->find_shard(i) != nullptr;
+    const bool stands_out = view.at(i).num_used_blocks() > limit;
+    const int place = i == tail ? (stands_out ? 2 : 0) : is_holder ? (stands_out ? 3 : 1) : 4;
     const bool is_far = view.domain_of(i) != view.domain_of(tail);
-    return std::make_tuple(!(is_holder && has_room(i)), is_far, view.at(i).num_used_blocks());
+    return std::make_tuple(place, is_far, view.at(i).num_used_blocks());
   };
   std::optional<InstanceId> best;
   for (InstanceId i = 0; i < view.num_instances(); ++i) {

@@ -175,6 +175,9 @@ TEST(DcpPolicy, GrowthLeavesAFullOrTallTail) {
   request.placement.append_block({0, 0});
   EXPECT_EQ(policy->plan_growth(Cluster({500, 500, 500}).view(), request.shape), 0);
   EXPECT_EQ(policy->plan_growth(Cluster({100, 500, 600}).view(), request.shape), 1);
+  // A new holder only when no other has a free block.
+  EXPECT_EQ(policy->plan_growth(Cluster({100, 100, 600}).view(), request.shape), 0);
+  EXPECT_EQ(policy->plan_growth(Cluster({0, 100, 600}).view(), request.shape), 1);
   EXPECT_EQ(policy->plan_growth(Cluster({0, 0, 600}).view(), request.shape), 2);
   NewRequest brief(3);
   brief.placement.append_block({0, 0});
