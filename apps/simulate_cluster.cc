@@ -173,7 +173,7 @@ scheduler::PolicyOptions policy_options(const SimulateOptions& options, const Cl
           .degree = options.num_instances,
           .threshold_tokens = options.cp_threshold_tokens,
           .min_tokens_per_shard = options.min_tokens_per_shard,
-          .costs = cost.placement_costs()};
+          .costs = cost.placement_costs(options.objectives.tpot_us)};
 }
 
 Result<SimulatedRun> run_one(const SimulateOptions& options, const Cluster& cluster,

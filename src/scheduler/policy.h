@@ -129,6 +129,7 @@ struct PolicyOptions {
   int64_t threshold_tokens = 32768;     // threshold_cp: longer prompts get `degree`
   int64_t min_tokens_per_shard = 4096;  // dcp: less is not worth another holder
   PlacementCosts costs = {};            // dcp
+  DcpParts parts = {};                  // dcp
 };
 
 // One of bound, uniform_cp, threshold_cp, dcp.

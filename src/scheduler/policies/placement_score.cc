@@ -65,6 +65,26 @@ double PlacementScore::added_level(const AddedWork& work) const {
          route_level(sum, costs_) - route_level(old, costs_);
 }
 
+bool PlacementScore::is_over_budget(std::span<const AddedWork> added) const {
+  double highest = 0.0;
+  int32_t most_rows = 0;
+  int64_t num_rows = 0;
+  for (InstanceId i = 0; i < view_.num_instances(); ++i) {
+    highest = std::max(highest, level(i));
+    most_rows = std::max(most_rows, view_.at(i).num_sequences);
+    num_rows += view_.at(i).num_sequences;
+  }
+  if (num_rows == 0) return false;
+  for (const AddedWork& work : added) {
+    highest = std::max(highest, level(work.instance) + added_level(work));
+    most_rows = std::max(most_rows, view_.at(work.instance).num_sequences + work.num_rows);
+    num_rows += work.num_rows;
+  }
+  return highest + costs_.row_of_fullest * most_rows +
+             costs_.row_of_all * static_cast<double>(num_rows) >
+         costs_.budget;
+}
+
 double PlacementScore::with(std::span<const AddedWork> added) const {
   double level_sum = level_sum_;
   double row_sum = row_sum_;
