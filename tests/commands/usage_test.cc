@@ -49,7 +49,7 @@ TEST(Usage, BadCommandLinesAreRefused) {
                "--kv-memory");
   expect_error({"verify"}, "MODEL_DIR is required");
   expect_error({"verify", "--tokenizer", "x"}, "--golden is required");
-  expect_error({"verify", "x", "--tokenizer", "y"}, "--tokenizer excludes MODEL_DIR");
+  expect_error({"verify", "x", "--tokenizer", "y"}, "MODEL_DIR excludes --tokenizer");
   expect_error({"verify", kModel, "--tolerance", "-1"}, "--tolerance");
 }
 
