@@ -208,6 +208,7 @@ Status describe_tensors(Params* params) {
   constexpr int64_t kMatricesMax = int64_t{1} << 30;
   const MlaDecodeArgs& args = params->args;
   const int64_t num_heads = args.config.num_heads;
+  const bool is_bf16 = args.config.cache_type == CacheType::kBf16;
   NANOCP_RETURN_IF_ERROR(make_tensor_map({.base = args.q,
                                           .columns = kLatentKeyDim,
                                           .rows = num_heads,
@@ -222,8 +223,19 @@ Status describe_tensors(Params* params) {
                           .matrices = kMatricesMax,
                           .row_stride = kLatentKeyDim,
                           .matrix_stride = args.block_stride,
-                          .box_rows = params->box_tokens},
+                          .box_rows = is_bf16 ? params->box_tokens : kCodeTokens,
+                          .value_bytes = is_bf16 ? 2 : 1},
                          &params->cache_map);
+}
+
+// Above one group of heads the products are the limit, not the memory.
+template <CacheType kType>
+auto choose_order(const Params& params) {
+  return params.groups > 1 ? attend_kernel<true, kType> : attend_kernel<false, kType>;
+}
+auto choose_attend(const Params& params) {
+  return params.args.config.cache_type == CacheType::kBf16 ? choose_order<CacheType::kBf16>(params)
+                                                           : choose_order<CacheType::kE4m3>(params);
 }
 
 }  // namespace
@@ -246,8 +258,7 @@ Status launch_mla_decode(const MlaDecodeArgs& args, cudaStream_t stream) {
   Params params = {};
   NANOCP_RETURN_IF_ERROR(make_params(args, &params));
   NANOCP_RETURN_IF_ERROR(describe_tensors(&params));
-  // Above one group of heads the products are the limit, not the memory.
-  const auto attend = params.groups > 1 ? attend_kernel<true> : attend_kernel<false>;
+  const auto attend = choose_attend(params);
   NANOCP_RETURN_IF_ERROR(cuda_status(
       cudaFuncSetAttribute(attend, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Shared)),
       "shared memory of latent attention"));

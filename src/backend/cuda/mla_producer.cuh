@@ -4,6 +4,7 @@
 #include "backend/cuda/device/bulk_load.cuh"
 #include "backend/cuda/device/mma.cuh"
 #include "backend/cuda/device/tensor_load.cuh"
+#include "backend/cuda/latent_codes.cuh"
 #include "backend/cuda/mla_decode_params.cuh"
 
 namespace nanocp::cuda {
@@ -49,17 +50,20 @@ struct Shared {
   uint64_t empty[kStages][3];  // first half of the values, second half, rotary keys and weights
   uint64_t q_full;
   uint64_t q_empty;
+  CodeBarriers codes;
 };
 
-__device__ inline void init_barriers(Shared& shared) {
+// `arrivals`: of those who fill a chunk.
+__device__ inline void init_barriers(Shared& shared, uint32_t arrivals) {
   for (int stage = 0; stage < kStages; ++stage) {
-    for (auto& barrier : shared.full[stage]) init_barrier(shared_address(&barrier), 1);
+    for (auto& barrier : shared.full[stage]) init_barrier(shared_address(&barrier), arrivals);
     for (int part = 0; part < 3; ++part) {
       init_barrier(shared_address(&shared.empty[stage][part]), part < 2 ? 4 : 8);
     }
   }
   init_barrier(shared_address(&shared.q_full), 1);
   init_barrier(shared_address(&shared.q_empty), 8);
+  init_code_barriers(shared.codes);
   publish_barriers();
 }
 
