@@ -3,9 +3,9 @@
 // out there. Each warp has sixteen tokens, which lie in one block, and meets only its own bytes.
 //
 // A tile is nine chunks of 64 values: 64 rows of 128 bytes, as warpgroup_mma.cuh has them. Of a
-// chunk a warp owns 2,048 bytes in one piece. Its codes, 1,024 bytes for each chunk, arrive in the
-// upper half of what it owns: the values of a chunk overwrite codes of earlier chunks alone, but
-// for the last one, whose codes are all in registers before a value is written.
+// chunk a warp owns 2,048 bytes in one piece. Its codes, 128 bytes a row and two chunks a piece,
+// arrive in the last five of its nine pieces. It spreads out one of those at a time: the values
+// overwrite no codes but those that are in registers by then.
 #pragma once
 
 #include <cuda.h>
@@ -23,25 +23,26 @@ namespace {
 constexpr int kCodeTokens = 16;  // of a warp; never straddle blocks
 constexpr int kCodeWarps = 4;
 constexpr int kCodeChunks = kLatentKeyDim / 64;
+constexpr int kCodeSteps = (kCodeChunks + 1) / 2;  // of a tile; the last one has one chunk
 constexpr int kCodeStages = 2;
-constexpr uint32_t kCodeBoxBytes = kCodeTokens * 64;
-constexpr uint32_t kValueBoxBytes = kCodeTokens * 128;
+constexpr uint32_t kPieceBytes = kCodeTokens * 128;
 
-// Count the bytes of a box, by the stage of its tile.
-struct CodeBarriers {
-  uint64_t arrived[kCodeStages][kCodeWarps][kCodeChunks];
+// What the warps need besides the tiles. A barrier counts what a step waits for.
+struct CodeShared {
+  alignas(16) uint8_t exponents[kCodeStages][kCodeWarps][kCodeTokens];
+  uint64_t arrived[kCodeStages][kCodeWarps][kCodeSteps];
 };
 
 // One thread, before the barriers are published.
-__device__ inline void init_code_barriers(CodeBarriers& barriers) {
-  for (auto& stage : barriers.arrived) {
+__device__ inline void init_code_barriers(CodeShared& shared) {
+  for (auto& stage : shared.arrived) {
     for (auto& warp : stage) {
       for (uint64_t& barrier : warp) device::init_barrier(device::shared_address(&barrier), 1);
     }
   }
 }
 
-// Tokens [token, + 16) of a block.
+// Tokens [token, + 16) of a block; block -1: none, which makes zeros.
 struct CodeRun {
   int32_t block;
   int32_t token;
@@ -49,7 +50,7 @@ struct CodeRun {
 
 // Of one layer. kE4m3: the token's exponent follows the codes of its block.
 struct CodeCache {
-  const CUtensorMap& map;  // boxes of 16 tokens
+  const CUtensorMap& map;  // boxes of 16 tokens and 128 codes
   const uint8_t* codes;
   int64_t block_stride;  // bytes
   int32_t block_size;
@@ -58,76 +59,132 @@ struct CodeCache {
 // A warp's part of tiles; all its lanes.
 struct CodeWarp {
   const CodeCache& cache;
-  CodeBarriers& barriers;
+  CodeShared& shared;
   int32_t warp;
   int32_t lane;
 
   // Asks for the codes of a tile; its place is free.
   __device__ void ask(int stage, uint32_t tile, const CodeRun& run, uint64_t policy) const {
-    if (lane >= kCodeChunks) return;
-    const uint32_t barrier = device::shared_address(&barriers.arrived[stage][warp][lane]);
-    device::arrive_expecting(barrier, kCodeBoxBytes);
-    device::load_box(codes_of(tile, lane), cache.map, lane * 64, run.token, run.block, barrier,
-                     policy);
+    if (lane != 0) return;
+#pragma unroll
+    for (int step = 0; step < kCodeSteps; ++step) {
+      const uint32_t barrier = device::shared_address(&shared.arrived[stage][warp][step]);
+      const bool has_exponents = step == 0 && run.block >= 0;
+      device::arrive_expecting(barrier, kPieceBytes + (has_exponents ? kCodeTokens : 0));
+      device::load_box(tile + codes_of(step), cache.map, step * 128, run.token, run.block, barrier,
+                       policy);
+      if (!has_exponents) continue;
+      device::copy_bulk(device::shared_address(shared.exponents[stage][warp]),
+                        cache.codes + run.block * cache.block_stride +
+                            static_cast<int64_t>(cache.block_size) * kLatentKeyDim + run.token,
+                        kCodeTokens, barrier, policy);
+    }
   }
 
-  // The exponents of the tokens that this lane spreads out, lane / 4 and 8 later. Past the first
-  // cache, for other GPUs write here.
-  __device__ uint32_t load_exponents(const CodeRun& run) const {
-    const uint8_t* at = cache.codes + run.block * cache.block_stride +
-                        static_cast<int64_t>(cache.block_size) * kLatentKeyDim + run.token +
-                        lane / 4;
-    return static_cast<uint32_t>(__ldcg(at)) | static_cast<uint32_t>(__ldcg(at + 8)) << 16;
-  }
-
-  // Into the second-level cache.
-  __device__ void prefetch(const CodeRun& run) const {
-    if (lane > 0) return;
-    device::prefetch_bulk(cache.codes + run.block * cache.block_stride +
-                              static_cast<int64_t>(run.token) * kLatentKeyDim,
-                          kCodeTokens * kLatentKeyDim);
-  }
-
-  __device__ void wait_codes(int stage, int chunk, uint32_t parity) const {
-    device::wait_phase(device::shared_address(&barriers.arrived[stage][warp][chunk]), parity);
-  }
-
-  // Turns the codes of a chunk into its values, for products.
-  __device__ void spread(uint32_t tile, int chunk, uint32_t exponents) const {
-    const uint32_t from = codes_of(tile, chunk) + static_cast<uint32_t>(lane * 16);
-    const uint4 first = device::load_shared_16(from);
-    const uint4 second = device::load_shared_16(from + kCodeBoxBytes / 2);
-    __syncwarp();
-    const uint32_t to = tile + values_of(chunk) + device::swizzled_offset(lane / 4, lane % 4 * 2);
-    store(to, first, exponents & 0xffffU);
-    store(to + kValueBoxBytes / 2, second, exponents >> 16);
-    device::publish_shared();
-    __syncwarp();
+  // Turns the codes of a tile into values, two chunks a step; after each the values are ready for
+  // products and `done(step)` is called.
+  template <typename Done>
+  __device__ void spread(int stage, uint32_t tile, uint32_t parity, const Done& done) const {
+    wait(stage, 0, parity);
+    const uint32_t at =
+        device::shared_address(shared.exponents[stage][warp]) + static_cast<uint32_t>(row());
+    const uint32_t exponents[2] = {device::load_shared_byte(at), device::load_shared_byte(at + 8)};
+    const bool in_one = __all_sync(0xffffffffU, max(exponents[0], exponents[1]) <=
+                                                    device::kOneFactorExponentMax) != 0;
+    if (in_one) {
+      spread_steps<true>(stage, tile, parity, exponents, done);
+    } else {
+      spread_steps<false>(stage, tile, parity, exponents, done);
+    }
   }
 
  private:
-  __device__ uint32_t values_of(int chunk) const {
-    return static_cast<uint32_t>(chunk * kCodeWarps + warp) * kValueBoxBytes;
+  __device__ void wait(int stage, int step, uint32_t parity) const {
+    device::wait_phase(device::shared_address(&shared.arrived[stage][warp][step]), parity);
   }
-  __device__ uint32_t codes_of(uint32_t tile, int chunk) const {
-    const int place = kCodeChunks + chunk;  // in boxes of codes, of which a piece holds two
-    return tile + values_of(place / 2) + static_cast<uint32_t>(place % 2) * kCodeBoxBytes;
-  }
-  // Sixteen codes as two pieces of eight values.
-  __device__ static void store(uint32_t to, const uint4& codes, uint32_t exponent) {
-    const uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
-#pragma unroll
-    for (int piece = 0; piece < 2; ++piece) {
-      uint32_t values[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        // Two adjacent codes to the upper bytes of the halves.
-        const uint32_t pair =
-            __byte_perm(words[2 * piece + i / 2], 0, i % 2 == 0 ? 0x1404 : 0x3424);
-        values[i] = device::scale_codes(device::odd_codes(pair), exponent);
+
+  template <bool kInOne, typename Done>
+  __device__ void spread_steps(int stage, uint32_t tile, uint32_t parity,
+                               const uint32_t (&exponents)[2], const Done& done) const {
+    const uint32_t factors[2] = {device::code_factor<kInOne>(exponents[0]),
+                                 device::code_factor<kInOne>(exponents[1])};
+    // Eight lanes meet all banks, in codes and in values: their two rows differ in bits 0 and 2.
+    const uint32_t read_at = device::swizzled_offset(row(), lane % 4);
+    const uint32_t write_at = device::swizzled_offset(row(), lane % 4 * 2);
+#pragma unroll 1
+    for (int step = 0; step < kCodeSteps; ++step) {
+      if (step > 0) wait(stage, step, parity);
+      const uint32_t from = tile + codes_of(step) + read_at;
+      const uint4 codes[4] = {device::load_shared_16(from),
+                              device::load_shared_16(from + kPieceBytes / 2),
+                              device::load_shared_16(from ^ 64U),
+                              device::load_shared_16((from ^ 64U) + kPieceBytes / 2)};
+      __syncwarp();
+      const uint32_t to = tile + piece_of(2 * step) + write_at;
+      store<kInOne>(to, codes[0], factors[0]);
+      store<kInOne>(to + kPieceBytes / 2, codes[1], factors[1]);
+      if (step + 1 < kCodeSteps) {
+        const uint32_t next = to + kCodeWarps * kPieceBytes;
+        store<kInOne>(next, codes[2], factors[0]);
+        store<kInOne>(next + kPieceBytes / 2, codes[3], factors[1]);
       }
-      device::store_shared_16(to ^ static_cast<uint32_t>(piece * 16), values);
+      device::publish_shared();
+      __syncwarp();
+      done(step);
     }
+  }
+
+  // Of the eight rows that a warp takes at once, the one of this lane.
+  __device__ int32_t row() const {
+    return lane / 8 ^ ((lane & 4) != 0 ? 5 : 0);
+  }
+
+  __device__ uint32_t piece_of(int chunk) const {
+    return static_cast<uint32_t>(chunk * kCodeWarps + warp) * kPieceBytes;
+  }
+  __device__ uint32_t codes_of(int step) const {
+    return piece_of(kCodeChunks - kCodeSteps + step);
+  }
+
+  // Sixteen codes as two pieces of eight values. Eight words at once, for the latency of each.
+  template <bool kInOne>
+  __device__ static void store(uint32_t to, const uint4& codes, uint32_t factor) {
+    const uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
+    uint32_t values[2][4];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      // Two adjacent codes to the upper bytes of the halves.
+      values[i / 4][i % 4] = __byte_perm(words[i / 2], 0, i % 2 == 0 ? 0x1404 : 0x3424);
+    }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      values[i / 4][i % 4] =
+          device::times_code_factor<kInOne>(device::odd_codes(values[i / 4][i % 4]), factor);
+    }
+    device::store_shared_16(to, values[0]);
+    device::store_shared_16(to ^ 16U, values[1]);
+  }
+};
+
+// Which blocks a warp's runs of the tiles of a row are in, for 32 tiles: read ahead, since what is
+// under way from memory is waited for wherever values are made visible to products.
+struct CodeBlocks {
+  int32_t first_tile;
+  int32_t blocks[32];
+
+  // All lanes; `find`: the block of a tile.
+  template <typename Find>
+  __device__ void start(int32_t tile, int32_t lane, const Find& find) {
+    const int32_t block = find(tile + lane);
+    __syncwarp();
+    if (lane == 0) first_tile = tile;
+    blocks[lane] = block;
+    __syncwarp();
+  }
+  template <typename Find>
+  __device__ int32_t at(int32_t tile, int32_t lane, const Find& find) {
+    if (tile - first_tile >= 32) start(tile, lane, find);
+    return blocks[tile - first_tile];
   }
 };
 

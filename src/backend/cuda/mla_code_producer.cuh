@@ -9,125 +9,143 @@ namespace {
 
 // A warp. It asks for the codes of one tile while it spreads out the one before, as soon as their
 // place is free: that may take until the tile that is being spread out has been scored, so nothing
-// there waits for it.
+// there waits for it. What only asking needs is in shared memory: spreading out needs the
+// registers.
 struct CodeProducer {
   const Params& params;
   Shared& shared;
   const CodeWarp& codes;
   uint64_t policy;
-  Segment segment;         // of the tile to ask for next
-  int32_t tile;            // this one, in its row
-  CodeRun run;             // what of it is this warp's; block -1: nothing
-  CodeRun run_after;       // of the tile after it in the row
-  int32_t asked = 0;       // tiles
-  uint32_t exponents = 0;  // of the last one asked for
-  int32_t open_source = -1;
-  int32_t num_queries = 0;   // segments whose queries have been asked for
-  int32_t queries_tile = 0;  // the first tile of the one that is due
-  bool queries_due = false;
+  int32_t group;
+  int32_t count;             // tiles
+  int32_t queries_tile = 0;  // the first one of the segment whose queries are due; -1: none are
 
-  // `warp`'s run of a tile of a row.
-  __device__ static CodeRun look_up(const Params& params, const AttentionRow& row, int32_t tile,
-                                    int32_t warp) {
-    const int32_t token = tile * kTileTokens + warp * kCodeTokens;
-    const int32_t at = token / params.args.config.block_size;
-    const int32_t block = at < row.num_blocks ? params.args.blocks[row.block_begin + at] : -1;
-    return {block, token % params.args.config.block_size};
+  __device__ CodeState& state() const { return shared.code_states[codes.warp]; }
+
+  // Keeps the state. All lanes have read what was there.
+  __device__ void keep(const Segment& segment, int32_t tile) const {
+    __syncwarp();
+    if (codes.lane == 0) {
+      state().segment = segment;
+      state().tile = tile;
+    }
+    __syncwarp();
   }
 
-  __device__ bool must_wait_for_source() const {
-    return is_remote(params, segment.info) && segment.info.source != open_source;
+  // The block of this warp's part of a tile of a row.
+  __device__ auto find_block(const AttentionRow& row) const {
+    return [this, begin = row.block_begin, num_blocks = row.num_blocks](int32_t tile) {
+      const int32_t token = tile * kTileTokens + codes.warp * kCodeTokens;
+      const int32_t at = token / params.args.config.block_size;
+      return at < num_blocks ? params.args.blocks[begin + at] : -1;
+    };
   }
-  __device__ void open() {
-    if (!must_wait_for_source()) return;
-    if (codes.lane == 0) wait_for_source(params, segment.info.source);
+
+  __device__ void start(const Stretch& stretch) {
+    Segment segment;
+    segment.start(stretch);
+    keep(segment, segment.tile);
+    state().blocks.start(segment.tile, codes.lane, find_block(segment.info));
+  }
+
+  // Waits for the row's source, if it is not the one waited for last.
+  __device__ bool must_wait(const AttentionRow& row) const {
+    return is_remote(params, row) && row.source != state().open_source;
+  }
+  __device__ void open(const AttentionRow& row) const {
+    if (!must_wait(row)) return;
+    __syncwarp();
+    if (codes.lane == 0) {
+      wait_for_source(params, row.source);
+      state().open_source = row.source;
+    }
     __syncwarp();
     publish_to_copies();
-    open_source = segment.info.source;
   }
 
   __device__ static bool all_ended(uint64_t& barrier, uint32_t parity) {
     return __all_sync(0xffffffffU, has_ended(shared_address(&barrier), parity)) != 0;
   }
 
-  __device__ void load_queries(int32_t row, int32_t group) {
-    const uint32_t parity = (num_queries + 1) & 1;
-    ++num_queries;
+  __device__ void load_queries() {
+    queries_tile = -1;
     if (codes.warp != 0) return;
-    wait_phase(shared_address(&shared.q_empty), parity);
-    if (codes.lane != 0) return;
-    const uint32_t barrier = shared_address(&shared.q_full);
-    arrive_expecting(barrier, kTileBytes);
-    for (int chunk = 0; chunk < kChunks; ++chunk) {
-      load_box(shared_address(shared.q) + chunk * kChunkBytes, params.q_map, chunk * 64,
-               group * kHeads, row, barrier, evict_normal_policy());
+    const int32_t number = state().num_queries;
+    wait_phase(shared_address(&shared.q_empty), (number + 1) & 1);
+    __syncwarp();
+    if (codes.lane == 0) {
+      state().num_queries = number + 1;
+      const uint32_t barrier = shared_address(&shared.q_full);
+      arrive_expecting(barrier, kTileBytes);
+      for (int chunk = 0; chunk < kChunks; ++chunk) {
+        load_box(shared_address(shared.q) + chunk * kChunkBytes, params.q_map, chunk * 64,
+                 group * kHeads, state().segment.info.row, barrier, evict_normal_policy());
+      }
     }
+    __syncwarp();
   }
 
   // The queries of a segment whose first tile has been asked for, if their place is free.
-  __device__ void try_queries(int32_t group) {
-    if (!queries_due || asked <= queries_tile) return;
-    if (codes.warp == 0 && !all_ended(shared.q_empty, (num_queries + 1) & 1)) return;
-    load_queries(segment.info.row, group);
-    queries_due = false;
+  __device__ void try_queries(int32_t asked) {
+    if (queries_tile < 0 || asked <= queries_tile) return;
+    if (codes.warp == 0 && !all_ended(shared.q_empty, (state().num_queries + 1) & 1)) return;
+    load_queries();
   }
 
-  // Asks for the next tile, if there is one; false: not yet possible without waiting.
-  __device__ bool try_ask(bool may_wait, int32_t count) {
-    if (asked == count) return true;
-    if (tile == segment.tile + segment.count) {
-      if (queries_due) return false;
-      segment.next(params);
-      tile = segment.tile;
-      queries_due = true;
-      queries_tile = asked;
-      run = look_up(params, segment.info, tile, codes.warp);
-      run_after = look_up(params, segment.info, tile + 1, codes.warp);
-    }
-    const int stage = asked % kStages;
-    const uint32_t parity = (asked / kStages + 1) & 1;
-    if (may_wait) {
-      open();
-      wait_phase(shared_address(&shared.empty[stage][1]), parity);
-      wait_phase(shared_address(&shared.empty[stage][2]), parity);
-    } else if (must_wait_for_source() || !all_ended(shared.empty[stage][1], parity) ||
-               !all_ended(shared.empty[stage][2], parity)) {
+  // Asks for tile `number`; false: not possible yet without waiting.
+  __device__ bool try_ask(int32_t number, bool may_wait) {
+    const int stage = number % kStages;
+    const uint32_t parity = (number / kStages + 1) & 1;
+    if (!may_wait && (!all_ended(shared.empty[stage][1], parity) ||
+                      !all_ended(shared.empty[stage][2], parity))) {
       return false;
     }
+    Segment segment = state().segment;
+    int32_t tile = state().tile;
+    if (tile == segment.tile + segment.count) {
+      if (queries_tile >= 0) return false;
+      segment.next(params);
+      tile = segment.tile;
+      queries_tile = number;
+      state().blocks.start(tile, codes.lane, find_block(segment.info));
+    }
+    if (!may_wait && must_wait(segment.info)) {
+      keep(segment, tile);
+      return false;
+    }
+    open(segment.info);
+    if (may_wait) {
+      wait_phase(shared_address(&shared.empty[stage][1]), parity);
+      wait_phase(shared_address(&shared.empty[stage][2]), parity);
+    }
+    const int32_t token = tile * kTileTokens + codes.warp * kCodeTokens;
+    const CodeRun run = {state().blocks.at(tile, codes.lane, find_block(segment.info)),
+                         token % params.args.config.block_size};
     codes.ask(stage, shared_address(shared.tiles[stage]), run, policy);
-    exponents = run.block >= 0 ? codes.load_exponents(run) : 0;
-    ++asked;
-    ++tile;
-    if (tile < segment.tile + segment.count && run_after.block >= 0) codes.prefetch(run_after);
-    run = run_after;
-    run_after = look_up(params, segment.info, tile + 1, codes.warp);
+    keep(segment, tile + 1);
     return true;
   }
 
-  __device__ void work(int32_t group, int32_t count) {
-    open();
-    load_queries(segment.info.row, group);
-    try_ask(true, count);
+  __device__ void work() {
+    open(state().segment.info);
+    load_queries();
+    try_ask(0, true);
     for (int32_t number = 0; number < count; ++number) {
       const int stage = number % kStages;
-      const uint32_t to = shared_address(shared.tiles[stage]);
-      const uint32_t own_exponents = exponents;
-      bool is_ahead = false;
+      bool is_ahead = number + 1 == count;
       wait_phase(shared_address(&shared.empty[stage][0]), (number / kStages + 1) & 1);
-#pragma unroll 1
-      for (int chunk = 0; chunk < kChunks; ++chunk) {
-        try_queries(group);
-        if (!is_ahead) is_ahead = try_ask(false, count);
-        codes.wait_codes(stage, chunk, (number / kStages) & 1);
-        codes.spread(to, chunk, own_exponents);
-        if (codes.lane == 0) arrive(shared_address(&shared.full[stage][chunk]));
-      }
+      codes.spread(stage, shared_address(shared.tiles[stage]), (number / kStages) & 1,
+                   [&](int step) {
+                     const int chunk = 2 * step + codes.lane;
+                     if (codes.lane < 2 && chunk < kChunks) {
+                       arrive(shared_address(&shared.full[stage][chunk]));
+                     }
+                     try_queries(is_ahead ? number + 2 : number + 1);
+                     if (!is_ahead) is_ahead = try_ask(number + 1, false);
+                   });
       // Those of a segment that begins later can be waited for when its first tile is there.
-      if (queries_due && queries_tile <= number) {
-        load_queries(segment.info.row, group);
-        queries_due = false;
-      }
-      if (!is_ahead) try_ask(true, count);
+      if (queries_tile >= 0 && queries_tile <= number) load_queries();
+      if (!is_ahead) try_ask(number + 1, true);
     }
   }
 };

@@ -208,7 +208,6 @@ Status describe_tensors(Params* params) {
   constexpr int64_t kMatricesMax = int64_t{1} << 30;
   const MlaDecodeArgs& args = params->args;
   const int64_t num_heads = args.config.num_heads;
-  const bool is_bf16 = args.config.cache_type == CacheType::kBf16;
   NANOCP_RETURN_IF_ERROR(make_tensor_map({.base = args.q,
                                           .columns = kLatentKeyDim,
                                           .rows = num_heads,
@@ -217,6 +216,7 @@ Status describe_tensors(Params* params) {
                                           .matrix_stride = num_heads * kLatentKeyDim,
                                           .box_rows = kHeads},
                                          &params->q_map));
+  const bool is_bf16 = args.config.cache_type == CacheType::kBf16;
   return make_tensor_map({.base = args.cache,
                           .columns = kLatentKeyDim,
                           .rows = args.config.block_size,

@@ -307,20 +307,17 @@ __device__ void produce(const Params& params, Shared& shared, const Stretch& str
                              .block_stride = params.args.block_stride,
                              .block_size = params.args.config.block_size};
     const int32_t warp = __shfl_sync(0xffffffffU, thread / 32, 0);
-    const CodeWarp codes{
-        .cache = cache, .barriers = shared.codes, .warp = warp, .lane = thread % 32};
-    CodeProducer producer{
-        .params = params,
-        .shared = shared,
-        .codes = codes,
-        .policy = policy,
-        .tile = stretch.tile,
-        .run = CodeProducer::look_up(params, stretch.info, stretch.tile, warp),
-        .run_after = CodeProducer::look_up(params, stretch.info, stretch.tile + 1, warp)};
-    producer.segment.start(stretch);
+    const CodeWarp codes{.cache = cache, .shared = shared.codes, .warp = warp, .lane = thread % 32};
+    CodeProducer producer{.params = params,
+                          .shared = shared,
+                          .codes = codes,
+                          .policy = policy,
+                          .group = group,
+                          .count = stretch.count};
+    producer.start(stretch);
     cudaGridDependencySynchronize();
     cudaTriggerProgrammaticLaunchCompletion();
-    if (stretch.count > 0) producer.work(group, stretch.count);
+    if (stretch.count > 0) producer.work();
   }
 }
 

@@ -324,7 +324,6 @@ Status fill_params(const MlaPrefillArgs& args, Params* params) {
 Status make_maps(Params* params) {
   constexpr int64_t kBlocksMax = int64_t{1} << 30;
   const MlaPrefillArgs& args = params->args;
-  const bool is_bf16 = args.config.cache_type == CacheType::kBf16;
   const int64_t num_pairs = args.q_rows * args.config.num_heads;
   NANOCP_RETURN_IF_ERROR(make_tensor_map({.base = args.q,
                                           .columns = kLatentKeyDim,
@@ -334,6 +333,7 @@ Status make_maps(Params* params) {
                                           .matrix_stride = num_pairs * kLatentKeyDim,
                                           .box_rows = kTileQueries},
                                          &params->queries));
+  const bool is_bf16 = args.config.cache_type == CacheType::kBf16;
   return make_tensor_map({.base = args.cache,
                           .columns = kLatentKeyDim,
                           .rows = args.config.block_size,

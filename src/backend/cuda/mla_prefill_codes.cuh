@@ -1,7 +1,7 @@
 // Device code of mla_prefill.cu: the warps that fill the attend kernel's shared memory where the
 // cache holds e4m3 codes. Four of them spread tiles out; the first one also asks for queries. As in
-// mla_code_producer.cuh, codes are asked for as soon as their place is free, between the chunks of
-// the tile before.
+// mla_code_producer.cuh, codes are asked for as soon as their place is free, between the steps of
+// the tile before, and what only asking needs is in shared memory.
 #pragma once
 
 #include "backend/cuda/mla_prefill_shared.cuh"
@@ -13,32 +13,45 @@ struct CodeLoader {
   const Params& params;
   Shared& shared;
   const CodeWarp& codes;
-  SegmentWalk walk;  // of the tile to ask for next
-  PrefillItem item;
-  int32_t tile;            // this one, of the unit
-  uint32_t asked = 0;      // tiles
-  uint32_t exponents = 0;  // of the last one asked for
-  int32_t open_source = -1;
-  uint32_t num_queries = 0;   // segments whose queries have been asked for
-  uint32_t queries_tile = 0;  // the first tile of the one that is due
-  bool queries_due = false;
+  int32_t count;             // tiles
+  int32_t queries_tile = 0;  // the first one of the segment whose queries are due; -1: none are
 
-  // This warp's run of a tile; past the last block any tokens do, for no row sees them.
-  __device__ CodeRun look_up(int32_t of_tile) const {
-    const Run run = find_run(params.args, item, of_tile * kTileTokens + codes.warp * kCodeTokens);
-    return {run.block, run.in_block};
+  __device__ CodeState& state() const { return shared.code_states[codes.warp]; }
+
+  // Keeps the state. All lanes have read what was there.
+  __device__ void keep(const SegmentWalk& walk, const PrefillItem& item, int32_t tile) const {
+    __syncwarp();
+    if (codes.lane == 0) {
+      state().walk = walk;
+      state().item = item;
+      state().tile = tile;
+    }
+    __syncwarp();
   }
 
-  __device__ void enter() {
-    item = params.args.items[walk.unit.item];
-    tile = walk.tile;
-    queries_due = true;
-    queries_tile = asked;
+  // The block of this warp's part of a tile; past the last one any does, for no row sees it.
+  __device__ auto find_block(const PrefillItem& item) const {
+    return [this, item](int32_t tile) {
+      return find_run(params.args, item, tile * kTileTokens + codes.warp * kCodeTokens).block;
+    };
   }
 
-  __device__ bool must_wait_for_source() const {
+  __device__ void start(const SegmentWalk& walk) const {
+    const PrefillItem item = params.args.items[walk.unit.item];
+    keep(walk, item, walk.tile);
+    state().blocks.start(walk.tile, codes.lane, find_block(item));
+  }
+
+  __device__ bool must_wait(const PrefillItem& item) const {
     return params.args.exchange.num_instances > 1 && item.source >= 0 &&
-           item.source != params.args.exchange.self && item.source != open_source;
+           item.source != params.args.exchange.self && item.source != state().open_source;
+  }
+  __device__ void open(const PrefillItem& item) const {
+    int32_t open_source = state().open_source;
+    wait_for_source(params.args, item.source, &open_source);
+    __syncwarp();
+    if (codes.lane == 0) state().open_source = open_source;
+    __syncwarp();
   }
 
   __device__ static bool all_ended(uint64_t& barrier, uint32_t parity) {
@@ -46,69 +59,70 @@ struct CodeLoader {
   }
 
   __device__ void load_queries() {
-    const uint32_t parity = (num_queries + 1) & 1;
-    ++num_queries;
-    queries_due = false;
+    queries_tile = -1;
     if (codes.warp != 0) return;
-    wait_phase(shared_address(&shared.q_free), parity);
-    ask_queries(params, item, walk.unit, shared);
+    const int32_t number = state().num_queries;
+    wait_phase(shared_address(&shared.q_free), (number + 1) & 1);
+    ask_queries(params, state().item, state().walk.unit, shared);
+    __syncwarp();
+    if (codes.lane == 0) state().num_queries = number + 1;
+    __syncwarp();
   }
 
   // The queries of a segment whose first tile has been asked for, if their place is free.
-  __device__ void try_queries() {
-    if (!queries_due || asked <= queries_tile) return;
-    if (codes.warp == 0 && !all_ended(shared.q_free, (num_queries + 1) & 1)) return;
+  __device__ void try_queries(int32_t asked) {
+    if (queries_tile < 0 || asked <= queries_tile) return;
+    if (codes.warp == 0 && !all_ended(shared.q_free, (state().num_queries + 1) & 1)) return;
     load_queries();
   }
 
-  // Asks for the next tile, if there is one; false: not yet possible without waiting.
-  __device__ bool try_ask(bool may_wait, uint32_t count) {
-    if (asked == count) return true;
+  // Asks for tile `number`; false: not possible yet without waiting.
+  __device__ bool try_ask(int32_t number, bool may_wait) {
+    const int stage = number % kStages;
+    const uint32_t parity = (number / kStages + 1) & 1;
+    if (!may_wait && !all_ended(shared.kv_free[stage][1], parity)) return false;
+    SegmentWalk walk = state().walk;
+    PrefillItem item = state().item;
+    int32_t tile = state().tile;
     if (tile == walk.tile + walk.count()) {
-      if (queries_due) return false;
+      if (queries_tile >= 0) return false;
       walk.next(params);
-      enter();
+      item = params.args.items[walk.unit.item];
+      tile = walk.tile;
+      queries_tile = number;
+      state().blocks.start(tile, codes.lane, find_block(item));
     }
-    const uint32_t stage = asked % kStages;
-    const uint32_t parity = (asked / kStages + 1) & 1;
-    if (may_wait) {
-      wait_for_source(params.args, item.source, &open_source);
-      wait_phase(shared_address(&shared.kv_free[stage][1]), parity);
-    } else if (must_wait_for_source() || !all_ended(shared.kv_free[stage][1], parity)) {
+    if (!may_wait && must_wait(item)) {
+      keep(walk, item, tile);
       return false;
     }
-    const CodeRun run = look_up(tile);
-    codes.ask(static_cast<int>(stage), shared_address(shared.kv[stage]), run,
-              evict_normal_policy());
-    exponents = codes.load_exponents(run);
-    ++asked;
-    ++tile;
+    open(item);
+    if (may_wait) wait_phase(shared_address(&shared.kv_free[stage][1]), parity);
+    const int32_t token = tile * kTileTokens + codes.warp * kCodeTokens;
+    const CodeRun run = {state().blocks.at(tile, codes.lane, find_block(item)),
+                         token % params.args.config.block_size};
+    codes.ask(stage, shared_address(shared.kv[stage]), run, evict_normal_policy());
+    keep(walk, item, tile + 1);
     return true;
   }
 
-  __device__ void run(uint32_t count) {
-    if (count == 0) return;
-    enter();
-    try_ask(true, count);
-    for (uint32_t n = 0; n < count; ++n) {
-      const uint32_t stage = n % kStages;
-      const uint32_t to = shared_address(shared.kv[stage]);
-      const uint32_t own_exponents = exponents;
-      bool is_ahead = false;
-      wait_phase(shared_address(&shared.kv_free[stage][0]), (n / kStages + 1) & 1);
-#pragma unroll 1
-      for (int chunk = 0; chunk < kChunks; ++chunk) {
-        try_queries();
-        if (!is_ahead) is_ahead = try_ask(false, count);
-        codes.wait_codes(static_cast<int>(stage), chunk, n / kStages & 1);
-        codes.spread(to, chunk, own_exponents);
-        if (codes.lane > 0) continue;
-        if (chunk == kLeftChunks - 1) arrive(shared_address(&shared.kv_full[stage][0]));
-        if (chunk == kChunks - 1) arrive(shared_address(&shared.kv_full[stage][1]));
-      }
+  __device__ void work() {
+    try_ask(0, true);
+    for (int32_t number = 0; number < count; ++number) {
+      const int stage = number % kStages;
+      bool is_ahead = number + 1 == count;
+      wait_phase(shared_address(&shared.kv_free[stage][0]), (number / kStages + 1) & 1);
+      codes.spread(stage, shared_address(shared.kv[stage]), (number / kStages) & 1, [&](int step) {
+        const bool is_last = step + 1 == kCodeSteps;
+        if (codes.lane == 0 && (2 * step + 2 == kLeftChunks || is_last)) {
+          arrive(shared_address(&shared.kv_full[stage][is_last ? 1 : 0]));
+        }
+        try_queries(is_ahead ? number + 2 : number + 1);
+        if (!is_ahead) is_ahead = try_ask(number + 1, false);
+      });
       // Those of a segment that begins later can be waited for when its first tile is there.
-      if (queries_due && queries_tile <= n) load_queries();
-      if (!is_ahead) try_ask(true, count);
+      if (queries_tile >= 0 && queries_tile <= number) load_queries();
+      if (!is_ahead) try_ask(number + 1, true);
     }
   }
 };

@@ -359,11 +359,13 @@ __device__ __forceinline__ void load(const Params& params, const SegmentWalk& wa
                              .block_stride = params.args.block_stride,
                              .block_size = params.args.config.block_size};
     const CodeWarp codes{.cache = cache,
-                         .barriers = shared.codes,
+                         .shared = shared.codes,
                          .warp = warp,
                          .lane = static_cast<int32_t>(threadIdx.x) % 32};
-    CodeLoader loader{.params = params, .shared = shared, .codes = codes, .walk = walk};
-    loader.run(static_cast<uint32_t>(walk.left));
+    CodeLoader loader{.params = params, .shared = shared, .codes = codes, .count = walk.left};
+    if (walk.left == 0) return;
+    loader.start(walk);
+    loader.work();
   }
 }
 
@@ -390,7 +392,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     Scorer scorer;
     scorer.run(params, walk, shared);
   } else {
-    take_registers<kAdderRegisters>();
+    take_registers<kType == CacheType::kBf16 ? kAdderRegisters : kAdderRegistersBesideSpreaders>();
     add_right<kType == CacheType::kBf16>(params, walk, shared);
   }
 }

@@ -24,7 +24,9 @@ constexpr int kThreads = 3 * kGroupThreads;
 constexpr int kScorerRegisters = 240;  // of a thread
 constexpr int kAdderRegisters = 200;
 constexpr int kProducerRegisters = 56;  // of those that only ask
-constexpr int kSpreaderRegisters = 64;
+// The same where the warps that fetch tiles spread codes out.
+constexpr int kAdderRegistersBesideSpreaders = 176;
+constexpr int kSpreaderRegisters = 88;
 constexpr int kStages = 2;
 constexpr int kChunks = kLatentKeyDim / 64;    // of 64 values: a row of 128 bytes
 constexpr int kLeftChunks = kLatentDim / 128;  // that warpgroup 0 adds up
@@ -34,6 +36,16 @@ constexpr int kChunkBytes = kTileTokens * kChunkRowBytes;
 constexpr int kRunTokens = 16;  // never straddle blocks
 constexpr int kRuns = kTileTokens / kRunTokens;
 constexpr int32_t kNoPosition = 1 << 30;  // after all rows
+
+// What a warp that spreads out codes knows of the tile to ask for next.
+struct CodeState {
+  SegmentWalk walk;
+  PrefillItem item;
+  int32_t tile;         // of the unit
+  int32_t open_source;  // the instance waited for last, or -1
+  int32_t num_queries;  // segments whose queries have been asked for
+  CodeBlocks blocks;
+};
 
 struct Shared {
   alignas(1024) uint8_t q[kChunks * kChunkBytes];
@@ -49,7 +61,8 @@ struct Shared {
   uint64_t weights_full;  // with rescale and, for a last tile, factors
   uint64_t weights_free;
   uint64_t scored;
-  CodeBarriers codes;
+  CodeShared codes;
+  CodeState code_states[kCodeWarps];
 };
 
 // `loaders`: warps that fill a half.
@@ -67,6 +80,10 @@ __device__ inline void start_barriers(Shared& shared, uint32_t loaders) {
   init_barrier(shared_address(&shared.weights_free), kWarps);
   init_barrier(shared_address(&shared.scored), kWarps);
   init_code_barriers(shared.codes);
+  for (CodeState& state : shared.code_states) {
+    state.open_source = -1;
+    state.num_queries = 0;
+  }
   publish_barriers();
 }
 

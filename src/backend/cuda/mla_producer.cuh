@@ -39,6 +39,15 @@ struct Segment {
   }
 };
 
+// What a warp that spreads out codes knows of the tile to ask for next.
+struct CodeState {
+  Segment segment;
+  int32_t tile;         // in its row
+  int32_t open_source;  // the instance waited for last, or -1
+  int32_t num_queries;  // segments whose queries have been asked for
+  CodeBlocks blocks;
+};
+
 // The barriers of a stage or the queries count warps that have left, or bytes that have arrived.
 struct Shared {
   alignas(1024) uint8_t q[kTileBytes];
@@ -50,7 +59,8 @@ struct Shared {
   uint64_t empty[kStages][3];  // first half of the values, second half, rotary keys and weights
   uint64_t q_full;
   uint64_t q_empty;
-  CodeBarriers codes;
+  CodeShared codes;
+  CodeState code_states[kCodeWarps];
 };
 
 // `arrivals`: of those who fill a chunk.
@@ -64,6 +74,10 @@ __device__ inline void init_barriers(Shared& shared, uint32_t arrivals) {
   init_barrier(shared_address(&shared.q_full), 1);
   init_barrier(shared_address(&shared.q_empty), 8);
   init_code_barriers(shared.codes);
+  for (CodeState& state : shared.code_states) {
+    state.open_source = -1;
+    state.num_queries = 0;
+  }
   publish_barriers();
 }
 

@@ -10,9 +10,8 @@
 
 namespace nanocp::cuda {
 
-// [matrices, rows, columns] of bf16 or bytes. Boxes are [1, box_rows, 64 columns]: of bf16 128
-// bytes a row, whose 16-byte pieces are permuted by the row number (swizzle of 128 bytes); of bytes
-// as they are.
+// [matrices, rows, columns] of bf16 or bytes. Boxes are [1, box_rows, 64 or 128 columns]: 128 bytes
+// a row, whose 16-byte pieces are permuted by the row number (swizzle of 128 bytes).
 struct TensorMapShape {
   const void* base;  // a multiple of 16
   int64_t columns;
