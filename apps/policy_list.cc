@@ -2,6 +2,8 @@
 
 #include <charconv>
 
+#include "sim/oracle_policy.h"
+
 namespace nanocp::apps {
 
 Result<std::unique_ptr<scheduler::Policy>> make_named_policy(
@@ -9,6 +11,9 @@ Result<std::unique_ptr<scheduler::Policy>> make_named_policy(
   scheduler::PolicyOptions options = defaults;
   const size_t slash = word.find('/');
   const std::string name = word.substr(0, slash);
+  if (word == sim::OraclePolicy::kName) {
+    return std::unique_ptr<scheduler::Policy>(std::make_unique<sim::OraclePolicy>());
+  }
   if (slash == std::string::npos) return scheduler::make_policy(name, options);
   const std::string detail = word.substr(slash + 1);
   if (name == "bound") {

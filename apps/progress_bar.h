@@ -1,5 +1,5 @@
-// A line on stderr that shows how far loading is. Shows nothing where stderr is no terminal.
-// One thread at a time.
+// A line on stderr that shows how far something is, and when it will be over. Shows nothing where
+// stderr is no terminal. One thread at a time.
 #pragma once
 
 #include <chrono>
@@ -10,12 +10,14 @@ namespace nanocp::apps {
 
 class ProgressBar {
  public:
-  explicit ProgressBar(std::string label);
+  enum class Unit { kBytes, kNone };  // kNone: only the share is shown
+
+  explicit ProgressBar(std::string label, Unit unit = Unit::kBytes);
   ~ProgressBar() { finish(); }
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;
 
-  void update(int64_t done_bytes, int64_t total_bytes);
+  void update(int64_t num_done, int64_t num_total);
   // Removes the line.
   void finish();
 
@@ -23,7 +25,9 @@ class ProgressBar {
   using Clock = std::chrono::steady_clock;
 
   std::string label_;
+  Unit unit_;
   bool enabled_;
+  Clock::time_point start_ = Clock::now();
   bool shown_ = false;
   Clock::time_point last_draw_;
 };

@@ -1,169 +1,24 @@
 #include "apps/simulate_command.h"
 
-#include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <fstream>
-#include <iterator>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "apps/capacity_plan.h"
 #include "apps/command_error.h"
-#include "apps/model_lookup.h"
-#include "apps/policy_list.h"
-#include "apps/profile_file.h"
+#include "apps/find_rate.h"
+#include "apps/png_file.h"
 #include "apps/progress_bar.h"
+#include "apps/simulate_cluster.h"
 #include "apps/simulate_options.h"
 #include "apps/simulate_report.h"
-#include "base/clock.h"
-#include "model/config_parser.h"
-#include "model/memory_estimate.h"
-#include "sim/simulation.h"
 
 namespace nanocp::apps {
 namespace {
 
-// All that the runs share.
-struct Cluster {
-  std::string model;
-  sim::DerivedCosts costs;
-  int64_t kv_tokens = 0;  // per instance
-  std::vector<sim::Arrival> trace;
-  std::unique_ptr<sim::LengthMixture> mixture;  // null: the trace
-};
-
-Result<std::vector<sim::Arrival>> read_trace(const std::string& file) {
-  std::ifstream in(file, std::ios::binary);
-  if (!in) return not_found(file + ": cannot be read");
-  const std::string text((std::istreambuf_iterator<char>(in)), {});
-  return sim::parse_trace(text, file);
-}
-
-Result<int64_t> kv_tokens_of(const SimulateOptions& options, const model::ModelSpec& spec,
-                             const sim::HardwareProfile& hardware) {
-  if (options.kv_tokens_per_instance > 0) return options.kv_tokens_per_instance;
-  constexpr double kGib = 1024.0 * 1024.0 * 1024.0;
-  const model::InstanceMemory memory = {
-      .size_bytes = std::llround(hardware.memory_gib.value * kGib),
-      .usable_fraction = options.memory_utilization,
-      .block_tokens = options.block_size};
-  int64_t tokens = model::kv_tokens_per_instance(spec, options.num_instances, memory);
-  if (options.kv_cache_dtype == "fp8") tokens *= 2;
-  if (tokens >= options.block_size) return tokens;
-  const int64_t needed = model::count_weight_bytes(spec).per_instance(options.num_instances);
-  return resource_exhausted("the weights of an instance take " + std::to_string(needed >> 20) +
-                            " MiB, which " + std::to_string(options.num_instances) +
-                            " instances of " + std::to_string(memory.size_bytes >> 20) +
-                            " MiB do not hold beside a KV block: use more instances");
-}
-
-Result<Cluster> make_cluster(const SimulateOptions& options) {
-  NANOCP_ASSIGN_OR_RETURN(const auto path, find_model_config(options.model));
-  NANOCP_ASSIGN_OR_RETURN(const model::ModelSpec spec, model::read_config(path));
-  NANOCP_ASSIGN_OR_RETURN(sim::HardwareProfile hardware, read_hardware_profile(options.hardware));
-  if (!options.constants_file.empty()) {
-    NANOCP_RETURN_IF_ERROR(add_measured_constants(options.constants_file, hardware));
-  }
-  if (options.num_per_domain > 0) hardware.num_instances_per_domain = options.num_per_domain;
-  Cluster cluster;
-  cluster.model = path.stem() == "config" ? path.parent_path().filename() : path.stem();
-  if (!hardware.measured_model.empty() && hardware.measured_model != cluster.model) {
-    std::fprintf(stderr, "note: the profile's constants are of %s, those of %s are derived\n",
-                 hardware.measured_model.c_str(), cluster.model.c_str());
-  }
-  const double kv_bytes = options.kv_cache_dtype == "fp8" ? 1.0 : 2.0;
-  cluster.costs = sim::derive_costs(model_shape(spec, cluster.model, kv_bytes), hardware,
-                                    options.num_instances);
-  NANOCP_ASSIGN_OR_RETURN(cluster.kv_tokens, kv_tokens_of(options, spec, hardware));
-  if (!options.trace_file.empty()) {
-    NANOCP_ASSIGN_OR_RETURN(cluster.trace, read_trace(options.trace_file));
-    return cluster;
-  }
-  if (options.arrivals == "trace") {
-    return invalid_argument("--arrivals trace needs --trace FILE");
-  }
-  NANOCP_ASSIGN_OR_RETURN(sim::LengthMixture mixture, sim::LengthMixture::parse(options.workload));
-  cluster.mixture = std::make_unique<sim::LengthMixture>(std::move(mixture));
-  return cluster;
-}
-
-std::vector<sim::Arrival> make_arrivals(const SimulateOptions& options, const Cluster& cluster,
-                                        double rate, uint64_t seed) {
-  const sim::LoadOptions load = {
-      .process = options.arrivals == "trace"   ? sim::ArrivalProcess::kTrace
-                 : options.arrivals == "gamma" ? sim::ArrivalProcess::kGamma
-                                               : sim::ArrivalProcess::kPoisson,
-      .cv = options.arrivals_cv,
-      .rate_per_s = rate,
-      .duration_s = options.duration_s};
-  std::vector<sim::Arrival> arrivals = cluster.mixture
-                                           ? sim::draw_load(*cluster.mixture, load, Random(seed))
-                                           : sim::replay_load(cluster.trace, load, Random(seed));
-  if (options.clip_share > 0.0) {
-    const auto most = std::max<int64_t>(
-        1, std::llround(options.clip_share * static_cast<double>(cluster.kv_tokens)));
-    for (sim::Arrival& arrival : arrivals) {
-      arrival.num_prompt_tokens = std::min(arrival.num_prompt_tokens, most);
-    }
-  }
-  return arrivals;
-}
-
-sim::SimulationOptions simulation_options(const SimulateOptions& options, const Cluster& cluster,
-                                          uint64_t seed) {
-  sim::SimulationOptions result;
-  result.scheduler.num_blocks.assign(static_cast<size_t>(options.num_instances),
-                                     cluster.kv_tokens / options.block_size);
-  result.scheduler.block_size = options.block_size;
-  result.scheduler.max_batched_tokens = options.max_num_batched_tokens;
-  result.scheduler.max_num_seqs = std::min(options.max_num_seqs, options.max_num_batched_tokens);
-  result.scheduler.admission_lookahead = options.admission_lookahead;
-  result.scheduler.max_overtakes = options.max_overtakes;
-  result.scheduler.num_instances_per_domain = cluster.costs.model.shape.num_instances_per_domain;
-  result.cost = cluster.costs.model;
-  result.objectives = options.objectives;
-  result.seed = seed;
-  result.prefill_elsewhere = !options.prefill_here;
-  result.warmup_s = options.warmup_s;
-  result.drain_s = options.drain_s;
-  result.stop_at_miss = options.stop_at_miss;
-  result.sample_every_s = options.sample_every_s;
-  return result;
-}
-
-Result<SimulatedRun> run_one(const SimulateOptions& options, const Cluster& cluster,
-                             const SimulatedRun& named) {
-  const scheduler::CostModel& cost = cluster.costs.model;
-  const scheduler::PolicyOptions defaults = {
-      .num_instances = options.num_instances,
-      .degree = options.num_instances,
-      .threshold_tokens = options.cp_threshold_tokens,
-      .min_tokens_per_shard = options.min_tokens_per_shard,
-      .tokens_per_row = cost.tokens_per_row(),
-      .tokens_per_split = std::llround(cost.tokens_per_split())};
-  SimulatedRun run = named;
-  NANOCP_ASSIGN_OR_RETURN(auto policy, make_named_policy(run.policy, defaults));
-  sim::SimulationOptions simulation = simulation_options(options, cluster, run.seed);
-  ProgressBar bar(run.policy);
-  simulation.progress = [&bar](double done) {
-    bar.update(std::llround(done * 1e6), 1'000'000);
-    return true;
-  };
-  const auto arrivals = make_arrivals(options, cluster, run.rate_per_s, run.seed);
-  const SteadyClock clock;
-  const int64_t start_us = clock.now_us();
-  NANOCP_ASSIGN_OR_RETURN(run.result, sim::simulate(simulation, std::move(policy), arrivals));
-  run.wall_s = static_cast<double>(clock.now_us() - start_us) / 1e6;
-  return run;
-}
-
-Result<int> simulate(SimulateOptions options) {
-  NANOCP_ASSIGN_OR_RETURN(options.objectives, parse_slo(options.slo));
-  NANOCP_ASSIGN_OR_RETURN(const Cluster cluster, make_cluster(options));
-  std::printf("%s on %d instances of %s, %lld KV tokens each\n", cluster.model.c_str(),
-              options.num_instances, options.hardware.c_str(),
-              static_cast<long long>(cluster.kv_tokens));
+Status simulate_runs(const SimulateOptions& options, const Cluster& cluster) {
   print_run_header();
   std::vector<SimulatedRun> runs;
   for (const uint64_t seed : options.seeds) {
@@ -173,17 +28,57 @@ Result<int> simulate(SimulateOptions options) {
         named.policy = policy;
         named.rate_per_s = rate;
         named.seed = seed;
-        NANOCP_ASSIGN_OR_RETURN(SimulatedRun run, run_one(options, cluster, named));
+        ProgressBar bar(policy, ProgressBar::Unit::kNone);
+        NANOCP_ASSIGN_OR_RETURN(SimulatedRun run,
+                                run_one(options, cluster, named, [&bar](double done) {
+                                  bar.update(std::llround(done * 1e6), 1'000'000);
+                                  return true;
+                                }));
+        bar.finish();
         print_run(run, options.objectives);
         runs.push_back(std::move(run));
       }
     }
   }
-  if (!options.json_file.empty()) {
-    NANOCP_RETURN_IF_ERROR(write_simulation_json(
-        options, {.model = cluster.model, .kv_tokens = cluster.kv_tokens, .costs = cluster.costs},
-        runs));
+  return write_runs(
+      options, {.model = cluster.model, .kv_tokens = cluster.kv_tokens, .costs = cluster.costs},
+      runs);
+}
+
+Status search_rates(const SimulateOptions& options, const Cluster& cluster) {
+  print_rate_header();
+  NANOCP_ASSIGN_OR_RETURN(const auto rates, find_rates(options, cluster, print_rate));
+  return write_rates(options, cluster, rates);
+}
+
+Status make_plan(const SimulateOptions& options) {
+  if (options.rates.size() != 1) return invalid_argument("--plan needs one --rate");
+  if (options.wants_page()) return invalid_argument("--plan has no page or picture; use --json");
+  NANOCP_ASSIGN_OR_RETURN(const CapacityPlan plan, plan_capacity(options));
+  print_plan(options, plan);
+  if (options.json_file.empty()) return ok_status();
+  return write_plan_json(options, plan);
+}
+
+// A search measures a steady state, and enough requests for percentiles by class.
+void set_search_defaults(const CLI::App& command, SimulateOptions& options) {
+  if (command.count("--warmup") == 0) options.warmup_s = 60.0;
+  if (command.count("--min-requests") == 0) options.num_requests_min = 4000;
+}
+
+Result<int> simulate(SimulateOptions options) {
+  NANOCP_ASSIGN_OR_RETURN(options.objectives, parse_slo(options.slo));
+  if (!options.png_file.empty()) NANOCP_RETURN_IF_ERROR(check_png_converter());
+  if (options.plan) {
+    NANOCP_RETURN_IF_ERROR(make_plan(options));
+    return 0;
   }
+  NANOCP_ASSIGN_OR_RETURN(const Cluster cluster, make_cluster(options));
+  std::printf("%s on %d instances of %s, %lld KV tokens each\n", cluster.model.c_str(),
+              options.num_instances, options.hardware.c_str(),
+              static_cast<long long>(cluster.kv_tokens));
+  NANOCP_RETURN_IF_ERROR(options.find_rate ? search_rates(options, cluster)
+                                           : simulate_runs(options, cluster));
   return 0;
 }
 
@@ -194,7 +89,8 @@ void add_simulate_command(CLI::App& app, int& exit_code) {
       "simulate", "Predict TPOT and the load that machines bear, with the engine's own scheduler");
   const auto options = std::make_shared<SimulateOptions>();
   add_simulate_options(*command, *options);
-  command->callback([options, &exit_code] {
+  command->callback([options, command, &exit_code] {
+    if (options->find_rate || options->plan) set_search_defaults(*command, *options);
     const Result<int> result = simulate(*options);
     exit_code = result.ok() ? result.value() : report_error(result.error());
   });

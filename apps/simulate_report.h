@@ -1,6 +1,7 @@
 // What `nanocp simulate` prints and writes.
 #pragma once
 
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -27,7 +28,13 @@ struct SimulatedCluster {
 
 void print_run_header();
 void print_run(const SimulatedRun& run, const sim::Objectives& objectives);
-Status write_simulation_json(const SimulateOptions& options, const SimulatedCluster& cluster,
-                             const std::vector<SimulatedRun>& runs);
+// All that a run's result says but its records.
+nlohmann::json simulated_run_json(const SimulatedRun& run);
+// The model, machine, load and objectives that runs share.
+nlohmann::json simulation_json(const SimulateOptions& options, const SimulatedCluster& cluster);
+// The files that the options ask for, of such a document with `runs` or `rates`.
+Status write_simulation(const SimulateOptions& options, const nlohmann::json& document);
+Status write_runs(const SimulateOptions& options, const SimulatedCluster& cluster,
+                  const std::vector<SimulatedRun>& runs);
 
 }  // namespace nanocp::apps

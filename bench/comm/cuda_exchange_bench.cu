@@ -216,10 +216,8 @@ class Gpu {
                                      .counter = counters_ + 2},
                                     stream));
     }
-    must(cuda::launch_wait_queries(
-        {.step = image_->device(), .exchange = exchange_, .epoch = epoch}, stream));
-    must(shape_.num_kv_heads == 0 ? cuda::launch_mla_decode(mla_args(), stream)
-                                  : cuda::launch_attention_decode(gqa_args(), stream));
+    must(shape_.num_kv_heads == 0 ? cuda::launch_mla_decode(mla_args(epoch), stream)
+                                  : cuda::launch_attention_decode(gqa_args(epoch), stream));
     must(cuda::launch_finish_attention({.step = image_->device(),
                                         .exchange = exchange_,
                                         .epoch = epoch,
@@ -277,7 +275,7 @@ class Gpu {
     return cache;
   }
   template <typename Args>
-  void fill_args(Args& args) const {
+  void fill_args(Args& args, const cuda::ExchangeEpoch& epoch) const {
     args.config.num_heads = shape_.num_heads;
     args.config.block_size = kBlockSize;
     args.config.softmax_scale = 0.1F;
@@ -291,10 +289,12 @@ class Gpu {
     args.out = out_;
     args.lse = lse_;
     args.workspace = workspace_;
+    args.exchange = exchange_;
+    args.epoch = epoch;
   }
-  cuda::AttentionDecodeArgs gqa_args() const {
+  cuda::AttentionDecodeArgs gqa_args(const cuda::ExchangeEpoch& epoch = {}) const {
     cuda::AttentionDecodeArgs args = {};
-    fill_args(args);
+    fill_args(args, epoch);
     args.config.num_kv_heads = shape_.num_kv_heads;
     args.config.head_dim = shape_.k_dim;
     args.k = heap_ + cache_layout().k_offset;
@@ -302,9 +302,9 @@ class Gpu {
     args.head_stride = cache_layout().head_stride;
     return args;
   }
-  cuda::MlaDecodeArgs mla_args() const {
+  cuda::MlaDecodeArgs mla_args(const cuda::ExchangeEpoch& epoch = {}) const {
     cuda::MlaDecodeArgs args = {};
-    fill_args(args);
+    fill_args(args, epoch);
     args.cache = heap_ + cache_layout().k_offset;
     return args;
   }

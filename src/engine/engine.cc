@@ -4,6 +4,7 @@
 #include <string>
 
 #include "base/check.h"
+#include "base/prefetch.h"
 #include "engine/check_request.h"
 
 namespace nanocp::engine {
@@ -23,7 +24,7 @@ Result<SequenceId> Engine::add_request(request::Request request) {
   NANOCP_RETURN_IF_ERROR(check_request(
       request, {.max_model_len = options_.max_model_len, .vocab_size = options_.vocab_size}));
   std::unique_ptr<Record> record = make_record(std::move(request));
-  NANOCP_RETURN_IF_ERROR(scheduler_.add(&record->sequence));
+  NANOCP_RETURN_IF_ERROR(scheduler_.add(record.get()));
   const SequenceId id = next_id_++;
   records_.emplace(id, std::move(record));
   return id;
@@ -37,15 +38,16 @@ std::unique_ptr<Engine::Record> Engine::make_record(request::Request request) {
                                options_.eos_token_ids.end());
   }
   std::sort(record->stop_tokens.begin(), record->stop_tokens.end());
+  record->has_stop_tokens = !record->stop_tokens.empty();
   if (request.draw_seed) request.sampling.seed = random_.next();
   record->forbidden_tokens = request.sampling.forbidden_tokens;
   if (request.min_tokens > 0) {
     auto& forbidden = request.sampling.forbidden_tokens;
     forbidden.insert(forbidden.end(), record->stop_tokens.begin(), record->stop_tokens.end());
   }
-  record->sequence.id = next_id_;
-  record->sequence.arrival_us = clock_.now_us();
-  record->sequence.request = std::move(request);
+  record->id = next_id_;
+  record->arrival_us = clock_.now_us();
+  record->request = std::move(request);
   return record;
 }
 
@@ -65,15 +67,16 @@ bool Engine::cancel(SequenceId id) {
 // The scheduler gives up the sequence, unless it has done so.
 void Engine::leave(Record& record, FinishReason reason) {
   if (record.summary) {
-    record.sequence.finish_reason = reason;
+    record.finish_reason = reason;
     return;
   }
   record.summary = summarize(record);
-  scheduler_.remove(record.sequence.id, reason);
+  scheduler_.remove(record.id, reason);
 }
 
 // Plans name the sequence until all of them are over.
 void Engine::bury(std::unique_ptr<Record> record) {
+  record->is_open = false;
   if (!steps_.empty()) steps_.back().ended.push_back(std::move(record));
 }
 
@@ -88,7 +91,7 @@ Result<std::vector<TokenEvent>> Engine::step() {
   ++num_steps_;
   last_spans_ = std::move(result->spans);
   last_idle_us_ = std::move(result->idle_us);
-  std::vector<TokenEvent> events = commit_tokens(result->tokens);
+  std::vector<TokenEvent> events = commit_tokens(*steps_.front().plan, result->tokens);
   const Step finished = std::move(steps_.front());
   steps_.pop_front();
   launch_waiting(*finished.plan, result->tokens);
@@ -98,7 +101,8 @@ Result<std::vector<TokenEvent>> Engine::step() {
 // Plans a step and launches it, behind the one in flight if there is one. What the plan does counts
 // as done from here on, and so does each token that it samples, but for its id.
 void Engine::plan_next() {
-  scheduler::StepPlan& plan = scheduler_.plan_step();
+  scheduler::StepPlan& plan = scheduler_.plan_step(
+      runner_.reads_tables() ? scheduler::PlanTables::kBuilt : scheduler::PlanTables::kNone);
   if (plan.empty()) return;
   scheduler_.commit_step();
   announce_tokens(plan);
@@ -107,15 +111,32 @@ void Engine::plan_next() {
   if (can_launch) steps_.back().ticket = runner_.launch(plan);
 }
 
+namespace {
+
+// Records lie apart: those a few places ahead are fetched while this one is worked on.
+void prefetch_sample(const scheduler::StepPlan& plan, size_t i) {
+  constexpr size_t kAhead = 16;
+  if (i + kAhead < plan.samples.size()) prefetch(plan.samples[i + kAhead].sequence);
+}
+
+// Likewise where the next token goes.
+void prefetch_output(const scheduler::StepPlan& plan, size_t i) {
+  constexpr size_t kAhead = 8;
+  if (i + kAhead >= plan.samples.size()) return;
+  const std::vector<TokenId>& output = plan.samples[i + kAhead].sequence->output;
+  prefetch(output.data() + output.size());
+}
+
+}  // namespace
+
 // A sequence whose last token is on its way needs no further step, whatever that token is.
 void Engine::announce_tokens(const scheduler::StepPlan& plan) {
-  for (const auto& tasks : plan.sample_tasks) {
-    for (const scheduler::SampleTask& task : tasks) {
-      Record& record = *records_.at(task.sequence->id);
-      ++record.sequence.num_unread;
-      const bool is_last = record.sequence.num_outputs() >= record.sequence.request.max_tokens;
-      if (is_last) leave(record, FinishReason::kLength);
-    }
+  for (size_t i = 0; i < plan.samples.size(); ++i) {
+    prefetch_sample(plan, i);
+    request::Sequence& sequence = *plan.samples[i].sequence;
+    ++sequence.num_unread;
+    const bool is_last = sequence.num_outputs() >= sequence.request.max_tokens;
+    if (is_last) leave(record_of(sequence), FinishReason::kLength);
   }
 }
 
@@ -127,14 +148,18 @@ Result<StepResult> Engine::wait_first() {
   return result;
 }
 
-std::vector<TokenEvent> Engine::commit_tokens(std::vector<SampledToken>& tokens) {
+std::vector<TokenEvent> Engine::commit_tokens(const scheduler::StepPlan& plan,
+                                              std::vector<SampledToken>& tokens) {
   std::vector<TokenEvent> events;
   events.reserve(tokens.size());
-  for (SampledToken& sampled : tokens) {
-    const auto found = records_.find(sampled.sequence);
-    if (found == records_.end()) continue;
-    events.push_back(commit_token(*found->second, sampled));
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    prefetch_sample(plan, i);
+    prefetch_output(plan, i);
+    Record& record = record_of(*plan.samples[i].sequence);
+    if (!record.is_open) continue;
+    commit_token(record, tokens[i], events.emplace_back());
     if (events.back().finish_reason == FinishReason::kNone) continue;
+    const auto found = records_.find(record.id);
     bury(std::move(found->second));
     records_.erase(found);
   }
@@ -165,63 +190,54 @@ void Engine::launch_waiting(const scheduler::StepPlan& finished,
 
 // One token per sample task, in the plan's order.
 Status Engine::check_result(const StepResult& result, const scheduler::StepPlan& plan) const {
-  size_t next = 0;
-  for (const auto& tasks : plan.sample_tasks) {
-    for (const scheduler::SampleTask& task : tasks) {
-      const bool agrees =
-          next < result.tokens.size() && result.tokens[next].sequence == task.sequence->id;
-      if (!agrees) {
-        return Error{ErrorCode::kInternal,
-                     "the runner's result of step " + std::to_string(plan.step_id) +
-                         " has no token for sequence " + std::to_string(task.sequence->id) +
-                         " at place " + std::to_string(next)};
-      }
-      ++next;
-    }
+  const size_t num_both = std::min(plan.samples.size(), result.tokens.size());
+  for (size_t i = 0; i < num_both; ++i) {
+    if (result.tokens[i].sequence == plan.samples[i].id) continue;
+    return Error{ErrorCode::kInternal,
+                 "the runner's result of step " + std::to_string(plan.step_id) +
+                     " has no token for sequence " + std::to_string(plan.samples[i].id) +
+                     " at place " + std::to_string(i)};
   }
-  if (next == result.tokens.size()) return ok_status();
+  if (plan.samples.size() == result.tokens.size()) return ok_status();
   return Error{ErrorCode::kInternal, "the runner returned " + std::to_string(result.tokens.size()) +
-                                         " tokens for " + std::to_string(next) +
+                                         " tokens for " + std::to_string(plan.samples.size()) +
                                          " sample tasks in step " + std::to_string(plan.step_id)};
 }
 
-TokenEvent Engine::commit_token(Record& record, SampledToken& sampled) {
-  request::Sequence& sequence = record.sequence;
+void Engine::commit_token(Record& record, SampledToken& sampled, TokenEvent& event) {
+  request::Sequence& sequence = record;
   sequence.output.push_back(sampled.token);
   --sequence.num_unread;
   const bool min_is_reached =
       static_cast<int64_t>(sequence.output.size()) == sequence.request.min_tokens;
   if (min_is_reached) sequence.request.sampling.forbidden_tokens = record.forbidden_tokens;
 
-  TokenEvent event{.sequence = sequence.id,
-                   .token = sampled.token,
-                   .logprob = sampled.logprob,
-                   .top_logprobs = std::move(sampled.top_logprobs),
-                   .logits = std::move(sampled.logits),
-                   .finish_reason = finish_reason(record, sampled.token),
-                   .summary = std::nullopt};
-  if (event.finish_reason == FinishReason::kNone) return event;
+  event.sequence = sequence.id;
+  event.token = sampled.token;
+  event.logprob = sampled.logprob;
+  event.details = std::move(sampled.details);
+  event.finish_reason = finish_reason(record, sampled.token);
+  if (event.finish_reason == FinishReason::kNone) return;
   event.is_text = event.finish_reason != FinishReason::kStop;
   leave(record, event.finish_reason);
-  event.summary = record.summary;
-  return event;
+  event.summary = std::move(record.summary);
 }
 
 FinishReason Engine::finish_reason(const Record& record, TokenId token) const {
-  const request::Sequence& sequence = record.sequence;
+  const request::Sequence& sequence = record;
   const auto num_outputs = static_cast<int64_t>(sequence.output.size());
-  const bool stops =
-      std::binary_search(record.stop_tokens.begin(), record.stop_tokens.end(), token);
+  const bool stops = record.has_stop_tokens && std::binary_search(record.stop_tokens.begin(),
+                                                                  record.stop_tokens.end(), token);
   if (stops && num_outputs > sequence.request.min_tokens) return FinishReason::kStop;
   return num_outputs >= sequence.request.max_tokens ? FinishReason::kLength : FinishReason::kNone;
 }
 
-SequenceSummary Engine::summarize(const Record& record) const {
-  SequenceSummary summary{.binding = record.sequence.binding,
-                          .kv_tokens = {},
-                          .num_preemptions = record.sequence.num_preemptions};
-  for (const kvcache::Shard& shard : scheduler_.placement(record.sequence.id)->shards()) {
-    summary.kv_tokens.emplace_back(shard.holder, shard.num_tokens);
+std::unique_ptr<SequenceSummary> Engine::summarize(const Record& record) const {
+  auto summary = std::make_unique<SequenceSummary>();
+  summary->binding = record.binding;
+  summary->num_preemptions = record.num_preemptions;
+  for (const kvcache::Shard& shard : scheduler_.placement(record.id)->shards()) {
+    summary->kv_tokens.emplace_back(shard.holder, shard.num_tokens);
   }
   return summary;
 }
@@ -245,7 +261,9 @@ void Engine::drain() {
 
 const request::Sequence* Engine::sequence(SequenceId id) const {
   const auto found = records_.find(id);
-  return found == records_.end() ? nullptr : &found->second->sequence;
+  if (found == records_.end()) return nullptr;
+  scheduler_.placement(id);  // brings its counters up to date
+  return found->second.get();
 }
 
 }  // namespace nanocp::engine

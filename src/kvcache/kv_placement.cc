@@ -41,6 +41,21 @@ void KvPlacement::append_block(HeldBlock held) {
   blocks_.push_back(held);
 }
 
+void KvPlacement::append_blocks(InstanceId holder, std::span<const BlockId> blocks) {
+  NANOCP_CHECK_LE(num_blocks() + std::ssize(blocks), std::numeric_limits<int32_t>::max());
+  add_holder(holder);
+  Shard& shard = shard_of(holder);
+  // One block more comes soon in most cases.
+  blocks_.reserve(blocks_.size() + blocks.size() + 1);
+  shard.blocks.reserve(shard.blocks.size() + blocks.size() + 1);
+  shard.block_idx.reserve(shard.block_idx.size() + blocks.size() + 1);
+  for (const BlockId block : blocks) {
+    shard.blocks.push_back(block);
+    shard.block_idx.push_back(static_cast<int32_t>(blocks_.size()));
+    blocks_.push_back({holder, block});
+  }
+}
+
 void KvPlacement::advance(int64_t count) {
   NANOCP_CHECK_GE(count, 0);
   NANOCP_CHECK_LE(num_tokens_ + count, capacity_tokens());
@@ -81,8 +96,10 @@ std::vector<HeldBlock> KvPlacement::truncate(int64_t num_tokens) {
 }
 
 std::vector<HeldBlock> KvPlacement::clear() {
-  auto dropped = truncate_blocks(0);
+  std::vector<HeldBlock> dropped(blocks_.rbegin(), blocks_.rend());
+  blocks_.clear();
   shards_.clear();
+  num_tokens_ = 0;
   return dropped;
 }
 

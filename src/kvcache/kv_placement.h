@@ -57,6 +57,8 @@ class KvPlacement {
   // Makes sure `holder` has a shard, possibly an empty one.
   void add_holder(InstanceId holder);
   void append_block(HeldBlock held);
+  // Several on one holder.
+  void append_blocks(InstanceId holder, std::span<const BlockId> blocks);
   // Positions [num_tokens, num_tokens + count) have been written. Requires: they have blocks.
   void advance(int64_t count);
   // Keeps the first blocks, drops the others from the end and returns them, last block first.

@@ -34,7 +34,8 @@ class PlanChecker {
     NANOCP_RETURN_IF_ERROR(check_samples());
     for (size_t i = 0; i < rows_.size(); ++i) NANOCP_RETURN_IF_ERROR(check_appends(i));
     for (size_t i = 0; i < rows_.size(); ++i) NANOCP_RETURN_IF_ERROR(check_items(i));
-    return check_rows();
+    NANOCP_RETURN_IF_ERROR(check_rows());
+    return check_work();
   }
 
  private:
@@ -47,6 +48,8 @@ class PlanChecker {
   Status check_item(size_t i, const AttentionItem& item);
   Status check_shard(size_t i, const AttentionItem& item) const;
   Status check_rows() const;
+  Status check_work() const;
+  void add_work(size_t i, const AttentionItem& item, std::vector<InstanceWorkCount>& work) const;
   void see(size_t i, const AttentionItem& item, RowState& row) const;
   RowState* row_of(const RowTable InstancePlan::*table, size_t at, InstanceId source, int32_t row);
 
@@ -136,7 +139,16 @@ Status PlanChecker::check_samples() const {
   const auto expected = std::count_if(plan_.chunks.begin(), plan_.chunks.end(),
                                       [](const ScheduledChunk& chunk) { return chunk.samples; });
   if (static_cast<size_t>(expected) != num_samples) return broken("number of samples", -1);
-  return ok_status();
+  std::vector<const request::Sequence*> in_order;
+  for (const auto& tasks : plan_.sample_tasks) {
+    for (const SampleTask& task : tasks) in_order.push_back(task.sequence);
+  }
+  const bool agrees =
+      std::equal(in_order.begin(), in_order.end(), plan_.samples.begin(), plan_.samples.end(),
+                 [](const request::Sequence* task, const SamplingSequence& sample) {
+                   return task == sample.sequence && task->id == sample.id;
+                 });
+  return agrees ? ok_status() : broken("samples differ from tasks", -1);
 }
 
 // The own row of `source` that `row` names on instance `at`, null when there is none.
@@ -257,6 +269,49 @@ Status PlanChecker::check_rows() const {
         return broken(name + " sees " + std::to_string(row.num_seen) + " positions", index);
       }
       if (row.num_own_seen != 1) return broken(name + " does not see itself once", index);
+    }
+  }
+  return ok_status();
+}
+
+// Counted from items, not from placements.
+void PlanChecker::add_work(size_t i, const AttentionItem& item,
+                           std::vector<InstanceWorkCount>& work) const {
+  InstanceWorkCount& own = work[i];
+  own.num_attended_rows += item.num_rows;
+  const int64_t last = item.first_position + item.num_rows - 1;
+  int64_t num_tokens = 0;
+  int64_t num_own = 0;  // of the chunk's own rows, as far as the last block goes
+  for (const int32_t idx : item.block_idx) {
+    const int64_t first = int64_t{idx} * limits_.block_size;
+    num_tokens += std::min<int64_t>(limits_.block_size, last + 1 - first);
+    if (last >= first && last < first + limits_.block_size) num_own = item.num_rows;
+  }
+  if (item.num_rows == 1) {
+    own.num_kv_tokens += num_tokens;
+  } else {
+    own.num_pairs += item.num_rows * num_tokens - std::min(num_own, num_tokens) * item.num_rows / 2;
+  }
+  if (item.source == static_cast<InstanceId>(i)) return;
+  const auto num_instances = static_cast<int32_t>(plan_.instances.size());
+  add_route(item.source, static_cast<InstanceId>(i), item.num_rows,
+            Domains::of(limits_.num_instances_per_domain, num_instances),
+            work[static_cast<size_t>(item.source)].routes, own.routes);
+}
+
+Status PlanChecker::check_work() const {
+  std::vector<InstanceWorkCount> work(plan_.instances.size());
+  int64_t num_rows = 0;
+  for (size_t i = 0; i < work.size(); ++i) {
+    work[i].num_rows = plan_.instances[i].num_rows();
+    num_rows += work[i].num_rows;
+    for (const AttentionItem& item : plan_.instances[i].items) add_work(i, item, work);
+  }
+  if (num_rows != plan_.num_rows) return broken("num_rows", -1);
+  if (plan_.work.size() != work.size()) return broken("work size", -1);
+  for (size_t i = 0; i < work.size(); ++i) {
+    if (!(work[i] == plan_.work[i])) {
+      return broken("counts of work differ from items", static_cast<int64_t>(i));
     }
   }
   return ok_status();

@@ -1,6 +1,7 @@
 // Whether a StepPlan is consistent in itself: every row's K/V is written once, every row sees each
-// earlier position of its sequence once, and send tables, receive counts and slots agree. For tests
-// and debug builds; costs rows x blocks.
+// earlier position of its sequence once, send tables, receive counts and slots agree, and the
+// plan's counts of work are what its tables add up to. For tests and debug builds; costs rows x
+// blocks.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +15,7 @@ namespace nanocp::scheduler {
 struct PlanLimits {
   int32_t block_size;
   std::vector<int64_t> num_blocks;  // [num_instances]
+  int32_t num_instances_per_domain = 0;
 };
 
 // ok, or kInternal with the first thing that is wrong.

@@ -86,38 +86,68 @@ double CostModel::exchange_us(double num_rows_max) const {
   return constants.exchange_fixed_us + constants.exchange_us_per_row * num_rows_max;
 }
 
-double CostModel::tokens_per_row() const {
+PlacementCosts CostModel::placement_costs() const {
   const CostConstants& c = constants;
   const int32_t num_full = std::max(1, shape.num_layers - shape.num_window_layers);
-  const double row_us = shape.num_layers * (c.dense_us_per_row + c.attention_us_per_row) +
-                        shape.num_moe_layers * c.exchange_us_per_row + c.step_us_per_row;
   const double token_us = num_full * c.attention_us_per_kv_token;
-  return token_us > 0.0 ? row_us / token_us : 0.0;
+  if (token_us <= 0.0) return {0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0};
+  const double per_layer = shape.num_layers / token_us;
+  return {
+      .row = (c.dense_us_per_row + c.attention_us_per_row) * per_layer,
+      .row_of_fullest =
+          (shape.num_moe_layers * c.exchange_us_per_row + c.step_us_per_row) / token_us,
+      .near_split = c.route_fixed_us * per_layer,
+      .near_query = c.route_us_per_byte * shape.query_bytes * per_layer,
+      .near_partial =
+          (c.route_us_per_byte * shape.partial_bytes + c.attention_us_per_row) * per_layer,
+      .far_split = c.route_far_fixed_us * per_layer,
+      .far_query = c.route_far_us_per_byte * shape.query_bytes * per_layer,
+      .far_partial =
+          (c.route_far_us_per_byte * shape.partial_bytes + c.attention_us_per_row) * per_layer,
+  };
 }
 
-double CostModel::tokens_per_split() const {
-  const CostConstants& c = constants;
-  const double route_us =
-      c.route_fixed_us + c.route_us_per_byte * (shape.query_bytes + shape.partial_bytes);
-  return c.attention_us_per_kv_token > 0.0 ? route_us / c.attention_us_per_kv_token : 0.0;
+StepCost CostModel::step_of(double local_us, double mean_local_us, double num_rows_total,
+                            double num_rows_max) const {
+  StepCost cost;
+  cost.local_us = local_us;
+  cost.mean_local_us = mean_local_us;
+  cost.exchange_us = shape.num_moe_layers * exchange_us(num_rows_max);
+  cost.experts_us = shape.num_moe_layers * experts_us(num_rows_total);
+  cost.other_us = constants.step_fixed_us + constants.step_us_per_row * num_rows_max;
+  cost.step_us = cost.local_us + cost.exchange_us + cost.experts_us + cost.other_us;
+  return cost;
 }
 
 StepCost CostModel::step(std::span<const InstanceWork> work) const {
-  StepCost cost;
+  double local_max_us = 0.0;
+  double local_mean_us = 0.0;
   int64_t num_rows_total = 0;
   int32_t num_rows_max = 0;
   for (const InstanceWork& one : work) {
     const double local_us = dense_us(one) + attention_us(one) + route_us(one);
-    cost.local_us = std::max(cost.local_us, local_us);
-    cost.mean_local_us += local_us / static_cast<double>(work.size());
+    local_max_us = std::max(local_max_us, local_us);
+    local_mean_us += local_us / static_cast<double>(work.size());
     num_rows_total += one.num_rows;
     num_rows_max = std::max(num_rows_max, one.num_rows);
   }
-  cost.exchange_us = shape.num_moe_layers * exchange_us(num_rows_max);
-  cost.experts_us = shape.num_moe_layers * experts_us(static_cast<double>(num_rows_total));
-  cost.other_us = constants.step_fixed_us + constants.step_us_per_row * num_rows_max;
-  cost.step_us = cost.local_us + cost.exchange_us + cost.experts_us + cost.other_us;
-  return cost;
+  return step_of(local_max_us, local_mean_us, static_cast<double>(num_rows_total), num_rows_max);
+}
+
+StepCost CostModel::ideal_step(std::span<const InstanceWork> work) const {
+  double local_us = 0.0;
+  int64_t num_rows = 0;
+  for (const InstanceWork& one : work) {
+    // A row is attended once, by whoever it is bound to.
+    InstanceWork unsplit = one;
+    unsplit.num_attended_rows = one.num_rows;
+    local_us += dense_us(one) + attention_us(unsplit);
+    num_rows += one.num_rows;
+  }
+  const auto num_instances = static_cast<double>(work.size());
+  const auto num_rows_total = static_cast<double>(num_rows);
+  return step_of(local_us / num_instances, local_us / num_instances, num_rows_total,
+                 num_rows_total / num_instances);
 }
 
 }  // namespace nanocp::scheduler

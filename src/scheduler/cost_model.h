@@ -12,6 +12,8 @@
 #include <string_view>
 #include <vector>
 
+#include "scheduler/placement_costs.h"
+
 namespace nanocp::scheduler {
 
 // Shape of the model and of the group of instances.
@@ -102,13 +104,17 @@ struct CostModel {
   double experts_us(double num_rows_total) const;
   double exchange_us(double num_rows_max) const;
 
-  // KV tokens that take an instance as long as one row more does.
-  double tokens_per_row() const;
-  // KV tokens that take as long as splitting a row over two instances of a domain.
-  double tokens_per_split() const;
+  // All zero where a KV token costs nothing.
+  PlacementCosts placement_costs() const;
 
   // Requires: [num_instances] work.
   StepCost step(std::span<const InstanceWork> work) const;
+  // The same work shared evenly by all instances, with no cost of sharing: what no placement beats.
+  StepCost ideal_step(std::span<const InstanceWork> work) const;
+
+ private:
+  StepCost step_of(double local_us, double mean_local_us, double num_rows_total,
+                   double num_rows_max) const;
 };
 
 }  // namespace nanocp::scheduler

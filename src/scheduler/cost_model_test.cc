@@ -73,16 +73,41 @@ TEST(CostModel, RoutesCostTheirFloorAndTheirBytes) {
   EXPECT_EQ(model.route_us({}), 0.0);
 }
 
-TEST(CostModel, TellsWhatRowsAndSplitsAreWorthInTokens) {
+TEST(CostModel, TellsWhatRowsAndRoutesAreWorthInTokens) {
   CostModel model = make_model(2);
+  model.shape.query_bytes = 100.0;
+  model.shape.partial_bytes = 300.0;
   model.constants.dense_us_per_row = 0.1;
   model.constants.step_us_per_row = 2.0;
-  // Of all layers: 10 x 0.1 + 8 x 0.5 + 2 us a row, 10 x 0.001 us a token.
-  EXPECT_NEAR(model.tokens_per_row(), 7.0 / 0.01, 1e-6);
-  EXPECT_NEAR(model.tokens_per_split(), 9.0 / 0.001, 1e-6);
+  model.constants.route_far_fixed_us = 30.0;
+  model.constants.route_far_us_per_byte = 0.01;
+  // 10 layers, 8 of them with experts, 10 x 0.001 us a token.
+  const PlacementCosts costs = model.placement_costs();
+  EXPECT_NEAR(costs.row, 10 * 0.1 / 0.01, 1e-6);
+  EXPECT_NEAR(costs.row_of_fullest, (8 * 0.5 + 2.0) / 0.01, 1e-6);
+  EXPECT_NEAR(costs.near_split, 9.0 / 0.001, 1e-6);
+  EXPECT_NEAR(costs.near_query, 0.1 / 0.001, 1e-6);
+  EXPECT_NEAR(costs.near_partial, 0.3 / 0.001, 1e-6);
+  EXPECT_NEAR(costs.far_split, 30.0 / 0.001, 1e-6);
+  EXPECT_NEAR(costs.far_query, 1.0 / 0.001, 1e-6);
+  EXPECT_NEAR(costs.far_partial, 3.0 / 0.001, 1e-6);
   model.constants.attention_us_per_kv_token = 0.0;
-  EXPECT_EQ(model.tokens_per_row(), 0.0);
-  EXPECT_EQ(model.tokens_per_split(), 0.0);
+  EXPECT_EQ(model.placement_costs().row, 0.0);
+  EXPECT_EQ(model.placement_costs().far_split, 0.0);
+}
+
+TEST(CostModel, AnIdealStepSharesAllWork) {
+  CostModel model = make_model(2);
+  model.constants.dense_us_per_row = 0.1;
+  const std::vector<InstanceWork> even(
+      2, {.num_rows = 4, .num_attended_rows = 4, .num_kv_tokens = 1000});
+  std::vector<InstanceWork> uneven = even;
+  uneven[0] = {.num_rows = 8, .num_attended_rows = 8, .num_kv_tokens = 1500};
+  uneven[1] = {
+      .num_attended_rows = 1, .num_kv_tokens = 500, .near_bytes = 500.0, .is_split_near = true};
+  EXPECT_NEAR(model.ideal_step(even).step_us, model.step(even).step_us, 1e-9);
+  EXPECT_LT(model.ideal_step(uneven).step_us, model.step(uneven).step_us);
+  EXPECT_EQ(model.ideal_step(uneven).local_us, model.ideal_step(uneven).mean_local_us);
 }
 
 TEST(CostModel, EveryConstantHasANameAndAUnit) {

@@ -6,8 +6,8 @@
 
 namespace nanocp::scheduler {
 
-void PlanBuilder::build(std::span<const PlannedChunk> chunks, int32_t num_instances,
-                        StepPlan& plan) {
+void PlanBuilder::build(const DecodeRows& decoding, std::span<const PlannedChunk> chunks,
+                        int32_t num_instances, StepPlan& plan) {
   const auto count = static_cast<size_t>(num_instances);
   plan.instances.resize(count);
   plan.sample_tasks.resize(count);
@@ -20,24 +20,35 @@ void PlanBuilder::build(std::span<const PlannedChunk> chunks, int32_t num_instan
   plan.chunks.clear();
   // Sized first: items keep spans of these.
   size_t num_blocks = 0;
-  for (const PlannedChunk& chunk : chunks) {
-    num_blocks += static_cast<size_t>(chunk.entry->placement.num_blocks());
+  const auto count_blocks = [&](const Entry& entry) {
+    num_blocks += static_cast<size_t>(entry.placement.num_blocks());
+  };
+  for (InstanceId i = 0; i < num_instances; ++i) {
+    for (const Entry* entry : decoding.entries(i)) count_blocks(*entry);
   }
+  for (const PlannedChunk& chunk : chunks) count_blocks(*chunk.entry);
   plan.blocks.resize(num_blocks);
   plan.block_idx.resize(num_blocks);
   num_blocks_ = 0;
-  for (const PlannedChunk& chunk : chunks) add_chunk(chunk, plan);
+  for (InstanceId i = 0; i < num_instances; ++i) {
+    for (Entry* entry : decoding.entries(i)) {
+      add_chunk({entry, i, 1}, decoding.position(*entry), plan);
+    }
+  }
+  for (const PlannedChunk& chunk : chunks) {
+    add_chunk(chunk, chunk.entry->sequence->num_cached_tokens, plan);
+  }
   finish(plan);
 }
 
-void PlanBuilder::add_chunk(const PlannedChunk& chunk, StepPlan& plan) {
+void PlanBuilder::add_chunk(const PlannedChunk& chunk, int64_t first_position, StepPlan& plan) {
   const request::Sequence& sequence = *chunk.entry->sequence;
   const auto binding = static_cast<size_t>(chunk.binding);
   InstancePlan& own = plan.instances[binding];
   const ChunkRows rows{.entry = *chunk.entry,
                        .binding = chunk.binding,
                        .row_begin = own.num_rows(),
-                       .first_position = static_cast<int32_t>(sequence.num_cached_tokens),
+                       .first_position = static_cast<int32_t>(first_position),
                        .num_rows = chunk.num_tokens};
   add_tokens(rows, own);
   add_appends(rows, plan);
@@ -91,28 +102,18 @@ void PlanBuilder::add_appends(const ChunkRows& rows, StepPlan& plan) const {
 }
 
 void PlanBuilder::add_item(const ChunkRows& rows, const kvcache::Shard& shard, StepPlan& plan) {
-  const int32_t end = rows.first_position + rows.num_rows;
-  const int32_t end_block = (end - 1) / block_size_ + 1;
-  const auto num_visible = static_cast<size_t>(
-      shard.block_idx.empty() || shard.block_idx.back() < end_block
-          ? std::ssize(shard.block_idx)
-          : std::lower_bound(shard.block_idx.begin(), shard.block_idx.end(), end_block) -
-                shard.block_idx.begin());
-  // Blocks that lie behind all rows of the chunk are not looked at yet.
-  if (num_visible == 0 && !shard.block_idx.empty()) return;
-  // Rows before the shard's first position see nothing of it and stay at home.
-  const int32_t first_seen = shard.block_idx.empty() ? 0 : shard.block_idx.front() * block_size_;
-  const int32_t skipped = std::max(0, first_seen - rows.first_position);
-
+  const ShardPiece piece = piece_of(shard, {rows.first_position, rows.num_rows}, block_size_);
+  if (piece.num_rows == 0) return;
+  const auto num_visible = static_cast<size_t>(piece.num_blocks);
   const std::span blocks = std::span(plan.blocks).subspan(num_blocks_, num_visible);
   const std::span block_idx = std::span(plan.block_idx).subspan(num_blocks_, num_visible);
   std::copy_n(shard.blocks.begin(), num_visible, blocks.begin());
   std::copy_n(shard.block_idx.begin(), num_visible, block_idx.begin());
   num_blocks_ += num_visible;
   AttentionItem item{.source = rows.binding,
-                     .row_begin = rows.row_begin + skipped,
-                     .num_rows = rows.num_rows - skipped,
-                     .first_position = rows.first_position + skipped,
+                     .row_begin = rows.row_begin + piece.num_skipped,
+                     .num_rows = piece.num_rows,
+                     .first_position = rows.first_position + piece.num_skipped,
                      .sequence = rows.entry.id(),
                      .blocks = blocks,
                      .block_idx = block_idx};

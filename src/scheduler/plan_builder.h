@@ -15,8 +15,10 @@ class PlanBuilder {
  public:
   explicit PlanBuilder(int32_t block_size) : block_size_(block_size) {}
 
-  // Fills all of `plan` but its step_id. Notes in the entries where tokens are sampled.
-  void build(std::span<const PlannedChunk> chunks, int32_t num_instances, StepPlan& plan);
+  // Fills the tables of `plan`: first the decode rows of each instance, then the chunks. Notes in
+  // the entries where tokens are sampled.
+  void build(const DecodeRows& decoding, std::span<const PlannedChunk> chunks,
+             int32_t num_instances, StepPlan& plan);
 
  private:
   // The rows of one chunk on the instance it is bound to.
@@ -28,7 +30,7 @@ class PlanBuilder {
     int32_t num_rows;
   };
 
-  void add_chunk(const PlannedChunk& chunk, StepPlan& plan);
+  void add_chunk(const PlannedChunk& chunk, int64_t first_position, StepPlan& plan);
   static void add_tokens(const ChunkRows& rows, InstancePlan& own);
   void add_appends(const ChunkRows& rows, StepPlan& plan) const;
   void add_item(const ChunkRows& rows, const kvcache::Shard& shard, StepPlan& plan);

@@ -16,6 +16,8 @@
 #include "base/result.h"
 #include "kvcache/kv_placement.h"
 #include "plan/ids.h"
+#include "scheduler/placement_costs.h"
+#include "scheduler/step_work.h"
 
 namespace nanocp::scheduler {
 
@@ -26,6 +28,7 @@ struct InstanceLoad {
   int64_t num_kv_tokens = 0;  // stored on it, whoever runs their rows
   int32_t num_sequences = 0;  // running ones that are bound to it
   int32_t num_rows = 0;       // of the step under way, or of the last one
+  RouteCount routes = {};     // only in a ClusterView: of running sequences, one row each
   int32_t max_sequences = 0;
   int32_t max_rows = 0;  // per step
 
@@ -76,9 +79,18 @@ struct AdmissionDecision {
 };
 
 struct BindingQuery {
+  // Its counters of tokens may lag behind while decoding, its blocks do not.
   const kvcache::KvPlacement* placement = nullptr;
   InstanceId current = kNoInstance;
   int64_t num_pending_tokens = 0;  // 1 while decoding
+};
+
+// Which decoding sequences may get another binding; for those that prefill the policy is always
+// asked.
+enum class BindingMoves {
+  kNone,
+  kSplit,  // those with K/V elsewhere than on the binding
+  kAll,
 };
 
 class Policy {
@@ -105,6 +117,8 @@ class Policy {
   // The instance that should run the sequence's rows in this step. The current binding stays when
   // the answer has no seat or row left.
   virtual InstanceId plan_binding(const ClusterView& view, const BindingQuery& query) const = 0;
+  // plan_binding is asked for these; of all others the answer must be the current one. Constant.
+  virtual BindingMoves binding_moves() const { return BindingMoves::kAll; }
 };
 
 struct PolicyOptions {
@@ -114,10 +128,7 @@ struct PolicyOptions {
   int32_t degree = 1;                   // uniform_cp, threshold_cp
   int64_t threshold_tokens = 32768;     // threshold_cp: longer prompts get `degree`
   int64_t min_tokens_per_shard = 4096;  // dcp: less is not worth another holder
-  // dcp: so many KV tokens take an instance as long as one row more (see tokens_per_row()).
-  double tokens_per_row = 256.0;
-  // dcp: a split must lower the fullest instance by so many KV tokens (see tokens_per_split()).
-  int64_t tokens_per_split = 4096;
+  PlacementCosts costs = {};            // dcp
 };
 
 // One of bound, uniform_cp, threshold_cp, dcp.

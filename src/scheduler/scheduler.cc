@@ -13,21 +13,20 @@ namespace nanocp::scheduler {
 using request::FinishReason;
 using request::SequenceStatus;
 
-Scheduler::Scheduler(SchedulerOptions options, std::unique_ptr<Policy> policy)
-    : policy_(std::move(policy)), planner_(state_, *policy_), builder_(options.block_size) {
+namespace {
+
+SchedulerOptions checked(SchedulerOptions options) {
   NANOCP_CHECK(check_options(options).ok());
-  for (const int64_t num_blocks : options.num_blocks) {
-    state_.pools.emplace_back(num_blocks);
-    InstanceLoad load;
-    load.num_blocks = num_blocks;
-    load.num_free_blocks = num_blocks;
-    load.max_sequences = options.max_num_seqs;
-    load.max_rows = options.max_batched_tokens;
-    state_.loads.push_back(load);
-  }
-  state_.num_waiting_blocks.assign(options.num_blocks.size(), 0);
-  state_.options = std::move(options);
+  return options;
 }
+
+}  // namespace
+
+Scheduler::Scheduler(SchedulerOptions options, std::unique_ptr<Policy> policy)
+    : state_(checked(std::move(options)), policy->binding_moves()),
+      policy_(std::move(policy)),
+      planner_(state_, *policy_),
+      builder_(state_.options.block_size) {}
 
 Status Scheduler::add(request::Sequence* sequence) {
   NANOCP_CHECK(!state_.entries.contains(sequence->id));
@@ -69,11 +68,11 @@ Status Scheduler::add(request::Sequence* sequence) {
   return ok_status();
 }
 
-StepPlan& Scheduler::plan_step() {
-  NANOCP_CHECK(chunks_.empty());
+StepPlan& Scheduler::plan_step(PlanTables tables) {
+  NANOCP_CHECK(!awaits_commit_);
   const StepDecision* decision = &planner_.plan();
   commit_decision(*decision);
-  if (decision->chunks.empty() && (decision->preempted || decision->synthesized)) {
+  if (!decision->has_rows() && (decision->preempted || decision->synthesized)) {
     // Everybody gave way to somebody in the queue, who is let in now; or nobody else runs yet and
     // those admitted with synthetic K/V get their first rows.
     decision = &planner_.plan();
@@ -81,23 +80,65 @@ StepPlan& Scheduler::plan_step() {
   }
   chunks_ = decision->chunks;
   StepPlan& plan = plans_[num_steps_ % plans_.size()];
-  builder_.build(chunks_, state_.options.num_instances(), plan);
-  if (!chunks_.empty()) plan.step_id = ++num_steps_;
+  fill(plan);
+  if (tables == PlanTables::kBuilt) {
+    builder_.build(state_.decoding, chunks_, state_.options.num_instances(), plan);
+  }
+  awaits_commit_ = !plan.empty();
+  if (!plan.empty()) plan.step_id = ++num_steps_;
 #ifndef NDEBUG
-  const Status checked = check_plan(plan, {state_.options.block_size, state_.options.num_blocks});
-  if (!checked.ok()) check_failed(__FILE__, __LINE__, checked.error().message);
+  if (tables == PlanTables::kBuilt) {
+    const Status checked =
+        check_plan(plan, {.block_size = state_.options.block_size,
+                          .num_blocks = state_.options.num_blocks,
+                          .num_instances_per_domain = state_.options.num_instances_per_domain});
+    if (!checked.ok()) check_failed(__FILE__, __LINE__, checked.error().message);
+  }
 #endif
   return plan;
 }
 
+// All but the tables.
+void Scheduler::fill(StepPlan& plan) {
+  const auto num_instances = static_cast<size_t>(state_.options.num_instances());
+  plan.num_rows = static_cast<int64_t>(state_.decoding.size());
+  plan.work.assign(num_instances, InstanceWorkCount{});
+  state_.decoding.add_work(plan.work);
+  sampling_.clear();
+  for (const PlannedChunk& chunk : chunks_) {
+    const request::Sequence& sequence = *chunk.entry->sequence;
+    plan.num_rows += chunk.num_tokens;
+    add_chunk_work(chunk.entry->placement, chunk.binding,
+                   {static_cast<int32_t>(sequence.num_cached_tokens), chunk.num_tokens},
+                   state_.domains(), plan.work);
+    if (chunk.entry->num_pending_tokens() == chunk.num_tokens) sampling_.push_back(chunk);
+  }
+  std::stable_sort(
+      sampling_.begin(), sampling_.end(),
+      [](const PlannedChunk& a, const PlannedChunk& b) { return a.binding < b.binding; });
+  plan.samples.clear();
+  auto next = sampling_.begin();
+  for (InstanceId i = 0; i < state_.options.num_instances(); ++i) {
+    const auto decoding = state_.decoding.sequences(i);
+    plan.samples.insert(plan.samples.end(), decoding.begin(), decoding.end());
+    for (; next != sampling_.end() && next->binding == i; ++next) {
+      plan.samples.push_back({next->entry->sequence, next->entry->id()});
+    }
+  }
+}
+
 void Scheduler::commit_decision(const StepDecision& decision) {
   for (const PlannedTruncation& truncation : decision.truncations) commit_truncation(truncation);
-  for (const PlannedGrowth& growth : decision.growths) allocate(*growth.entry, growth.holder);
+  for (const PlannedGrowth& growth : decision.growths) grow(*growth.entry, growth.holder);
   for (const PlannedAdmission& admission : decision.admissions) commit_admission(admission);
   for (const PlannedOvertake& overtake : decision.overtakes) {
     overtake.entry->num_overtaken += overtake.count;
   }
-  for (InstanceLoad& load : state_.loads) load.num_rows = 0;
+  for (const PlannedMove& move : decision.moves) rebind(*move.entry, move.binding);
+  state_.decoding.enter_blocks();
+  for (size_t i = 0; i < state_.loads.size(); ++i) {
+    state_.loads[i].num_rows = state_.decoding.num_rows(static_cast<InstanceId>(i));
+  }
   for (const PlannedChunk& chunk : decision.chunks) commit_chunk(chunk);
   for (size_t i = 0; i < state_.loads.size(); ++i) {
     NANOCP_CHECK_EQ(state_.loads[i].num_free_blocks, decision.loads[i].num_free_blocks);
@@ -110,8 +151,7 @@ void Scheduler::commit_truncation(const PlannedTruncation& truncation) {
   Entry& entry = *truncation.entry;
   request::Sequence& sequence = *entry.sequence;
   if (truncation.was_running) {
-    state_.running_list(entry).erase(&entry);
-    --state_.loads[static_cast<size_t>(sequence.binding)].num_sequences;
+    stop(entry);
     for (int64_t i = 0; i < entry.placement.num_blocks(); ++i) {
       ++state_.num_waiting_blocks[static_cast<size_t>(entry.placement.block(i).holder)];
     }
@@ -143,16 +183,17 @@ void Scheduler::commit_admission(const PlannedAdmission& admission) {
     --state_.num_waiting_blocks[static_cast<size_t>(entry.placement.block(i).holder)];
   }
   for (const BlockSpan& span : admission.decision.spans) {
-    entry.placement.add_holder(span.holder);
-    for (int64_t i = 0; i < span.num_blocks; ++i) allocate(entry, span.holder);
+    const auto holder = static_cast<size_t>(span.holder);
+    state_.pools[holder].allocate(entry.id(), span.num_blocks, new_blocks_);
+    state_.loads[holder].num_free_blocks -= span.num_blocks;
+    entry.placement.append_blocks(span.holder, new_blocks_);
   }
   state_.waiting.erase(&entry);
   state_.holders.insert(&entry);
   entry.sequence->status = SequenceStatus::kRunning;
   entry.sequence->binding = admission.decision.binding;
   ++state_.loads[static_cast<size_t>(admission.decision.binding)].num_sequences;
-  entry.is_decoding = entry.sequence->is_decoding();
-  state_.running_list(entry).insert(&entry);
+  state_.prefilling.insert(&entry);
   ++state_.num_admissions;
   if (entry.sequence->awaits_synthetic_kv()) {
     add_cached(entry, entry.sequence->num_prompt_tokens() - 1);
@@ -160,19 +201,36 @@ void Scheduler::commit_admission(const PlannedAdmission& admission) {
 }
 
 void Scheduler::commit_chunk(const PlannedChunk& chunk) {
-  request::Sequence& sequence = *chunk.entry->sequence;
-  if (sequence.binding != chunk.binding) {
-    --state_.loads[static_cast<size_t>(sequence.binding)].num_sequences;
-    ++state_.loads[static_cast<size_t>(chunk.binding)].num_sequences;
-    sequence.binding = chunk.binding;
-  }
+  rebind(*chunk.entry, chunk.binding);
   state_.loads[static_cast<size_t>(chunk.binding)].num_rows += chunk.num_tokens;
 }
 
-void Scheduler::allocate(Entry& entry, InstanceId holder) {
+void Scheduler::rebind(Entry& entry, InstanceId binding) {
+  request::Sequence& sequence = *entry.sequence;
+  if (sequence.binding == binding) return;
+  --state_.loads[static_cast<size_t>(sequence.binding)].num_sequences;
+  ++state_.loads[static_cast<size_t>(binding)].num_sequences;
+  if (entry.is_decoding()) {
+    state_.decoding.move(&entry, binding);
+  } else {
+    sequence.binding = binding;
+  }
+}
+
+// Running no more; its counters are up to date then.
+void Scheduler::stop(Entry& entry) {
+  --state_.loads[static_cast<size_t>(entry.sequence->binding)].num_sequences;
+  if (entry.is_decoding()) {
+    state_.decoding.leave(&entry);
+  } else {
+    state_.prefilling.erase(&entry);
+  }
+}
+
+void Scheduler::grow(Entry& entry, InstanceId holder) {
   const auto i = static_cast<size_t>(holder);
-  entry.placement.append_block({holder, state_.pools[i].allocate(entry.id())});
   --state_.loads[i].num_free_blocks;
+  state_.decoding.append_block(&entry, {holder, state_.pools[i].allocate(entry.id())});
 }
 
 void Scheduler::release(Entry& entry, const std::vector<kvcache::HeldBlock>& blocks) {
@@ -184,7 +242,9 @@ void Scheduler::release(Entry& entry, const std::vector<kvcache::HeldBlock>& blo
 }
 
 void Scheduler::commit_step() {
-  NANOCP_CHECK(!chunks_.empty());
+  NANOCP_CHECK(awaits_commit_);
+  awaits_commit_ = false;
+  state_.decoding.advance(state_.loads);
   for (const PlannedChunk& chunk : chunks_) advance(chunk);
   chunks_.clear();
 }
@@ -193,11 +253,9 @@ void Scheduler::advance(const PlannedChunk& chunk) {
   Entry& entry = *chunk.entry;
   add_cached(entry, chunk.num_tokens);
   // Once a token has been sampled, it is the only one without K/V.
-  if (!entry.is_decoding && entry.num_pending_tokens() == 0) {
-    state_.prefilling.erase(&entry);
-    state_.decoding.insert(&entry);
-    entry.is_decoding = true;
-  }
+  if (entry.num_pending_tokens() > 0) return;
+  state_.prefilling.erase(&entry);
+  state_.decoding.join(&entry);
 }
 
 // The next `num_tokens` positions have their K/V, charged to the instances that hold them.
@@ -211,15 +269,14 @@ void Scheduler::add_cached(Entry& entry, int64_t num_tokens) {
 }
 
 void Scheduler::remove(SequenceId id, FinishReason reason) {
-  NANOCP_CHECK(chunks_.empty());
+  NANOCP_CHECK(!awaits_commit_);
   const auto found = state_.entries.find(id);
   NANOCP_CHECK(found != state_.entries.end());
   Entry* entry = found->second.get();
   request::Sequence& sequence = *entry->sequence;
   sequence.finish_reason = reason;
   if (entry->is_running()) {
-    state_.running_list(*entry).erase(entry);
-    --state_.loads[static_cast<size_t>(sequence.binding)].num_sequences;
+    stop(*entry);
   } else {
     state_.waiting.erase(entry);
     for (int64_t i = 0; i < entry->placement.num_blocks(); ++i) {
@@ -233,12 +290,14 @@ void Scheduler::remove(SequenceId id, FinishReason reason) {
   release(*entry, entry->placement.clear());
   sequence.num_cached_tokens = 0;
   sequence.status = SequenceStatus::kFinished;
-  state_.entries.erase(sequence.id);
+  state_.entries.erase(found);
 }
 
 const kvcache::KvPlacement* Scheduler::placement(SequenceId id) const {
   const auto found = state_.entries.find(id);
-  return found == state_.entries.end() ? nullptr : &found->second->placement;
+  if (found == state_.entries.end()) return nullptr;
+  if (found->second->is_decoding()) state_.decoding.settle(*found->second);
+  return &found->second->placement;
 }
 
 }  // namespace nanocp::scheduler

@@ -19,6 +19,9 @@
 
 namespace nanocp::scheduler {
 
+// Whether a plan has the tables that devices read.
+enum class PlanTables { kNone, kBuilt };
+
 class Scheduler {
  public:
   // Requires: check_options(options).ok().
@@ -30,11 +33,12 @@ class Scheduler {
   // Requires: `sequence` outlives its removal, holds no output, and its id is new.
   Status add(request::Sequence* sequence);
 
-  // The next step, with its blocks already taken; empty when nothing can run. The plan stays as it
+  // The next step, with its blocks already taken; empty when nothing can run. Without tables the
+  // cost is that of what has changed, not of all rows. The plan stays as it
   // is until the step after it has been planned and yet another one is asked for, so that a step
   // can be planned while the one before is carried out; the caller may only fill in unread tokens.
   // Requires: the last plan, unless empty, has been committed.
-  StepPlan& plan_step();
+  StepPlan& plan_step(PlanTables tables = PlanTables::kBuilt);
   // From now on the planned step counts as carried out, whether devices have run it or not: steps
   // take effect on the caches in the order of their plans. For each chunk that samples, the caller
   // appends one token to the sequence, counts it as unread, or removes the sequence before the next
@@ -50,12 +54,13 @@ class Scheduler {
   size_t num_running() const { return state_.decoding.size() + state_.prefilling.size(); }
   // [num_instances]
   std::span<const InstanceLoad> loads() const { return state_.loads; }
-  // Null when the sequence is unknown. Valid until it is removed.
+  // Null when the sequence is unknown. Valid until it is removed, up to date until the next commit.
   const kvcache::KvPlacement* placement(SequenceId id) const;
   const SchedulerOptions& options() const { return state_.options; }
   const Policy& policy() const { return *policy_; }
 
-  // Recomputes every counter from the placements and aborts on a difference. O(everything).
+  // Recomputes every counter from the placements and aborts on a difference. Brings
+  // num_cached_tokens and placements of all sequences up to date. O(everything).
   void check_integrity() const;
 
  private:
@@ -63,9 +68,12 @@ class Scheduler {
   void commit_truncation(const PlannedTruncation& truncation);
   void commit_admission(const PlannedAdmission& admission);
   void commit_chunk(const PlannedChunk& chunk);
+  void rebind(Entry& entry, InstanceId binding);
+  void stop(Entry& entry);
+  void fill(StepPlan& plan);
   void advance(const PlannedChunk& chunk);
   void add_cached(Entry& entry, int64_t num_tokens);
-  void allocate(Entry& entry, InstanceId holder);
+  void grow(Entry& entry, InstanceId holder);
   void release(Entry& entry, const std::vector<kvcache::HeldBlock>& blocks);
   void check_entry(Entry& entry, std::vector<InstanceLoad>& expected,
                    std::vector<int64_t>& num_waiting_blocks) const;
@@ -74,9 +82,12 @@ class Scheduler {
   std::unique_ptr<Policy> policy_;
   StepPlanner planner_;
   PlanBuilder builder_;
-  std::array<StepPlan, 2> plans_;     // of the last two steps
-  uint64_t num_steps_ = 0;            // planned so far, without empty ones
-  std::vector<PlannedChunk> chunks_;  // of the plan that waits for its commit; empty: none does
+  std::array<StepPlan, 2> plans_;       // of the last two steps
+  uint64_t num_steps_ = 0;              // planned so far, without empty ones
+  bool awaits_commit_ = false;          // the last plan
+  std::vector<PlannedChunk> chunks_;    // of it
+  std::vector<BlockId> new_blocks_;     // scratch
+  std::vector<PlannedChunk> sampling_;  // scratch: those of them that sample, by instance
 };
 
 }  // namespace nanocp::scheduler

@@ -1,19 +1,22 @@
 #include "scheduler/scheduler_state.h"
 
-#include <algorithm>
-
-#include "base/check.h"
+#include <utility>
 
 namespace nanocp::scheduler {
 
-void EntryList::insert(Entry* entry) {
-  entries_.insert(std::lower_bound(entries_.begin(), entries_.end(), entry, BySeniority()), entry);
-}
-
-void EntryList::erase(Entry* entry) {
-  const auto found = std::lower_bound(entries_.begin(), entries_.end(), entry, BySeniority());
-  NANOCP_CHECK(found != entries_.end() && *found == entry);
-  entries_.erase(found);
+SchedulerState::SchedulerState(SchedulerOptions scheduler_options, BindingMoves moves)
+    : options(std::move(scheduler_options)),
+      num_waiting_blocks(options.num_blocks.size(), 0),
+      decoding(domains(), options.num_instances(), options.block_size, moves) {
+  for (const int64_t num_blocks : options.num_blocks) {
+    pools.emplace_back(num_blocks);
+    InstanceLoad load;
+    load.num_blocks = num_blocks;
+    load.num_free_blocks = num_blocks;
+    load.max_sequences = options.max_num_seqs;
+    load.max_rows = options.max_batched_tokens;
+    loads.push_back(load);
+  }
 }
 
 }  // namespace nanocp::scheduler

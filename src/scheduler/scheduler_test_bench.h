@@ -52,7 +52,7 @@ class ScriptedPolicy final : public Policy {
 // A scheduler with its sequences; every sampled token is 7.
 struct Bench {
   explicit Bench(SchedulerOptions options, std::unique_ptr<Policy> policy = nullptr)
-      : limits{options.block_size, options.num_blocks} {
+      : limits{options.block_size, options.num_blocks, options.num_instances_per_domain} {
     if (policy == nullptr) {
       auto owned = std::make_unique<ScriptedPolicy>();
       script = owned.get();

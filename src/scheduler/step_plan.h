@@ -8,6 +8,7 @@
 
 #include "plan/instance_plan.h"
 #include "request/request.h"
+#include "scheduler/step_work.h"
 
 namespace nanocp::scheduler {
 
@@ -31,13 +32,19 @@ struct ScheduledChunk {
 
 struct StepPlan {
   uint64_t step_id = 0;
+  int64_t num_rows = 0;  // of all instances
+  // Who gets a token, by instance, in the order of its sample tasks.
+  std::vector<SamplingSequence> samples;
+  std::vector<InstanceWorkCount> work;  // [num_instances]
+
+  // Tables for devices, of all rows. Empty unless asked for (Scheduler::plan_step).
   std::vector<InstancePlan> instances;                // [num_instances]
   std::vector<std::vector<SampleTask>> sample_tasks;  // [num_instances], order of sample_rows
   std::vector<ScheduledChunk> chunks;
   std::vector<BlockId> blocks;     // of all items
   std::vector<int32_t> block_idx;  // likewise
 
-  bool empty() const { return chunks.empty(); }
+  bool empty() const { return num_rows == 0; }
 };
 
 }  // namespace nanocp::scheduler

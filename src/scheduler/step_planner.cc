@@ -11,21 +11,38 @@ void StepDecision::reset() {
   truncations.clear();
   growths.clear();
   admissions.clear();
+  moves.clear();
   chunks.clear();
   overtakes.clear();
   preempted = false;
   synthesized = false;
 }
 
+StepPlanner::StepPlanner(const SchedulerState& state, const Policy& policy)
+    : state_(state), policy_(policy) {
+  for (const int64_t num_blocks : state.options.num_blocks) {
+    num_reserved_.push_back(
+        static_cast<int64_t>(std::ceil(state.options.watermark * static_cast<double>(num_blocks))));
+  }
+}
+
 const StepDecision& StepPlanner::plan() {
   decision_.reset();
   decision_.loads = state_.loads;
-  for (InstanceLoad& load : decision_.loads) load.num_rows = 0;
+  for (size_t i = 0; i < decision_.loads.size(); ++i) {
+    decision_.loads[i].num_rows = state_.decoding.num_rows(static_cast<InstanceId>(i));
+    decision_.loads[i].routes = state_.decoding.routes(static_cast<InstanceId>(i));
+  }
+  decision_.num_decode_rows = state_.decoding.size();
+  for (const Entry* entry : state_.prefilling.slots()) {
+    if (entry != nullptr) charge_routes(*entry, entry->sequence->binding, +1);
+  }
   num_waiting_blocks_ = state_.num_waiting_blocks;
   is_short_.assign(state_.loads.size(), false);
   num_running_ = static_cast<int32_t>(state_.decoding.size() + state_.prefilling.size());
 
-  plan_decoding();
+  plan_growth();
+  plan_moves();
   plan_prefilling();
   plan_admissions();
 
@@ -50,29 +67,42 @@ RequestShape StepPlanner::shape_of(const Entry& entry, int64_t num_new_blocks) c
           .placement = &entry.placement};
 }
 
-// Victims are younger than the needy one, so none of them has been scheduled yet.
-void StepPlanner::plan_decoding() {
-  for (Entry* entry : state_.decoding) {
-    if (is_planned_away(entry)) continue;
-    const bool needs_block =
-        entry->sequence->num_cached_tokens >= entry->placement.capacity_tokens();
-    if (needs_block && !try_grow(entry)) {
-      preempt(entry);
-      continue;
+// Victims are younger than the needy one, so none of them has grown yet.
+void StepPlanner::plan_growth() {
+  growing_.clear();
+  for (Entry* entry : state_.decoding.due()) {
+    if (state_.decoding.position(*entry) >= entry->placement.capacity_tokens()) {
+      growing_.push_back(entry);
     }
-    schedule(entry, choose_binding(*entry));
+  }
+  std::sort(growing_.begin(), growing_.end(), BySeniority());
+  for (Entry* entry : growing_) {
+    if (!is_planned_away(entry) && !try_grow(entry)) preempt(entry);
+  }
+}
+
+void StepPlanner::plan_moves() {
+  for (Entry* entry : state_.decoding.movable().slots()) {
+    if (entry == nullptr || is_planned_away(entry)) continue;
+    const InstanceId current = entry->sequence->binding;
+    // Its own row is not in its way.
+    --decision_.loads[static_cast<size_t>(current)].num_rows;
+    const InstanceId binding = choose_binding(*entry, 1);
+    ++decision_.loads[static_cast<size_t>(binding)].num_rows;
+    if (binding != current) decision_.moves.push_back({entry, binding});
   }
 }
 
 void StepPlanner::plan_prefilling() {
-  for (Entry* entry : state_.prefilling) {
-    if (is_planned_away(entry)) continue;
-    const InstanceId binding = choose_binding(*entry);
+  for (Entry* entry : state_.prefilling.slots()) {
+    if (entry == nullptr || is_planned_away(entry)) continue;
+    const InstanceId binding = choose_binding(*entry, entry->num_pending_tokens());
     if (view().at(binding).num_rows_left() > 0) schedule(entry, binding);
   }
 }
 
 bool StepPlanner::try_grow(Entry* entry) {
+  state_.decoding.settle(*entry);
   const RequestShape shape = shape_of(*entry, 1);
   std::optional<InstanceId> holder = find_growth_holder(shape);
   if (!holder) {
@@ -86,6 +116,9 @@ bool StepPlanner::try_grow(Entry* entry) {
     NANOCP_CHECK(holder.has_value());
   }
   --decision_.loads[static_cast<size_t>(*holder)].num_free_blocks;
+  if (entry->placement.find_shard(*holder) == nullptr) {
+    charge_route(entry->sequence->binding, *holder, +1);
+  }
   decision_.growths.push_back({entry, *holder});
   return true;
 }
@@ -107,7 +140,9 @@ std::optional<InstanceId> StepPlanner::find_growth_holder(const RequestShape& sh
 
 // The youngest entry behind `needy` that has a block where `needy` may grow.
 Entry* StepPlanner::find_victim(const Entry* needy, const RequestShape& shape) const {
-  for (auto it = state_.holders.rbegin(); it != state_.holders.rend() && *it != needy; ++it) {
+  const auto holders = state_.holders.slots();
+  for (auto it = holders.rbegin(); it != holders.rend() && *it != needy; ++it) {
+    if (*it == nullptr) continue;
     const int64_t kept = num_kept(*it);
     for (const kvcache::Shard& shard : (*it)->placement.shards()) {
       const bool has_block = !shard.blocks.empty() && shard.block_idx.front() < kept;
@@ -133,14 +168,19 @@ void StepPlanner::take_from(Entry* victim, const RequestShape& shape) {
 
 // Back to the queue with everything that is stored; blocks that hold nothing yet go at once.
 void StepPlanner::preempt(Entry* victim) {
-  const int64_t kept =
-      kvcache::blocks_for(victim->placement.num_tokens(), state_.options.block_size);
+  const int64_t kept = kvcache::blocks_for(state_.num_cached(*victim), state_.options.block_size);
   for (int64_t i = kept; i < victim->placement.num_blocks(); ++i) {
     ++decision_.loads[static_cast<size_t>(victim->placement.block(i).holder)].num_free_blocks;
   }
   set_kept(victim, kept);
-  --decision_.loads[static_cast<size_t>(victim->sequence->binding)].num_sequences;
+  InstanceLoad& load = decision_.loads[static_cast<size_t>(victim->sequence->binding)];
+  --load.num_sequences;
+  charge_routes(*victim, victim->sequence->binding, -1);
   --num_running_;
+  if (victim->is_decoding()) {
+    --load.num_rows;
+    --decision_.num_decode_rows;
+  }
   decision_.preempted = true;
 }
 
@@ -157,16 +197,30 @@ void StepPlanner::set_kept(Entry* entry, int64_t num_kept) {
   decision_.truncations[static_cast<size_t>(entry->truncation_idx)].num_kept = num_kept;
 }
 
-InstanceId StepPlanner::choose_binding(const Entry& entry) {
+void StepPlanner::charge_routes(const Entry& entry, InstanceId binding, int32_t sign) {
+  for (const kvcache::Shard& shard : entry.placement.shards()) {
+    if (!shard.blocks.empty()) charge_route(binding, shard.holder, sign);
+  }
+}
+
+void StepPlanner::charge_route(InstanceId binding, InstanceId holder, int32_t sign) {
+  if (binding == holder) return;
+  add_route(binding, holder, sign, state_.domains(),
+            decision_.loads[static_cast<size_t>(binding)].routes,
+            decision_.loads[static_cast<size_t>(holder)].routes);
+}
+
+InstanceId StepPlanner::choose_binding(const Entry& entry, int64_t num_pending_tokens) {
   const InstanceId current = entry.sequence->binding;
   const ClusterView now = view();
-  const InstanceId wanted =
-      policy_.plan_binding(now, {.placement = &entry.placement,
-                                 .current = current,
-                                 .num_pending_tokens = entry.num_pending_tokens()});
+  const InstanceId wanted = policy_.plan_binding(now, {.placement = &entry.placement,
+                                                       .current = current,
+                                                       .num_pending_tokens = num_pending_tokens});
   if (wanted == current || !now.contains(wanted) || !now.at(wanted).can_bind()) return current;
   --decision_.loads[static_cast<size_t>(current)].num_sequences;
   ++decision_.loads[static_cast<size_t>(wanted)].num_sequences;
+  charge_routes(entry, current, -1);
+  charge_routes(entry, wanted, +1);
   return wanted;
 }
 

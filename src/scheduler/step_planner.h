@@ -22,6 +22,11 @@ struct PlannedGrowth {
   Entry* entry;
   InstanceId holder;  // of the one new block
 };
+// A decoding entry gets its rows from another instance from now on.
+struct PlannedMove {
+  Entry* entry;
+  InstanceId binding;
+};
 struct PlannedAdmission {
   Entry* entry;
   AdmissionDecision decision;
@@ -41,18 +46,21 @@ struct StepDecision {
   std::vector<PlannedTruncation> truncations;
   std::vector<PlannedGrowth> growths;
   std::vector<PlannedAdmission> admissions;
-  std::vector<PlannedChunk> chunks;  // decoding first, then prefilling, then admitted
+  std::vector<PlannedMove> moves;
+  std::vector<PlannedChunk> chunks;  // besides decode rows: prefilling, then admitted
   std::vector<PlannedOvertake> overtakes;
   std::vector<InstanceLoad> loads;  // [num_instances], what commit must arrive at
+  size_t num_decode_rows = 0;       // those that stay
   bool preempted = false;           // a running sequence goes back to the queue
   bool synthesized = false;  // an admission brings synthetic K/V, and rows from the next plan on
 
+  bool has_rows() const { return num_decode_rows > 0 || !chunks.empty(); }
   void reset();
 };
 
 class StepPlanner {
  public:
-  StepPlanner(const SchedulerState& state, const Policy& policy) : state_(state), policy_(policy) {}
+  StepPlanner(const SchedulerState& state, const Policy& policy);
 
   // Valid until the next call.
   const StepDecision& plan();
@@ -63,7 +71,8 @@ class StepPlanner {
     int64_t num_kept;
   };
 
-  void plan_decoding();
+  void plan_growth();
+  void plan_moves();
   void plan_prefilling();
   void plan_admissions();
 
@@ -76,12 +85,15 @@ class StepPlanner {
   int64_t num_kept(const Entry* entry) const;
   void set_kept(Entry* entry, int64_t num_kept);
 
-  InstanceId choose_binding(const Entry& entry);
+  // The routes of a running entry's shards are counted in the loads, or no more (sign -1).
+  void charge_routes(const Entry& entry, InstanceId binding, int32_t sign);
+  void charge_route(InstanceId binding, InstanceId holder, int32_t sign);
+  InstanceId choose_binding(const Entry& entry, int64_t num_pending_tokens);
   void schedule(Entry* entry, InstanceId binding);
 
   bool try_admit(Entry* entry, bool is_head);
   bool has_row_and_seat() const;
-  std::vector<InstanceLoad> admission_loads() const;
+  const std::vector<InstanceLoad>& admission_loads();
   std::optional<AdmissionDecision> ask(const std::vector<InstanceLoad>& loads,
                                        const RequestShape& shape) const;
   std::optional<AdmissionDecision> plan_with_eviction(const Entry* entry,
@@ -90,7 +102,7 @@ class StepPlanner {
                                std::vector<InstanceLoad>& loads) const;
   void keep_needless_drops(std::vector<Drop>& drops, const RequestShape& shape,
                            std::vector<InstanceLoad>& loads) const;
-  void check_decision(const AdmissionDecision& decision, const RequestShape& shape) const;
+  void charge_spans(const AdmissionDecision& decision, const RequestShape& shape);
 
   RequestShape shape_of(const Entry& entry, int64_t num_new_blocks) const;
   ClusterView view() const { return view_of(decision_.loads); }
@@ -98,10 +110,13 @@ class StepPlanner {
 
   const SchedulerState& state_;
   const Policy& policy_;
+  std::vector<int64_t> num_reserved_;  // [num_instances] blocks of the watermark
   StepDecision decision_;
-  std::vector<int64_t> num_waiting_blocks_;  // [num_instances], scratch copy
-  std::vector<bool> is_short_;               // [num_instances], growth has found no free block
-  int32_t num_running_ = 0;                  // scratch count
+  std::vector<InstanceLoad> admission_loads_;  // scratch
+  std::vector<int64_t> num_waiting_blocks_;    // [num_instances], scratch copy
+  std::vector<bool> is_short_;                 // [num_instances], growth has found no free block
+  std::vector<Entry*> growing_;                // scratch
+  int32_t num_running_ = 0;                    // scratch count
 };
 
 }  // namespace nanocp::scheduler

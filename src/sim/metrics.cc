@@ -25,6 +25,12 @@ struct Samples {
     const bool keeps_queue = record.start_us >= 0 && record.queue_us() <= objectives.queue_us;
     if (!keeps_tpot) ++metrics.num_tpot_misses;
     if (!keeps_queue) ++metrics.num_queue_misses;
+    if (record.is_finished()) count_degree(static_cast<size_t>(record.degree));
+  }
+
+  void count_degree(size_t degree) {
+    if (metrics.num_by_degree.size() <= degree) metrics.num_by_degree.resize(degree + 1);
+    ++metrics.num_by_degree[degree];
   }
 
   ClassMetrics finish() {
@@ -56,6 +62,7 @@ Percentiles percentiles(std::vector<double> values) {
   result.mean =
       std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
   result.p50 = rank(0.50);
+  result.p90 = rank(0.90);
   result.p99 = rank(0.99);
   result.max = values.back();
   return result;
@@ -66,15 +73,27 @@ double Metrics::attainment() const {
   return 1.0 - static_cast<double>(all.num_tpot_misses) / static_cast<double>(all.num_requests);
 }
 
-bool Metrics::meets(const Objectives& objectives) const {
-  const auto keeps = [&](int64_t num_misses, int64_t count) {
-    return num_misses <= objectives.num_misses_allowed(count);
+std::string Metrics::missed(const Objectives& objectives) const {
+  const auto is_more = [&](int64_t num_misses, int64_t count) {
+    return num_misses > objectives.num_misses_allowed(count);
   };
   for (const ClassMetrics& one : by_class) {
-    if (!keeps(one.num_tpot_misses, one.num_requests)) return false;
+    if (is_more(one.num_refused, one.num_requests)) return std::string(kRefusedName);
   }
-  return keeps(all.num_tpot_misses, all.num_requests) &&
-         keeps(all.num_queue_misses, all.num_requests);
+  for (size_t i = 0; i < by_class.size(); ++i) {
+    const ClassMetrics& one = by_class[i];
+    if (is_more(one.num_tpot_misses - one.num_unfinished, one.num_requests)) {
+      return tpot_objective_name(static_cast<int>(i));
+    }
+  }
+  for (const ClassMetrics& one : by_class) {
+    if (is_more(one.num_tpot_misses, one.num_requests)) return std::string(kUnfinishedName);
+  }
+  return is_more(all.num_queue_misses, all.num_requests) ? std::string(kQueueName) : std::string();
+}
+
+std::string tpot_objective_name(int length_class) {
+  return "TPOT of prompts " + std::string(kClassNames[static_cast<size_t>(length_class)]);
 }
 
 Metrics compute_metrics(std::span<const RequestRecord> records, const Objectives& objectives) {
@@ -83,14 +102,14 @@ Metrics compute_metrics(std::span<const RequestRecord> records, const Objectives
   Metrics metrics;
   for (const RequestRecord& record : records) {
     if (!record.is_measured) continue;
+    if (record.is_cancelled) {
+      ++metrics.num_cancelled;
+      continue;
+    }
     all.add(record, objectives);
     by_class[static_cast<size_t>(length_class(record.arrival.num_prompt_tokens))].add(record,
                                                                                       objectives);
     metrics.num_preemptions += record.num_preemptions;
-    if (!record.is_finished()) continue;
-    const auto degree = static_cast<size_t>(record.degree);
-    if (metrics.num_by_degree.size() <= degree) metrics.num_by_degree.resize(degree + 1);
-    ++metrics.num_by_degree[degree];
   }
   metrics.all = all.finish();
   for (size_t i = 0; i < by_class.size(); ++i) metrics.by_class[i] = by_class[i].finish();

@@ -176,16 +176,19 @@ std::vector<Arrival> replay_load(const std::vector<Arrival>& trace, const LoadOp
   const double round_us = span_us * static_cast<double>(trace.size()) /
                           static_cast<double>(std::max<size_t>(1, trace.size() - 1));
   const double target_us = kUsPerSecond * static_cast<double>(trace.size()) / options.rate_per_s;
+  const auto share_of = [&](size_t i) {
+    const auto from_start_us = static_cast<double>(trace[i].time_us - trace.front().time_us);
+    return round_us > 0.0 ? from_start_us / round_us : 0.0;
+  };
+  const size_t first = options.is_rotated ? random.below(trace.size()) : 0;
   std::vector<Arrival> arrivals;
   double time_us = 0.0;
-  for (size_t i = 0;; ++i) {
+  for (size_t i = first;; ++i) {
     const Arrival& from = trace[i % trace.size()];
     const size_t round = i / trace.size();
     if (options.process == ArrivalProcess::kTrace) {
-      const double share =
-          round_us > 0.0 ? static_cast<double>(from.time_us - trace.front().time_us) / round_us
-                         : 0.0;
-      time_us = (static_cast<double>(round) + share) * target_us;
+      time_us =
+          (static_cast<double>(round) + share_of(i % trace.size()) - share_of(first)) * target_us;
     } else {
       time_us += draw_gap_us(options, random);
     }

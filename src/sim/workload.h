@@ -22,6 +22,8 @@ struct Arrival {
   int64_t time_us = 0;
   int64_t num_prompt_tokens = 0;
   int64_t num_output_tokens = 0;
+  int32_t priority = 0;          // lower runs first
+  int64_t cancel_after_us = -1;  // the client gives up then, if it still waits; -1: never
 };
 
 // Draws prompt and output lengths together.
@@ -57,6 +59,7 @@ struct LoadOptions {
   double cv = 1.0;            // kGamma: coefficient of variation of gaps, > 0
   double rate_per_s = 1.0;    // requests per second, > 0
   double duration_s = 600.0;  // of the arrivals, > 0
+  bool is_rotated = false;    // a trace starts at a random request of it
 };
 
 // Arrivals by rising time. Requires: process is not kTrace.

@@ -129,6 +129,20 @@ TEST(Workload, TracesAreReadAndReplayed) {
   ASSERT_EQ(load.size(), 10U);
   EXPECT_EQ(load[3].time_us, 300'000);
   EXPECT_EQ(load[4].num_prompt_tokens, 20);
+  std::array<int, 3> num_starts = {};
+  for (uint64_t seed = 0; seed < 30; ++seed) {
+    const auto rotated = replay_load(*trace,
+                                     {.process = ArrivalProcess::kTrace,
+                                      .rate_per_s = 10.0,
+                                      .duration_s = 1.0,
+                                      .is_rotated = true},
+                                     Random(seed));
+    ASSERT_GE(rotated.size(), 10U);
+    EXPECT_EQ(rotated[0].time_us, 0);
+    EXPECT_EQ(rotated[4].time_us, 400'000);
+    ++num_starts[static_cast<size_t>(rotated[0].num_prompt_tokens / 10 - 1)];
+  }
+  for (const int count : num_starts) EXPECT_GT(count, 2);
   for (const char* bad : {"a,b,c\n1,2\n", "a,b,c\n1,x,3\n", "a,b,c\n5,1,1\n4,1,1\n", "a,b,c\n",
                           "a,b,c\n-1,1,1\n", "a,b,c\n1,1e12,1\n"}) {
     EXPECT_FALSE(parse_trace(bad, "t.csv").ok()) << bad;

@@ -50,7 +50,7 @@ runner::DeviceRunnerOptions runner_options(
   options.use_graphs = use_graphs;
   options.exchange = exchange;
   options.wait_timeout_us = 5'000'000;
-  options.step_timeout_us = 20'000'000;
+  options.step_timeout_us = 120'000'000;
   options.keep_logits = keep_logits;  // then no step runs ahead
   return options;
 }

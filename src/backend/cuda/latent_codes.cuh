@@ -25,7 +25,7 @@ constexpr int kCodeWarps = 4;
 constexpr int kCodeChunks = kLatentKeyDim / 64;
 constexpr int kCodeSteps = (kCodeChunks + 1) / 2;  // of a tile; the last one has one chunk
 constexpr int kCodeStages = 2;
-constexpr uint32_t kPieceBytes = kCodeTokens * 128;
+constexpr uint32_t kCodePieceBytes = kCodeTokens * 128;
 
 // What the warps need besides the tiles. A barrier counts what a step waits for.
 struct CodeShared {
@@ -70,7 +70,7 @@ struct CodeWarp {
     for (int step = 0; step < kCodeSteps; ++step) {
       const uint32_t barrier = device::shared_address(&shared.arrived[stage][warp][step]);
       const bool has_exponents = step == 0 && run.block >= 0;
-      device::arrive_expecting(barrier, kPieceBytes + (has_exponents ? kCodeTokens : 0));
+      device::arrive_expecting(barrier, kCodePieceBytes + (has_exponents ? kCodeTokens : 0));
       device::load_box(tile + codes_of(step), cache.map, step * 128, run.token, run.block, barrier,
                        policy);
       if (!has_exponents) continue;
@@ -116,17 +116,17 @@ struct CodeWarp {
       if (step > 0) wait(stage, step, parity);
       const uint32_t from = tile + codes_of(step) + read_at;
       const uint4 codes[4] = {device::load_shared_16(from),
-                              device::load_shared_16(from + kPieceBytes / 2),
+                              device::load_shared_16(from + kCodePieceBytes / 2),
                               device::load_shared_16(from ^ 64U),
-                              device::load_shared_16((from ^ 64U) + kPieceBytes / 2)};
+                              device::load_shared_16((from ^ 64U) + kCodePieceBytes / 2)};
       __syncwarp();
       const uint32_t to = tile + piece_of(2 * step) + write_at;
       store<kInOne>(to, codes[0], factors[0]);
-      store<kInOne>(to + kPieceBytes / 2, codes[1], factors[1]);
+      store<kInOne>(to + kCodePieceBytes / 2, codes[1], factors[1]);
       if (step + 1 < kCodeSteps) {
-        const uint32_t next = to + kCodeWarps * kPieceBytes;
+        const uint32_t next = to + kCodeWarps * kCodePieceBytes;
         store<kInOne>(next, codes[2], factors[0]);
-        store<kInOne>(next + kPieceBytes / 2, codes[3], factors[1]);
+        store<kInOne>(next + kCodePieceBytes / 2, codes[3], factors[1]);
       }
       device::publish_shared();
       __syncwarp();
@@ -140,7 +140,7 @@ struct CodeWarp {
   }
 
   __device__ uint32_t piece_of(int chunk) const {
-    return static_cast<uint32_t>(chunk * kCodeWarps + warp) * kPieceBytes;
+    return static_cast<uint32_t>(chunk * kCodeWarps + warp) * kCodePieceBytes;
   }
   __device__ uint32_t codes_of(int step) const {
     return piece_of(kCodeChunks - kCodeSteps + step);

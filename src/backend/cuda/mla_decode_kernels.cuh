@@ -6,7 +6,7 @@
 
 #include "backend/cuda/device/mma.cuh"
 #include "backend/cuda/mla_code_producer.cuh"
-#include "backend/cuda/mla_producer.cuh"
+#include "backend/cuda/mla_join.cuh"
 
 namespace nanocp::cuda {
 namespace {
@@ -280,6 +280,9 @@ struct Computer {
       attend(number, number + segment.count,
              min(kTileTokens, segment.span.token_end - last * kTileTokens), s);
       finish(segment, lane, segment.tile == 0, s & 1);
+      // In the loop: behind it the compiler would want more registers than there are, and make each
+      // product wait for the one before.
+      if (segment.left == segment.count) arrive(shared_address(&shared.parts_written));
       number += segment.count;
     }
   }
@@ -291,16 +294,22 @@ __device__ void produce(const Params& params, Shared& shared, const Stretch& str
                         int32_t thread) {
   const uint64_t policy = params.groups == 1 ? evict_first_policy() : evict_normal_policy();
   if constexpr (kType == CacheType::kBf16) {
-    if (thread >= 32) return;
-    const Producer producer{.params = params,
-                            .shared = shared,
-                            .policy = policy,
-                            .lane = thread,
-                            .num_boxes = kTileTokens / params.box_tokens};
-    const Producer::Box first = producer.look_up(stretch.info, stretch.tile);
-    cudaGridDependencySynchronize();
-    cudaTriggerProgrammaticLaunchCompletion();  // the join may read what came before this kernel
-    producer.run(stretch, group, first);
+    if (thread < 32) {
+      const Producer producer{.params = params,
+                              .shared = shared,
+                              .policy = policy,
+                              .lane = thread,
+                              .num_boxes = kTileTokens / params.box_tokens};
+      const Producer::Box first = producer.look_up(stretch.info, stretch.tile);
+      cudaGridDependencySynchronize();
+      cudaTriggerProgrammaticLaunchCompletion();
+      producer.run(stretch, group, first);
+    } else {
+      cudaGridDependencySynchronize();
+      cudaTriggerProgrammaticLaunchCompletion();
+      if (stretch.count > 0) load_first_queries(params, shared, stretch.info, group, thread - 32);
+      write_neutral_rows(params, thread - 32, kIdleThreads);
+    }
   } else {
     const CodeCache cache = {.map = params.cache_map,
                              .codes = static_cast<const uint8_t*>(params.args.cache),
@@ -318,6 +327,7 @@ __device__ void produce(const Params& params, Shared& shared, const Stretch& str
     cudaGridDependencySynchronize();
     cudaTriggerProgrammaticLaunchCompletion();
     if (stretch.count > 0) producer.work();
+    write_neutral_rows(params, thread, kGroupThreads);
   }
 }
 
@@ -342,7 +352,11 @@ __global__ void __launch_bounds__(kThreads, 1)
   __syncthreads();
   if (warpgroup == 2) {
     give_registers<kIsBf16 ? kProducerRegisters : kSpreaderRegisters>();
+    read_shared_rows(params, shared, lane, thread);
     produce<kType>(params, shared, stretch, group, thread);
+    if (stretch.count == 0) return;
+    wait_phase<~0U>(shared_address(&shared.parts_written), 0);
+    join_rows(params, shared, lane, group, thread);
     return;
   }
   cudaGridDependencySynchronize();

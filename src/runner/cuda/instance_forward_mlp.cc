@@ -77,7 +77,7 @@ Status InstanceForward::run_dense_mlp(int32_t layer, const StepShape& shape, cud
                                stream);
 }
 
-// The shared experts run beside the exchange and the routed ones, from here to the join.
+// The shared experts run beside router, exchange and routed experts, from here to the join.
 Status InstanceForward::fork_shared(const DeviceMlp& mlp, const StepShape& shape,
                                     cudaStream_t stream) {
   NANOCP_RETURN_IF_ERROR(cuda_status(cudaEventRecord(fork_, stream), "fork of the shared experts"));
@@ -94,8 +94,8 @@ int32_t InstanceForward::tile_rows(int32_t layer) const {
 Status InstanceForward::run_moe(int32_t layer, const StepShape& shape, cudaStream_t stream) {
   const DeviceMlp& shared = weights_.layers[static_cast<size_t>(layer)].shared;
   const bool has_shared = shared.down.weight != nullptr;
-  NANOCP_RETURN_IF_ERROR(dispatch(layer, shape, stream));
   if (has_shared) NANOCP_RETURN_IF_ERROR(fork_shared(shared, shape, stream));
+  NANOCP_RETURN_IF_ERROR(dispatch(layer, shape, stream));
   NANOCP_RETURN_IF_ERROR(run_experts(layer, stream));
   if (has_shared) {
     NANOCP_RETURN_IF_ERROR(

@@ -30,6 +30,7 @@ class BoundPolicy final : public Policy {
   bool permits_growth(const ClusterView& view, const RequestShape& shape,
                       InstanceId instance) const override;
   InstanceId plan_binding(const ClusterView& view, const BindingQuery& query) const override;
+  BindingMoves binding_moves() const override { return BindingMoves::kNone; }
 
  private:
   bool prefers(const ClusterView& view, InstanceId a, InstanceId b) const;

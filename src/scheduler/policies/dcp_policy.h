@@ -1,23 +1,23 @@
-// `dcp`: every request gets its own degree. A request is split only when the split lowers the KV
-// tokens of the fullest instance by a shard worth having, or when no single instance has room; it
-// then stays within a domain of fast links if one has room. Blocks are water-filled over the chosen
-// holders; the binding goes where fewest rows run. A request that is not split goes where KV tokens
-// and rows together, weighed by what they cost, lift the maxima least. Stateless; any thread.
+// `dcp`: every request gets its own degree, holders, split and binding, those whose predicted step
+// time is lowest (PlacementScore). Candidates are each instance alone, and in each domain of fast
+// links the 2, 3, ... least loaded ones. Between domains a request is split only when it is too
+// large for any. Stateless; any thread.
 #pragma once
 
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "scheduler/policies/placement_score.h"
 #include "scheduler/policy.h"
 
 namespace nanocp::scheduler {
 
 class DcpPolicy final : public Policy {
  public:
-  // In KV tokens of one instance.
-  struct Costs {
-    int64_t min_tokens_per_shard;  // less is not worth another holder; > 0
-    int64_t tokens_per_split;      // a split must lower the fullest instance by so many
-    double tokens_per_row;         // that take as long as one row more
-  };
-  explicit DcpPolicy(const Costs& costs) : costs_(costs) {}
+  // Less than `min_tokens_per_shard` is not worth another holder; > 0.
+  DcpPolicy(const PlacementCosts& costs, int64_t min_tokens_per_shard)
+      : costs_(costs), min_tokens_per_shard_(min_tokens_per_shard) {}
 
   std::string_view name() const override { return "dcp"; }
   int64_t max_request_blocks(std::span<const int64_t> capacities,
@@ -29,21 +29,34 @@ class DcpPolicy final : public Policy {
   bool permits_growth(const ClusterView& view, const RequestShape& shape,
                       InstanceId instance) const override;
   InstanceId plan_binding(const ClusterView& view, const BindingQuery& query) const override;
+  BindingMoves binding_moves() const override { return BindingMoves::kSplit; }
 
  private:
-  // Blocks that make a shard worth having; also the imbalance that is put up with.
-  int64_t slack_blocks(const ClusterView& view) const;
-  std::vector<BlockSpan> plan_spans(const ClusterView& view, const RequestShape& shape) const;
-  std::vector<BlockSpan> plan_new_spans(const ClusterView& view, const RequestShape& shape) const;
-  std::vector<BlockSpan> plan_more_spans(const ClusterView& view, const RequestShape& shape) const;
-  InstanceId choose_local(const ClusterView& view, const RequestShape& shape) const;
-  InstanceId choose_admission_binding(const ClusterView& view, const RequestShape& shape,
-                                      const std::vector<BlockSpan>& spans) const;
+  // A placement and how good it is; no spans: there is none.
+  struct Candidate {
+    AdmissionDecision decision;
+    double score = 0.0;
+  };
 
-  std::vector<BlockSpan> plan_spans_among(const ClusterView& view, int64_t count,
-                                          std::span<const InstanceId> order) const;
+  int64_t blocks_per_shard(const ClusterView& view) const;
+  std::vector<BlockSpan> fill(const ClusterView& view, const PlacementScore& score,
+                              std::span<const InstanceId> holders, int64_t num_blocks) const;
+  Candidate best_local(const ClusterView& view, const PlacementScore& score,
+                       int64_t num_blocks) const;
+  void consider_domain(const ClusterView& view, const PlacementScore& score,
+                       std::span<const InstanceId> domain, int64_t num_blocks,
+                       Candidate& best) const;
+  Candidate over_domains(const ClusterView& view, const PlacementScore& score,
+                         int64_t num_blocks) const;
+  Candidate continued(const ClusterView& view, const PlacementScore& score,
+                      const RequestShape& shape) const;
+  void rate(const ClusterView& view, const PlacementScore& score, Candidate& candidate) const;
+  InstanceId choose_binding(const ClusterView& view, const PlacementScore& score,
+                            const kvcache::KvPlacement* placement,
+                            std::span<const BlockSpan> spans) const;
 
-  Costs costs_;
+  PlacementCosts costs_;
+  int64_t min_tokens_per_shard_;
 };
 
 }  // namespace nanocp::scheduler

@@ -27,6 +27,7 @@ class FixedCpPolicy final : public Policy {
   bool permits_growth(const ClusterView& view, const RequestShape& shape,
                       InstanceId instance) const override;
   InstanceId plan_binding(const ClusterView& view, const BindingQuery& query) const override;
+  BindingMoves binding_moves() const override { return BindingMoves::kNone; }
 
  private:
   int32_t degree_of(const RequestShape& shape) const;

@@ -55,10 +55,8 @@ Result<std::unique_ptr<Policy>> make_policy(std::string_view name, const PolicyO
                               std::to_string(options.min_tokens_per_shard) +
                               ", it must be at least 1");
     }
-    return std::unique_ptr<Policy>(std::make_unique<DcpPolicy>(
-        DcpPolicy::Costs{.min_tokens_per_shard = options.min_tokens_per_shard,
-                         .tokens_per_split = options.tokens_per_split,
-                         .tokens_per_row = options.tokens_per_row}));
+    return std::unique_ptr<Policy>(
+        std::make_unique<DcpPolicy>(options.costs, options.min_tokens_per_shard));
   }
   return not_found("policy '" + std::string(name) +
                    "' is unknown: use bound, uniform_cp, threshold_cp or dcp");

@@ -6,53 +6,10 @@
 
 #include "base/random.h"
 #include "scheduler/policies/level_fill.h"
-#include "scheduler/policy.h"
+#include "scheduler/policies/policy_test_bench.h"
 
 namespace nanocp::scheduler {
 namespace {
-
-struct Cluster {
-  explicit Cluster(std::vector<int64_t> num_free, int64_t num_blocks = 1000) {
-    for (const int64_t free : num_free) {
-      InstanceLoad load;
-      load.num_blocks = num_blocks;
-      load.num_free_blocks = free;
-      load.max_sequences = 64;
-      load.max_rows = 64;
-      loads.push_back(load);
-    }
-  }
-  ClusterView view() const { return {loads, 16, num_admissions}; }
-
-  std::vector<InstanceLoad> loads;
-  uint64_t num_admissions = 0;
-};
-
-std::unique_ptr<Policy> make(const std::string& name, PolicyOptions options) {
-  return std::move(*make_policy(name, options));
-}
-
-// A new request of this many blocks.
-struct NewRequest {
-  explicit NewRequest(int64_t num_blocks) : placement(16) {
-    shape.num_prompt_tokens = num_blocks * 16 - 1;
-    shape.num_tokens = shape.num_prompt_tokens;
-    shape.num_new_blocks = num_blocks;
-    shape.max_blocks = num_blocks + 2;
-    shape.placement = &placement;
-  }
-  NewRequest(const NewRequest&) = delete;
-  kvcache::KvPlacement placement;
-  RequestShape shape;
-};
-
-std::vector<int64_t> amounts_of(const AdmissionDecision& decision, size_t num_instances) {
-  std::vector<int64_t> amounts(num_instances, 0);
-  for (const BlockSpan& span : decision.spans) {
-    amounts[static_cast<size_t>(span.holder)] += span.num_blocks;
-  }
-  return amounts;
-}
 
 using Amounts = std::vector<int64_t>;
 
@@ -181,113 +138,6 @@ TEST(ThresholdCpPolicy, SplitsOnlyLongPrompts) {
   const NewRequest longer(21);
   EXPECT_EQ(policy->plan_admission(cluster.view(), at_threshold.shape)->spans.size(), 1U);
   EXPECT_EQ(policy->plan_admission(cluster.view(), longer.shape)->spans.size(), 4U);
-}
-
-TEST(DcpPolicy, ShortRequestsStayLocalWhereFewestRowsRun) {
-  const auto policy = make("dcp", {.num_instances = 3, .min_tokens_per_shard = 320});
-  Cluster cluster({995, 990, 900});
-  cluster.loads[0].num_sequences = 3;
-  cluster.loads[1].num_sequences = 1;
-  const NewRequest request(10);
-  const auto decision = policy->plan_admission(cluster.view(), request.shape);
-  EXPECT_EQ(amounts_of(*decision, 3), (Amounts{0, 10, 0}));
-  EXPECT_EQ(decision->binding, 1);
-}
-
-TEST(DcpPolicy, SplitsOneThatFitsNowhereAlone) {
-  const auto policy = make("dcp", {.num_instances = 3});
-  const Cluster cluster({6, 5, 1});
-  const NewRequest request(12);
-  const auto decision = policy->plan_admission(cluster.view(), request.shape);
-  ASSERT_TRUE(decision.has_value());
-  EXPECT_EQ(amounts_of(*decision, 3), (Amounts{6, 5, 1}));
-  const NewRequest larger(13);
-  EXPECT_FALSE(policy->plan_admission(cluster.view(), larger.shape).has_value());
-}
-
-TEST(DcpPolicy, WaterFillsALongRequest) {
-  const auto policy =
-      make("dcp", {.num_instances = 3, .min_tokens_per_shard = 160, .tokens_per_split = 160});
-  const Cluster cluster({1000, 900, 800});
-  const NewRequest request(300);
-  const auto decision = policy->plan_admission(cluster.view(), request.shape);
-  EXPECT_EQ(amounts_of(*decision, 3), (Amounts{200, 100, 0}));
-  // New K/V stays at home.
-  EXPECT_EQ(decision->spans.back().holder, decision->binding);
-}
-
-TEST(DcpPolicy, DoesNotSplitForLessThanASplitCosts) {
-  const Cluster cluster({1000, 900, 800});
-  const NewRequest request(300);  // 200 and 100 would lower the fullest by 100 blocks
-  for (const int64_t cost_blocks : {50, 150}) {
-    const auto policy = make(
-        "dcp",
-        {.num_instances = 3, .min_tokens_per_shard = 160, .tokens_per_split = 16 * cost_blocks});
-    const auto decision = policy->plan_admission(cluster.view(), request.shape);
-    EXPECT_EQ(decision->spans.size(), cost_blocks == 50 ? 2U : 1U);
-  }
-}
-
-TEST(DcpPolicy, SplitsWithinADomainOfFastLinks) {
-  const auto policy =
-      make("dcp", {.num_instances = 4, .min_tokens_per_shard = 160, .tokens_per_split = 160});
-  const Cluster cluster({700, 700, 900, 600});
-  const NewRequest request(400);
-  ClusterView view = cluster.view();
-  view.num_instances_per_domain = 2;
-  // The second domain has the emptiest instance, but the first one stays lower.
-  EXPECT_EQ(amounts_of(*policy->plan_admission(view, request.shape), 4), (Amounts{0, 0, 350, 50}));
-  const NewRequest huge(1600);
-  EXPECT_GT(policy->plan_admission(view, huge.shape)->spans.size(), 2U);
-}
-
-TEST(DcpPolicy, RowsCountBesideTokens) {
-  Cluster cluster({1000, 990, 980});
-  cluster.loads[0].num_sequences = 9;
-  cluster.loads[1].num_sequences = 3;
-  cluster.loads[2].num_sequences = 9;
-  const NewRequest request(2);
-  // 10 blocks of 16 tokens are less than 6 rows of 256.
-  const auto rows = make("dcp", {.num_instances = 3, .tokens_per_row = 256.0});
-  EXPECT_EQ(rows->plan_admission(cluster.view(), request.shape)->binding, 1);
-  const auto tokens = make("dcp", {.num_instances = 3, .tokens_per_row = 0.0});
-  EXPECT_EQ(tokens->plan_admission(cluster.view(), request.shape)->binding, 0);
-}
-
-TEST(DcpPolicy, DoesNotSplitUnderAFullerInstance) {
-  const auto policy = make("dcp", {.num_instances = 3, .min_tokens_per_shard = 160});
-  const Cluster cluster({1000, 1000, 400});
-  const NewRequest request(300);
-  EXPECT_EQ(policy->plan_admission(cluster.view(), request.shape)->spans.size(), 1U);
-}
-
-TEST(DcpPolicy, GrowthLeavesAFullOrTallTail) {
-  const auto policy = make("dcp", {.num_instances = 3, .min_tokens_per_shard = 160});
-  NewRequest request(100);
-  request.placement.append_block({1, 0});
-  request.placement.append_block({0, 0});
-  EXPECT_EQ(policy->plan_growth(Cluster({500, 500, 500}).view(), request.shape), 0);
-  EXPECT_EQ(policy->plan_growth(Cluster({100, 500, 600}).view(), request.shape), 1);
-  EXPECT_EQ(policy->plan_growth(Cluster({0, 0, 600}).view(), request.shape), 2);
-  NewRequest brief(3);
-  brief.placement.append_block({0, 0});
-  EXPECT_EQ(policy->plan_growth(Cluster({100, 500, 600}).view(), brief.shape), 0);
-}
-
-TEST(DcpPolicy, SplitRequestsMoveTheirBindingToTheEmptierHolder) {
-  const auto policy = make("dcp", {.num_instances = 3});
-  Cluster cluster({500, 500, 500});
-  kvcache::KvPlacement split(16);
-  split.append_block({0, 0});
-  split.append_block({1, 0});
-  cluster.loads[0].num_sequences = 5;
-  cluster.loads[1].num_sequences = 3;
-  EXPECT_EQ(policy->plan_binding(cluster.view(), {&split, 0, 1}), 1);
-  cluster.loads[1].num_sequences = 4;
-  EXPECT_EQ(policy->plan_binding(cluster.view(), {&split, 0, 1}), 0);
-  kvcache::KvPlacement local(16);
-  local.append_block({0, 0});
-  EXPECT_EQ(policy->plan_binding(cluster.view(), {&local, 0, 1}), 0);
 }
 
 TEST(MakePolicy, ErrorsNameTheChoice) {
