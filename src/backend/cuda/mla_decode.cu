@@ -234,14 +234,14 @@ Status describe_tensors(Params* params) {
                          &params->cache_map);
 }
 
-// Above one group of heads the products are the limit, not the memory.
-template <CacheType kType>
-auto choose_order(const Params& params) {
-  return params.groups > 1 ? attend_kernel<true, kType> : attend_kernel<false, kType>;
-}
+// Above one group of heads the products are the limit, not the memory. Codes can be asked for only
+// when the place of a tile is free, and with the scores first it is free later.
 auto choose_attend(const Params& params) {
-  return params.args.config.cache_type == CacheType::kBf16 ? choose_order<CacheType::kBf16>(params)
-                                                           : choose_order<CacheType::kE4m3>(params);
+  if (params.args.config.cache_type == CacheType::kE4m3) {
+    return attend_kernel<false, CacheType::kE4m3>;
+  }
+  return params.groups > 1 ? attend_kernel<true, CacheType::kBf16>
+                           : attend_kernel<false, CacheType::kBf16>;
 }
 
 }  // namespace
