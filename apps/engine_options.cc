@@ -104,8 +104,7 @@ void add_memory_group(CLI::App& command, EngineOptions& options) {
       ->group(group);
   command
       .add_option("--kv-cache-dtype", options.kv_cache_dtype,
-                  "auto: bf16 on a GPU, float32 on the CPU; bf16; fp8: e4m3, half of bf16 (on a "
-                  "GPU not for latent attention)")
+                  "auto: bf16 on a GPU, float32 on the CPU; bf16; fp8: e4m3, half of bf16")
       ->check(CLI::IsMember({"auto", "bf16", "fp8"}).description(""))
       ->capture_default_str()
       ->group(group);

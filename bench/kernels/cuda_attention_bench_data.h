@@ -1,4 +1,4 @@
-// Random shards, queries and device memory for cuda_attention_bench.cu.
+// Random shards, queries and caches for the benchmarks of attention.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -97,9 +97,9 @@ inline void fill_random(std::vector<__nv_bfloat16>& values, std::vector<float>& 
   }
 }
 
-// K and V of all blocks, one behind the other: values within [-2, 2] in the format of the cache.
-inline std::vector<uint8_t> random_cache(const Shape& shape, size_t num_blocks, Random& random) {
-  std::vector<uint8_t> bytes(2 * num_blocks * static_cast<size_t>(shape.block_bytes()));
+// Blocks of K, V or latents: values within [-2, 2] in the format of the cache.
+inline std::vector<uint8_t> random_part(const Shape& shape, size_t num_blocks, Random& random) {
+  std::vector<uint8_t> bytes(num_blocks * static_cast<size_t>(shape.block_bytes()));
   if (shape.cache == cuda::CacheType::kBf16) {
     for (size_t i = 0; i < bytes.size(); i += 2) {
       const uint16_t code = tensor::encode_bf16(static_cast<float>(random.uniform() * 4 - 2));
@@ -116,6 +116,11 @@ inline std::vector<uint8_t> random_cache(const Shape& shape, size_t num_blocks, 
     bytes[i] = static_cast<uint8_t>(is_code ? code : random.between(114, 119));
   }
   return bytes;
+}
+
+// K and V of all blocks, one behind the other.
+inline std::vector<uint8_t> random_cache(const Shape& shape, size_t num_blocks, Random& random) {
+  return random_part(shape, 2 * num_blocks, random);
 }
 
 }  // namespace nanocp

@@ -98,7 +98,7 @@ GqaReference gqa_reference(const GqaCase& c, const Step& step, const ops::Rotary
 
 // The value at an index of a cache; NaN where nothing has been written, and for exponents that
 // belong to values.
-float decode(const GqaCase& c, const cuda::CacheLayout& layout, const uint8_t* cache,
+float decode(int kv_heads, int dim, const cuda::CacheLayout& layout, const uint8_t* cache,
              int64_t index) {
   if (layout.type == CacheType::kBf16) {
     uint16_t code;
@@ -106,16 +106,15 @@ float decode(const GqaCase& c, const cuda::CacheLayout& layout, const uint8_t* c
     return tensor::decode_bf16(code);
   }
   const int64_t in_block = index % layout.block_stride;
-  const int64_t num_codes = c.kv_heads * layout.head_stride;
+  const int64_t num_codes = int64_t{kv_heads} * layout.block_size * dim;
   const uint8_t* block = cache + index - in_block;
   if (in_block < num_codes) {  // the exponents of all heads' tokens follow in their order
     if (cache[index] == 0xff) return NAN;
-    return tensor::decode_e4m3(cache[index]) *
-           tensor::kv_scale(block[num_codes + in_block / c.dim]);
+    return tensor::decode_e4m3(cache[index]) * tensor::kv_scale(block[num_codes + in_block / dim]);
   }
   const int64_t token = in_block - num_codes;
   const bool has_values =
-      token < int64_t{c.kv_heads} * layout.block_size && block[token * c.dim] != 0xff;
+      token < int64_t{kv_heads} * layout.block_size && block[token * dim] != 0xff;
   return has_values || cache[index] == 0xff ? NAN : static_cast<float>(cache[index]);
 }
 
@@ -137,7 +136,7 @@ bool check_cache(const char* what, const GqaCase& c, const Heaps& heaps, const S
       }
     }
     for (int64_t at = 0; at < count; ++at) {
-      got[at] = decode(c, layout, bytes.data() + i * heaps.size() + offset, at);
+      got[at] = decode(c.kv_heads, c.dim, layout, bytes.data() + i * heaps.size() + offset, at);
     }
     const Tolerance tolerance =
         layout.type == CacheType::kE4m3 ? Tolerance{1.0 / 14, 1e-3} : Tolerance{1.0 / 150, 2e-3};
@@ -218,10 +217,47 @@ bool check_gqa(const GqaCase& c, Random& random) {
 struct MlaCase {
   int heads, q_rank, num_rows, instances;
   bool interleaved;
+  CacheType type = CacheType::kBf16;
 };
 constexpr int kRank = 512;
 constexpr int kRope = 64;
 constexpr int kNope = 128;
+
+cuda::CacheLayout make_latent_layout(CacheType type, int64_t offset, int64_t gap) {
+  const auto format = type == CacheType::kE4m3 ? tensor::KvFormat::kFp8 : tensor::KvFormat::kBf16;
+  cuda::CacheLayout layout;
+  layout.k_offset = offset;
+  layout.block_size = kBlockSize;
+  layout.block_stride = kBlockSize * tensor::kv_token_values(format, kRank + kRope) + gap;
+  layout.type = type;
+  return layout;
+}
+
+// What the caches of all heaps must be: the latents of `all`, a row's last values.
+bool check_latent_caches(const MlaCase& c, const Step& step, const Heaps& heaps,
+                         const cuda::CacheLayout& layout, const tensor::Matrix& all) {
+  constexpr int kWidth = kRank + kRope;
+  const std::vector<uint8_t> bytes = heaps.to_host();
+  bool passed = true;
+  for (int i = 0; i < c.instances; ++i) {
+    std::vector<float> want(static_cast<size_t>(kNumBlocks * layout.block_stride), NAN), got(want);
+    for (int r = 0; r < c.num_rows; ++r) {
+      const cuda::KvTarget& target = step.targets[r];
+      if (target.instance != i || target.slot < 0) continue;
+      std::copy_n(all.row(r) + c.q_rank, kWidth,
+                  want.begin() + target.slot / kBlockSize * layout.block_stride +
+                      target.slot % kBlockSize * kWidth);
+    }
+    const uint8_t* cache = bytes.data() + i * heaps.size() + layout.k_offset;
+    for (size_t at = 0; at < got.size(); ++at) {
+      got[at] = decode(1, kWidth, layout, cache, static_cast<int64_t>(at));
+    }
+    const Tolerance tolerance =
+        layout.type == CacheType::kE4m3 ? Tolerance{1.0 / 14, 1e-3} : Tolerance{1.0 / 150, 2e-3};
+    passed &= agree("latent cache of heap " + std::to_string(i), got, want, tolerance);
+  }
+  return passed;
+}
 
 // The latents' norms and the rotary key, from rows [q latent, KV latent, rotary key].
 bool check_mla_latent(const MlaCase& c, const Step& step, const Heaps& heaps,
@@ -234,10 +270,8 @@ bool check_mla_latent(const MlaCase& c, const Step& step, const Heaps& heaps,
   const DeviceArray<__nv_bfloat16> d_latents(latents.bf16);
   const DeviceArray<__nv_bfloat16> q_latent(static_cast<size_t>(bucket) * c.q_rank);
   const DeviceArray<float> d_kv_norm(kv_norm), d_q_norm(q_norm);
-  cuda::CacheLayout layout;
-  layout.k_offset = heaps.view().offsets.kv_cache + 512;
-  layout.block_size = kBlockSize;
-  layout.block_stride = kBlockSize * (kRank + kRope) + 32;
+  const cuda::CacheLayout layout =
+      make_latent_layout(c.type, heaps.view().offsets.kv_cache + 512, 32);
   CHECK_STATUS(cuda::launch_prepare_mla_latent({.step = step.device,
                                                 .exchange = heaps.view(),
                                                 .rows = bucket,
@@ -266,23 +300,8 @@ bool check_mla_latent(const MlaCase& c, const Step& step, const Heaps& heaps,
     ops::rms_norm(all.columns(0, c.q_rank), q_norm, kEps,
                   {want_q.data(), c.num_rows, c.q_rank, c.q_rank});
   }
-  bool passed = agree("query latent", to_floats(q_latent.to_host()), want_q, kBf16Tolerance);
-  const std::vector<uint8_t> bytes = heaps.to_host();
-  for (int i = 0; i < c.instances; ++i) {
-    std::vector<float> want(static_cast<size_t>(kNumBlocks * layout.block_stride), NAN);
-    for (int r = 0; r < c.num_rows; ++r) {
-      const cuda::KvTarget& target = step.targets[r];
-      if (target.instance != i || target.slot < 0) continue;
-      std::copy_n(all.row(r) + c.q_rank, kRank + kRope,
-                  want.begin() + target.slot / kBlockSize * layout.block_stride +
-                      target.slot % kBlockSize * (kRank + kRope));
-    }
-    passed &= agree(
-        "latent cache of heap " + std::to_string(i),
-        Heaps::values(bytes, i * heaps.size() + layout.k_offset, static_cast<int64_t>(want.size())),
-        want, {1.0 / 150, 2e-3});
-  }
-  return passed;
+  const bool passed = agree("query latent", to_floats(q_latent.to_host()), want_q, kBf16Tolerance);
+  return check_latent_caches(c, step, heaps, layout, all) && passed;
 }
 
 bool check_mla_query(const MlaCase& c, const Step& step, const Heaps& heaps,
@@ -339,9 +358,10 @@ bool check_mla(const MlaCase& c, Random& random) {
   const Heaps heaps(c.instances, c.num_rows + 3, c.heads * (kRank + kRope), cache_bytes);
   const bool passed = check_mla_latent(c, step, heaps, rotation, random) &
                       check_mla_query(c, step, heaps, rotation, random);
-  std::printf("check mla %3d heads, q rank %4d, %3d rows, %d instances, %3zu sends %s: %s\n",
+  std::printf("check mla %3d heads, q rank %4d, %3d rows, %d instances, %3zu sends %s %s: %s\n",
               c.heads, c.q_rank, c.num_rows, c.instances, step.sends.size(),
-              c.interleaved ? "i" : "n", passed ? "ok" : "FAILED");
+              c.interleaved ? "i" : "n", c.type == CacheType::kE4m3 ? "e4m3" : "bf16",
+              passed ? "ok" : "FAILED");
   return passed;
 }
 
@@ -363,8 +383,10 @@ int run_checks() {
                            GqaCase{16, 2, 128, 9, 3, true, false, 96, false, kBf16}}) {
     passed &= check_gqa(c, random);
   }
-  for (const MlaCase& c : {MlaCase{16, 1536, 1, 1, true}, MlaCase{128, 1536, 9, 3, true},
-                           MlaCase{16, 0, 70, 8, true}, MlaCase{5, 768, 33, 2, false}}) {
+  for (const MlaCase& c :
+       {MlaCase{16, 1536, 1, 1, true}, MlaCase{128, 1536, 9, 3, true}, MlaCase{16, 0, 70, 8, true},
+        MlaCase{5, 768, 33, 2, false}, MlaCase{128, 1536, 9, 3, true, CacheType::kE4m3},
+        MlaCase{16, 0, 70, 8, false, CacheType::kE4m3}}) {
     passed &= check_mla(c, random);
   }
   passed &= check_query_order();
@@ -411,7 +433,7 @@ void time_gqa(const GqaCase& c) {
               c.heads, c.kv_heads, c.dim, c.num_rows, c.instances, step.sends.size(), us);
 }
 
-void time_mla(int heads, int num_rows, int instances) {
+void time_mla(int heads, int num_rows, int instances, CacheType type) {
   Random random(2);
   const Step step(num_rows, num_rows, instances, random);
   const Heaps heaps(instances, num_rows, heads * (kRank + kRope),
@@ -426,10 +448,7 @@ void time_mla(int heads, int num_rows, int instances) {
   const DeviceArray<__nv_bfloat16> q_latent(static_cast<size_t>(num_rows) * 1536);
   const DeviceArray<float> norm(random_floats(1536, 0.5, 1.5, random));
   const DeviceArray<uint32_t> counter(std::vector<uint32_t>{0});
-  cuda::CacheLayout layout;
-  layout.k_offset = heaps.view().offsets.kv_cache;
-  layout.block_size = kBlockSize;
-  layout.block_stride = kBlockSize * (kRank + kRope);
+  const cuda::CacheLayout layout = make_latent_layout(type, heaps.view().offsets.kv_cache, 0);
   const cuda::PrepareMlaLatentArgs latent_args = {.step = step.device,
                                                   .exchange = heaps.view(),
                                                   .rows = num_rows,
@@ -479,8 +498,9 @@ int run_times() {
   time_gqa({64, 8, 64, 64, 1, true, false, 64, false, CacheType::kBf16});
   time_gqa({32, 4, 128, 64, 1, true, false, 128, false, CacheType::kE4m3});
   for (const int heads : {16, 128}) {
-    for (const int rows : {1, 64, 256}) time_mla(heads, rows, 2);
+    for (const int rows : {1, 64, 256}) time_mla(heads, rows, 2, CacheType::kBf16);
   }
+  time_mla(128, 64, 2, CacheType::kE4m3);
   return 0;
 }
 

@@ -1,9 +1,9 @@
 // Latent decode attention (MLA) on one GPU: `--check` compares random shards with the plain
-// reference for several head counts and block sizes, also with rows of another instance that come
-// late; `--time` measures few heads against the read bandwidth of the same run, and many heads by
-// their products. Times are of one layer inside a CUDA graph that goes round several copies of the
-// cache, so that none of it is in the second-level cache; the schedule, once per step, is timed
-// apart.
+// reference for several head counts, block sizes and both formats of the cache, also with rows of
+// another instance that come late; `--time` measures few heads against the read bandwidth of the
+// same run, and many heads by their products. Times are of one layer inside a CUDA
+// graph that goes round several copies of the cache, so that none of it is in the second-level
+// cache; the schedule, once per step, is timed apart.
 #include <cuda_bf16.h>
 
 #include <algorithm>
@@ -17,6 +17,7 @@
 
 #include "backend/cuda/mla_decode.h"
 #include "base/random.h"
+#include "bench/kernels/cuda_attention_bench_data.h"
 #include "bench/kernels/cuda_device_array.h"
 #include "bench/kernels/cuda_late_instance.cuh"
 #include "bench/kernels/cuda_read_kernel.cuh"
@@ -25,62 +26,28 @@
 namespace nanocp {
 namespace {
 
-// The plan of one launch on the host: rows and their shards.
-struct Plan {
-  std::vector<cuda::AttentionRow> rows;
-  std::vector<int32_t> blocks;
-  std::vector<int32_t> block_idx;
-};
+Shape make_shape(int heads, int block_size, cuda::CacheType cache) {
+  return {heads, 1, cuda::kLatentKeyDim, block_size, 0, cache};
+}
 
-struct Shape {
-  int heads, block_size;
-};
+const char* name_of(cuda::CacheType cache) {
+  return cache == cuda::CacheType::kBf16 ? "bf16" : "fp8";
+}
 
 // --- check ---
 
-void shuffle_blocks(Plan& plan, Random& random) {
-  for (size_t i = plan.blocks.size(); i > 1; --i) {
-    std::swap(plan.blocks[i - 1], plan.blocks[random.below(i)]);
-  }
-}
-
-// Rows that hold random parts of random sequences; blocks of different rows are disjoint.
-Plan random_plan(const Shape& shape, int num_rows, int max_tokens, Random& random) {
-  Plan plan;
-  for (int r = 0; r < num_rows; ++r) {
-    const auto position = static_cast<int32_t>(random.between(0, max_tokens));
-    const auto begin = static_cast<int32_t>(plan.blocks.size());
-    const uint64_t keep = random.below(5);  // 0: an empty shard, 4: everything
-    for (int32_t i = 0; i <= position / shape.block_size; ++i) {
-      if (random.below(4) >= keep) continue;
-      plan.block_idx.push_back(i);
-      plan.blocks.push_back(static_cast<int32_t>(plan.blocks.size()));
-    }
-    plan.rows.push_back({r, position, begin, static_cast<int32_t>(plan.blocks.size()) - begin, -1});
-  }
-  shuffle_blocks(plan, random);
-  return plan;
-}
-
-// Random bf16 values as bf16 and as floats.
-void fill_random(std::vector<__nv_bfloat16>& values, std::vector<float>& as_float, Random& random) {
-  as_float.resize(values.size());
-  for (size_t i = 0; i < values.size(); ++i) {
-    values[i] = __float2bfloat16(static_cast<float>(random.uniform() * 4 - 2));
-    as_float[i] = __bfloat162float(values[i]);
-  }
-}
-
 // What a row does not see must not reach its result, whatever it is.
-void spoil_unseen_tokens(const Shape& shape, const Plan& plan, std::vector<__nv_bfloat16>& cache) {
+void spoil_unseen_tokens(const Shape& shape, const Plan& plan, std::vector<uint8_t>& cache) {
+  const int64_t token_bytes = cuda::kLatentKeyDim * tensor::kv_value_bytes(shape.format());
   for (const cuda::AttentionRow& row : plan.rows) {
     if (row.num_blocks == 0) continue;
     const auto last = static_cast<size_t>(row.block_begin + row.num_blocks - 1);
     const int32_t seen = row.position - plan.block_idx[last] * shape.block_size + 1;
     for (int64_t token = seen; token < shape.block_size; ++token) {
-      const int64_t at = (int64_t{plan.blocks[last]} * shape.block_size + token);
-      std::fill_n(cache.begin() + at * cuda::kLatentKeyDim, cuda::kLatentKeyDim,
-                  __float2bfloat16(NAN));
+      const auto block = cache.begin() + plan.blocks[last] * shape.block_bytes();
+      std::fill_n(block + token * token_bytes, token_bytes, 0xff);  // NaN in either format
+      if (shape.cache != cuda::CacheType::kE4m3) continue;
+      block[shape.block_size * token_bytes + token] = 0xff;
     }
   }
 }
@@ -121,9 +88,9 @@ bool report(const Shape& shape, int num_rows, bool remote, bool timed_out,
       difference.out < 8e-3 && difference.lse < 1e-3 && difference.neutral_rows_agree && !timed_out;
   const int64_t width = int64_t{shape.heads} * cuda::kLatentDim;
   std::printf(
-      "check%s %3d heads, block %3d, %3d rows: out %.1e (row %lld, value %lld) lse %.1e%s %s\n",
-      remote ? " late" : "", shape.heads, shape.block_size, num_rows, difference.out,
-      static_cast<long long>(difference.out_at / width),
+      "check%s %s %3d heads, block %3d, %3d rows: out %.1e (row %lld, value %lld) lse %.1e%s %s\n",
+      remote ? " late" : "", name_of(shape.cache), shape.heads, shape.block_size, num_rows,
+      difference.out, static_cast<long long>(difference.out_at / width),
       static_cast<long long>(difference.out_at % width), difference.lse,
       timed_out ? " timed out" : "", passed ? "ok" : "FAILED");
   return passed;
@@ -134,8 +101,9 @@ cuda::MlaDecodeArgs make_args(const Shape& shape, int max_rows) {
   args.config = {.num_heads = shape.heads,
                  .block_size = shape.block_size,
                  .softmax_scale = 1.0F / 24.0F,
-                 .max_rows = max_rows};
-  args.block_stride = int64_t{shape.block_size} * cuda::kLatentKeyDim;
+                 .max_rows = max_rows,
+                 .cache_type = shape.cache};
+  args.block_stride = shape.block_bytes() / tensor::kv_value_bytes(shape.format());
   return args;
 }
 
@@ -155,7 +123,7 @@ void expect_ok(const Status& status) {
 }
 
 void run_reference(const Shape& shape, const Plan& plan, const cuda::MlaDecodeArgs& args,
-                   std::vector<float>& cache, std::vector<float>& q, tensor::Matrix out,
+                   std::vector<uint8_t>& cache, std::vector<float>& q, tensor::Matrix out,
                    tensor::Matrix lse) {
   std::vector<AttentionItem> items;
   for (const cuda::AttentionRow& row : plan.rows) {
@@ -177,9 +145,10 @@ void run_reference(const Shape& shape, const Plan& plan, const cuda::MlaDecodeAr
        .cache = {.k = cache.data(),
                  .v = cache.data(),
                  .block_stride = args.block_stride,
-                 .head_stride = args.block_stride,
+                 .head_stride = int64_t{shape.block_size} * cuda::kLatentKeyDim,
                  .token_stride = cuda::kLatentKeyDim,
-                 .num_blocks = static_cast<int64_t>(std::max<size_t>(1, plan.blocks.size()))},
+                 .num_blocks = static_cast<int64_t>(std::max<size_t>(1, plan.blocks.size())),
+                 .format = shape.format()},
        .items = items,
        .q = {q.data(), static_cast<int64_t>(plan.rows.size()), width, width},
        .out = out,
@@ -189,10 +158,9 @@ void run_reference(const Shape& shape, const Plan& plan, const cuda::MlaDecodeAr
 // The last half of the rows belongs to the second instance, others say in both ways that they are
 // local. Poisons what the second instance sends.
 void make_remote(const Shape& shape, Plan& plan, std::vector<__nv_bfloat16>& q,
-                 std::vector<__nv_bfloat16>& cache) {
+                 std::vector<uint8_t>& cache) {
   const auto first_remote = static_cast<int32_t>(plan.rows.size() / 2);
   const int64_t row_size = int64_t{shape.heads} * cuda::kLatentKeyDim;
-  const int64_t block_size = int64_t{shape.block_size} * cuda::kLatentKeyDim;
   const __nv_bfloat16 poison = __float2bfloat16(NAN);
   for (cuda::AttentionRow& row : plan.rows) {
     row.source = row.row >= first_remote ? 1 : -(row.row % 2);
@@ -200,7 +168,7 @@ void make_remote(const Shape& shape, Plan& plan, std::vector<__nv_bfloat16>& q,
     std::fill_n(q.begin() + row.row * row_size, row_size, poison);
     for (int32_t b = 0; b < row.num_blocks; ++b) {
       const int64_t block = plan.blocks[static_cast<size_t>(row.block_begin + b)];
-      std::fill_n(cache.begin() + block * block_size, block_size, poison);
+      std::fill_n(cache.begin() + block * shape.block_bytes(), shape.block_bytes(), 0xff);
     }
   }
 }
@@ -208,17 +176,18 @@ void make_remote(const Shape& shape, Plan& plan, std::vector<__nv_bfloat16>& q,
 bool check_plan(const Shape& shape, Plan plan, bool remote, Random& random) {
   const auto num_rows = static_cast<int32_t>(plan.rows.size());
   cuda::MlaDecodeArgs args = make_args(shape, num_rows + 3);
-  const size_t all =
-      std::max<size_t>(1, plan.blocks.size()) * static_cast<size_t>(args.block_stride);
   const auto rows_heads = static_cast<size_t>(num_rows * shape.heads);
-  std::vector<__nv_bfloat16> cache(all), q(rows_heads * cuda::kLatentKeyDim);
-  std::vector<float> cache_float, q_float;
-  fill_random(cache, cache_float, random);
+  std::vector<uint8_t> cache = random_part(shape, std::max<size_t>(1, plan.blocks.size()), random);
+  std::vector<__nv_bfloat16> q(rows_heads * cuda::kLatentKeyDim);
+  std::vector<float> q_float;
   fill_random(q, q_float, random);
   spoil_unseen_tokens(shape, plan, cache);
-  const DeviceArray<__nv_bfloat16> true_cache(cache), true_q(q);
+  std::vector<uint8_t> all_true = cache;
+  const DeviceArray<uint8_t> true_cache(cache);
+  const DeviceArray<__nv_bfloat16> true_q(q);
   if (remote) make_remote(shape, plan, q, cache);
-  const DeviceArray<__nv_bfloat16> device_cache(cache), device_q(q);
+  const DeviceArray<uint8_t> device_cache(cache);
+  const DeviceArray<__nv_bfloat16> device_q(q);
   const DeviceArray<cuda::AttentionRow> rows(plan.rows);
   const DeviceArray<int32_t> blocks(plan.blocks), block_idx(plan.block_idx);
   const DeviceArray<int32_t> count(std::vector<int32_t>{num_rows});
@@ -249,20 +218,17 @@ bool check_plan(const Shape& shape, Plan plan, bool remote, Random& random) {
   tensor::MatrixBuffer want_out, want_lse;
   const tensor::Matrix want = want_out.resize(num_rows, int64_t{shape.heads} * cuda::kLatentDim);
   const tensor::Matrix want_logs = want_lse.resize(num_rows, shape.heads);
-  run_reference(shape, plan, args, cache_float, q_float, want, want_logs);
+  run_reference(shape, plan, args, all_true, q_float, want, want_logs);
   return report(shape, num_rows, remote, peer.timed_out(),
                 compare(out.to_host(), lse.to_host(), want, want_logs));
 }
 
-// `heads`: 0 for all shapes, else those with so many.
-int run_checks(int heads) {
+// `heads_only`: 0 for all shapes, else those with so many.
+int run_checks(int heads_only, bool is_short) {
   std::setvbuf(stdout, nullptr, _IOLBF, 0);  // a run that is cut short says where
   Random random(1);
   int num_failed = 0;
-  for (const Shape& shape :
-       {Shape{16, 64}, Shape{16, 16}, Shape{32, 32}, Shape{64, 64}, Shape{64, 128}, Shape{128, 64},
-        Shape{128, 16}, Shape{12, 64}, Shape{40, 48}, Shape{160, 64}}) {
-    if (heads != 0 && shape.heads != heads) continue;
+  const auto check_shape = [&](const Shape& shape) {
     for (const auto& [rows, tokens] : {std::pair{1, 20},
                                        {1, 3000},
                                        {1, 30000},
@@ -271,11 +237,26 @@ int run_checks(int heads) {
                                        {200, 64},
                                        {70, 250},
                                        {140, 500}}) {
-      if (shape.heads > 40 && rows * tokens > 20000) continue;  // the reference takes its time
+      if (rows * tokens > (is_short ? 3000 : shape.heads > 40 ? 20000 : 70000)) continue;
       const Plan plan = random_plan(shape, rows, tokens, random);
       if (!check_plan(shape, plan, false, random)) ++num_failed;
       const bool is_small = rows * tokens < 20000;  // one block brings the late values
       if (rows > 1 && is_small && !check_plan(shape, plan, true, random)) ++num_failed;
+    }
+  };
+  for (const cuda::CacheType cache : {cuda::CacheType::kE4m3, cuda::CacheType::kBf16}) {
+    for (const auto& [heads, block_size] : {std::pair{16, 64},
+                                            {16, 16},
+                                            {32, 32},
+                                            {64, 64},
+                                            {64, 128},
+                                            {128, 64},
+                                            {128, 16},
+                                            {12, 64},
+                                            {40, 48},
+                                            {160, 64}}) {
+      if (heads_only != 0 && heads != heads_only) continue;
+      check_shape(make_shape(heads, block_size, cache));
     }
   }
   std::printf("%s\n", num_failed == 0 ? "all checks passed" : "CHECKS FAILED");
@@ -318,8 +299,9 @@ int64_t fill_plan(const TimedCase& c, const Shape& shape, Plan& plan) {
   return tokens;
 }
 
-void time_case(const TimedCase& c, const DeviceArray<uint32_t>& memory, double read_gb_per_s) {
-  const Shape shape = {c.heads, 64};
+void time_case(const TimedCase& c, cuda::CacheType cache, const DeviceArray<uint32_t>& memory,
+               double read_gb_per_s) {
+  const Shape shape = make_shape(c.heads, 64, cache);
   Plan plan;
   const auto tokens = static_cast<double>(fill_plan(c, shape, plan));
   const auto num_rows = static_cast<int32_t>(plan.rows.size());
@@ -330,8 +312,8 @@ void time_case(const TimedCase& c, const DeviceArray<uint32_t>& memory, double r
   const auto rows_heads = static_cast<size_t>(num_rows * shape.heads);
   const DeviceArray<float> out(rows_heads * cuda::kLatentDim), lse(rows_heads);
   const DeviceArray<uint8_t> workspace(workspace_bytes(args.config));
-  const size_t all = plan.blocks.size() * static_cast<size_t>(args.block_stride);  // elements
-  const size_t copies = std::max<size_t>(1, memory.bytes() / 2 / all);
+  const size_t all = plan.blocks.size() * static_cast<size_t>(shape.block_bytes());
+  const size_t copies = std::max<size_t>(1, memory.bytes() / all);
   args.rows = rows.data();
   args.num_rows = count.data();
   args.blocks = blocks.data();
@@ -340,16 +322,17 @@ void time_case(const TimedCase& c, const DeviceArray<uint32_t>& memory, double r
   args.out = out.data();
   args.lse = lse.data();
   args.workspace = workspace.data();
-  const auto* base = reinterpret_cast<const __nv_bfloat16*>(memory.data());
+  const auto* base = reinterpret_cast<const uint8_t*>(memory.data());
   const double schedule_us = bench::time_in_graph(
       24, [&](int, cudaStream_t stream) { expect_ok(cuda::launch_mla_schedule(args, stream)); });
   const double us = bench::time_in_graph(c.heads > 16 ? 6 : 24, [&](int i, cudaStream_t stream) {
     args.cache = base + static_cast<size_t>(i) % copies * all;
     expect_ok(cuda::launch_mla_decode(args, stream));
   });
-  const double gb_per_s = tokens * cuda::kLatentKeyDim * 2 / us / 1e3;
+  const double gb_per_s =
+      tokens * static_cast<double>(tensor::kv_token_bytes(shape.format(), shape.dim)) / us / 1e3;
   const double tflops = 2 * c.heads * tokens * (cuda::kLatentKeyDim + cuda::kLatentDim) / us / 1e6;
-  std::printf("time  %3d heads:", c.heads);
+  std::printf("time  %s %3d heads:", name_of(cache), c.heads);
   for (const auto& [n, length] : c.rows) std::printf(" %d x %d", n, length);
   std::printf(": %.1f us, %.0f GB/s (%.1f %% of read), %.0f TFLOP/s, schedule %.1f us\n", us,
               gb_per_s, 100 * gb_per_s / read_gb_per_s, tflops, schedule_us);
@@ -368,11 +351,14 @@ int run_times() {
   });
   const double read = static_cast<double>(part) / read_us / 1e3;
   std::printf("read bandwidth %.0f GB/s\n", read);
-  for (const TimedCase& c :
-       {TimedCase{16, {{64, 4096}}}, TimedCase{16, {{1, 131072}}}, TimedCase{16, {{128, 1024}}},
-        TimedCase{16, {{63, 2048}, {1, 262144}}}, TimedCase{32, {{64, 4096}}},
-        TimedCase{64, {{64, 4096}}}, TimedCase{128, {{64, 4096}}}, TimedCase{128, {{128, 8192}}}}) {
-    time_case(c, memory, read);
+  for (const cuda::CacheType cache : {cuda::CacheType::kBf16, cuda::CacheType::kE4m3}) {
+    for (const TimedCase& c :
+         {TimedCase{16, {{64, 4096}}}, TimedCase{16, {{1, 131072}}}, TimedCase{16, {{128, 1024}}},
+          TimedCase{16, {{63, 2048}, {1, 262144}}}, TimedCase{32, {{64, 4096}}},
+          TimedCase{64, {{64, 4096}}}, TimedCase{128, {{64, 4096}}},
+          TimedCase{128, {{128, 8192}}}}) {
+      time_case(c, cache, memory, read);
+    }
   }
   return 0;
 }
@@ -382,9 +368,11 @@ int run_times() {
 
 int main(int argc, char** argv) {
   if (argc >= 2 && argc <= 3 && std::strcmp(argv[1], "--check") == 0) {
-    return nanocp::run_checks(argc == 3 ? std::atoi(argv[2]) : 0);
+    return nanocp::run_checks(argc == 3 ? std::atoi(argv[2]) : 0, false);
   }
+  if (argc == 2 && std::strcmp(argv[1], "--check-short") == 0) return nanocp::run_checks(0, true);
   if (argc == 2 && std::strcmp(argv[1], "--time") == 0) return nanocp::run_times();
-  std::fprintf(stderr, "usage: %s --check [HEADS] | --time\n", argv[0]);
+  std::fprintf(stderr, "usage: %s --check [HEADS] | --check-short (for sanitizers) | --time\n",
+               argv[0]);
   return 1;
 }

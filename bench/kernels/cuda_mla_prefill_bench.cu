@@ -26,8 +26,14 @@ namespace {
 
 constexpr float kScale = 1.0F / 24.0F;
 
-Shape make_shape(int heads, int block_size) {
-  return {heads, 1, cuda::kLatentKeyDim, block_size, 0};
+using cuda::CacheType;
+
+Shape make_shape(int heads, int block_size, CacheType cache) {
+  return {heads, 1, cuda::kLatentKeyDim, block_size, 0, cache};
+}
+
+const char* name_of(CacheType cache) {
+  return cache == CacheType::kBf16 ? "bf16" : "fp8";
 }
 
 void expect_ok(const Status& status) {
@@ -91,14 +97,15 @@ class Launches {
     args.config = {.num_heads = shape.heads,
                    .block_size = shape.block_size,
                    .softmax_scale = kScale,
-                   .max_rows = static_cast<int32_t>(plan.rows.size()) + 3};
+                   .max_rows = static_cast<int32_t>(plan.rows.size()) + 3,
+                   .cache_type = shape.cache};
     args.rows = rows_.data();
     args.num_rows = counts_.data();
     args.blocks = blocks_.data();
     args.block_idx = block_idx_.data();
     args.q = q;
     args.cache = cache;
-    args.block_stride = int64_t{shape.block_size} * cuda::kLatentKeyDim;
+    args.block_stride = shape.block_bytes() / tensor::kv_value_bytes(shape.format());
     args.out = out_.data();
     args.lse = lse_.data();
     return args;
@@ -108,7 +115,8 @@ class Launches {
     args.config = {.num_heads = decode_.config.num_heads,
                    .block_size = decode_.config.block_size,
                    .softmax_scale = kScale,
-                   .max_rows = decode_.config.max_rows};
+                   .max_rows = decode_.config.max_rows,
+                   .cache_type = decode_.config.cache_type};
     args.items = items_.data();
     args.num_items = counts_.data() + 1;
     args.blocks = blocks_.data();
@@ -171,15 +179,15 @@ Difference compare(const Launches& got, std::span<const float> want_out,
 bool report(const char* against, const Shape& shape, const Plan& plan, const Difference& d) {
   const size_t row_values = static_cast<size_t>(shape.heads * cuda::kLatentDim);
   std::printf(
-      "check against %s, %3d heads, block %3d, %2zu chunks of %4zu rows: out %.1e (row %zu, "
+      "check %s against %s, %3d heads, block %3d, %2zu chunks of %4zu rows: out %.1e (row %zu, "
       "value %zu) lse %.1e%s %s\n",
-      against, shape.heads, shape.block_size, plan.items.size(), plan.rows.size(), d.out,
-      d.out_at / row_values, d.out_at % row_values, d.lse,
+      name_of(shape.cache), against, shape.heads, shape.block_size, plan.items.size(),
+      plan.rows.size(), d.out, d.out_at / row_values, d.out_at % row_values, d.lse,
       d.neutral_rows_agree ? "" : ", neutral rows differ", d.passes() ? "ok" : "FAILED");
   return d.passes();
 }
 
-void run_reference(const Shape& shape, const Plan& plan, std::vector<float>& cache,
+void run_reference(const Shape& shape, const Plan& plan, std::vector<uint8_t>& cache,
                    std::vector<float>& q, tensor::Matrix out, tensor::Matrix lse) {
   std::vector<AttentionItem> items;
   for (const cuda::PrefillItem& item : plan.items) {
@@ -190,7 +198,6 @@ void run_reference(const Shape& shape, const Plan& plan, std::vector<float>& cac
                      std::span<const int32_t>(plan.block_idx).subspan(begin, count)});
   }
   const int64_t width = int64_t{shape.heads} * cuda::kLatentKeyDim;
-  const int64_t block_stride = int64_t{shape.block_size} * cuda::kLatentKeyDim;
   ops::paged_attention_reference(
       {.desc = {.num_heads = shape.heads,
                 .num_kv_heads = 1,
@@ -201,10 +208,11 @@ void run_reference(const Shape& shape, const Plan& plan, std::vector<float>& cac
                 .softmax_scale = kScale},
        .cache = {.k = cache.data(),
                  .v = cache.data(),
-                 .block_stride = block_stride,
-                 .head_stride = block_stride,
+                 .block_stride = shape.block_bytes() / tensor::kv_value_bytes(shape.format()),
+                 .head_stride = int64_t{shape.block_size} * cuda::kLatentKeyDim,
                  .token_stride = cuda::kLatentKeyDim,
-                 .num_blocks = static_cast<int64_t>(std::max<size_t>(1, plan.blocks.size()))},
+                 .num_blocks = static_cast<int64_t>(std::max<size_t>(1, plan.blocks.size())),
+                 .format = shape.format()},
        .items = items,
        .q = {q.data(), static_cast<int64_t>(plan.rows.size()), width, width},
        .out = out,
@@ -217,10 +225,9 @@ struct Chunks {
 
 // The second half of the chunks belongs to the second instance; poisons what it sends.
 void make_remote(const Shape& shape, Plan& plan, std::vector<__nv_bfloat16>& q,
-                 std::vector<__nv_bfloat16>& cache) {
+                 std::vector<uint8_t>& cache) {
   const __nv_bfloat16 poison = __ushort_as_bfloat16(0xffff);
   const auto row_size = static_cast<ptrdiff_t>(shape.heads * cuda::kLatentKeyDim);
-  const auto block_size = static_cast<ptrdiff_t>(shape.block_size * cuda::kLatentKeyDim);
   for (size_t i = 0; i < plan.items.size(); ++i) {
     cuda::PrefillItem& item = plan.items[i];
     item.source = i >= plan.items.size() / 2 ? 1 : 0;
@@ -228,7 +235,7 @@ void make_remote(const Shape& shape, Plan& plan, std::vector<__nv_bfloat16>& q,
     std::fill_n(q.begin() + item.row_begin * row_size, item.num_rows * row_size, poison);
     for (int32_t b = 0; b < item.num_blocks; ++b) {
       const int32_t block = plan.blocks[static_cast<size_t>(item.block_begin + b)];
-      std::fill_n(cache.begin() + block * block_size, block_size, poison);
+      std::fill_n(cache.begin() + block * shape.block_bytes(), shape.block_bytes(), 0xff);
     }
   }
 }
@@ -236,16 +243,17 @@ void make_remote(const Shape& shape, Plan& plan, std::vector<__nv_bfloat16>& q,
 bool check_shape(const Shape& shape, const Chunks& chunks, bool is_late, Random& random) {
   Plan plan = random_chunks(shape, chunks.count, chunks.max_rows, chunks.max_tokens, random);
   const auto num_rows = static_cast<int64_t>(plan.rows.size());
-  const size_t block_values = static_cast<size_t>(shape.block_size * cuda::kLatentKeyDim);
-  std::vector<__nv_bfloat16> cache(std::max<size_t>(1, plan.blocks.size()) * block_values);
+  std::vector<uint8_t> cache = random_part(shape, std::max<size_t>(1, plan.blocks.size()), random);
+  std::vector<uint8_t> all_true = cache;
   std::vector<__nv_bfloat16> q(plan.rows.size() *
                                static_cast<size_t>(shape.heads * cuda::kLatentKeyDim));
-  std::vector<float> cache_float, q_float;
-  fill_random(cache, cache_float, random);
+  std::vector<float> q_float;
   fill_random(q, q_float, random);
-  const DeviceArray<__nv_bfloat16> true_cache(cache), true_q(q);
+  const DeviceArray<uint8_t> true_cache(cache);
+  const DeviceArray<__nv_bfloat16> true_q(q);
   if (is_late) make_remote(shape, plan, q, cache);
-  const DeviceArray<__nv_bfloat16> device_cache(cache), device_q(q);
+  const DeviceArray<uint8_t> device_cache(cache);
+  const DeviceArray<__nv_bfloat16> device_q(q);
   Launches launches(shape, plan, device_q.data(), device_cache.data());
   launches.clear();
   const bench::LateInstance instance;
@@ -258,7 +266,7 @@ bool check_shape(const Shape& shape, const Chunks& chunks, bool is_late, Random&
   tensor::MatrixBuffer want_out, want_lse;
   const tensor::Matrix out = want_out.resize(num_rows, int64_t{shape.heads} * cuda::kLatentDim);
   const tensor::Matrix lse = want_lse.resize(num_rows, shape.heads);
-  run_reference(shape, plan, cache_float, q_float, out, lse);
+  run_reference(shape, plan, all_true, q_float, out, lse);
   const bool passed = report(is_late ? "reference, late" : "reference", shape, plan,
                              compare(launches, {out.data, static_cast<size_t>(out.rows * out.cols)},
                                      {lse.data, static_cast<size_t>(lse.rows * lse.cols)}));
@@ -284,11 +292,9 @@ bool check_long(const Shape& shape, const Chunks& chunks, Random& random) {
   const Plan plan = random_chunks(shape, chunks.count, chunks.max_rows, chunks.max_tokens, random);
   const DeviceArray<uint32_t> q(plan.rows.size() *
                                 static_cast<size_t>(shape.heads * cuda::kLatentKeyDim / 2));
-  const DeviceArray<uint32_t> cache(
-      std::max<size_t>(1, plan.blocks.size()) *
-      static_cast<size_t>(shape.block_size * cuda::kLatentKeyDim / 2));
+  const DeviceArray<uint8_t> cache(
+      random_part(shape, std::max<size_t>(1, plan.blocks.size()), random));
   fill(q);
-  fill(cache);
   Launches launches(shape, plan, q.data(), cache.data());
   launches.clear();
   launches.run_decode();
@@ -303,18 +309,20 @@ int run_checks(bool is_short) {
   Random random(1);
   int num_failed = 0;
   const auto count = [&](bool passed) { num_failed += passed ? 0 : 1; };
-  for (const Shape& shape :
-       {make_shape(16, 64), make_shape(16, 16), make_shape(32, 32), make_shape(128, 64),
-        make_shape(128, 16), make_shape(12, 128), make_shape(40, 48)}) {
-    const int rows = std::max(6, 400 / shape.heads);
-    for (const Chunks& chunks : {Chunks{1, rows, 20}, Chunks{1, rows, is_short ? 300 : 1500},
-                                 Chunks{5, rows / 2, 200}, Chunks{9, 3, 150}}) {
-      count(check_shape(shape, chunks, false, random));
+  for (const CacheType cache : {CacheType::kE4m3, CacheType::kBf16}) {
+    for (const auto& [heads, block_size] :
+         {std::pair{16, 64}, {16, 16}, {32, 32}, {128, 64}, {128, 16}, {12, 128}, {40, 48}}) {
+      const Shape shape = make_shape(heads, block_size, cache);
+      const int rows = std::max(6, 400 / shape.heads);
+      for (const Chunks& chunks : {Chunks{1, rows, 20}, Chunks{1, rows, is_short ? 300 : 1500},
+                                   Chunks{5, rows / 2, 200}, Chunks{9, 3, 150}}) {
+        count(check_shape(shape, chunks, false, random));
+      }
+      count(check_shape(shape, {6, rows / 2, 200}, true, random));
     }
-    count(check_shape(shape, {6, rows / 2, 200}, true, random));
-  }
-  if (!is_short) {
-    for (const Shape& shape : {make_shape(16, 64), make_shape(128, 16), make_shape(128, 64)}) {
+    if (is_short) continue;
+    for (const auto& [heads, block_size] : {std::pair{16, 64}, {128, 16}, {128, 64}}) {
+      const Shape shape = make_shape(heads, block_size, cache);
       count(check_long(shape, {1, 40, 30000}, random));
       count(check_long(shape, {3, 700, 3000}, random));
       count(check_long(shape, {20, 100, 500}, random));
@@ -341,8 +349,9 @@ Plan chunk_plan(int block_size, int32_t first, int32_t count) {
   return plan;
 }
 
-void time_chunk(int heads, int32_t first, int32_t count, const DeviceArray<uint32_t>& memory) {
-  const Shape shape = make_shape(heads, 64);
+void time_chunk(int heads, CacheType cache, int32_t first, int32_t count,
+                const DeviceArray<uint32_t>& memory) {
+  const Shape shape = make_shape(heads, 64, cache);
   const Plan plan = chunk_plan(shape.block_size, first, count);
   const size_t q_words = static_cast<size_t>(count) * heads * cuda::kLatentKeyDim / 2;
   Launches launches(shape, plan, memory.data(), memory.data() + q_words);
@@ -354,8 +363,9 @@ void time_chunk(int heads, int32_t first, int32_t count, const DeviceArray<uint3
   });
   const double pairs = count * (first + (count + 1) / 2.0);  // of a row and a token that it sees
   const double flop = 2.0 * heads * pairs * (cuda::kLatentKeyDim + cuda::kLatentDim);
-  std::printf("time  %3d heads, %4d tokens from %5d on: %9.1f us, %4.0f TFLOP/s, schedule %.1f us",
-              heads, count, first, us, flop / us / 1e6, schedule_us);
+  std::printf(
+      "time  %s %3d heads, %4d tokens from %5d on: %9.1f us, %4.0f TFLOP/s, schedule %.1f us",
+      name_of(cache), heads, count, first, us, flop / us / 1e6, schedule_us);
   if (count <= 512) {  // more take long and show the same rate
     launches.run_decode();
     const double decode_us = bench::time_in_graph(1, [&](int, cudaStream_t stream) {
@@ -373,7 +383,9 @@ int run_times() {
   for (const int heads : {128, 16}) {
     for (const int32_t first : {0, 32768}) {
       for (const int32_t count : {8, 32, 128, 512, 2048, 8192}) {
-        time_chunk(heads, first, count, memory);
+        for (const CacheType cache : {CacheType::kBf16, CacheType::kE4m3}) {
+          time_chunk(heads, cache, first, count, memory);
+        }
       }
     }
   }

@@ -25,7 +25,7 @@ struct DeviceRunnerOptions {
   std::vector<int> devices;  // GPU of each instance; empty: 0 .. num_instances - 1
   int block_size = 64;       // tokens, a multiple of 16
   int64_t num_blocks = 0;    // per instance; 0: from memory_utilization
-  tensor::KvFormat kv_format = tensor::KvFormat::kBf16;  // or kFp8 (grouped-query models)
+  tensor::KvFormat kv_format = tensor::KvFormat::kBf16;  // or kFp8
   double memory_utilization = 0.9;  // share of a GPU's memory that the program may take
   int max_rows = 512;               // per instance and step
   int max_graph_rows = 256;         // steps of so many rows run as captured graphs

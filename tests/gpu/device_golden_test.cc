@@ -306,14 +306,6 @@ double median_error(const std::vector<RunOutput>& outputs,
 }
 
 TEST_P(DeviceGolden, HoldsOnAverageWithAnFp8Cache) {
-  if (model_.spec->attention.is_mla()) {
-    runner::DeviceRunnerOptions options = runner_options(1, true);
-    options.kv_format = tensor::KvFormat::kFp8;
-    const auto refused = runner::create_device_runner(model_.spec, model_.weights, options);
-    ASSERT_FALSE(refused.ok());
-    EXPECT_NE(refused.error().message.find("--kv-cache-dtype"), std::string::npos);
-    return;
-  }
   const auto golden = [&](size_t i) -> const std::vector<float>& {
     return model_.cases[i].last_logits;
   };
@@ -379,7 +371,6 @@ TEST_P(DeviceGolden, TransportsAgreeOnRandomPlacements) {
 }
 
 TEST_P(DeviceGolden, TransportsAgreeOnCachesOfCodes) {
-  if (model_.spec->attention.is_mla()) GTEST_SKIP() << "latents have no codes on a GPU";
   compare_transports(model_, tensor::KvFormat::kFp8);
 }
 

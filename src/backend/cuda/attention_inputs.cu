@@ -2,8 +2,6 @@
 // head of one row, or one query head of one send: a split row's query is computed once more for
 // each of its destinations and written there straight away, so that no table from rows to sends is
 // needed and nothing waits for the local copy.
-#include <cuda_fp8.h>
-
 #include <algorithm>
 
 #include "backend/cuda/attention_inputs.h"
@@ -13,27 +11,6 @@ namespace nanocp::cuda {
 namespace {
 
 constexpr int32_t kSendBlocksMax = 1056;  // eight on each of 132 processors
-
-// Eight values of a head and, for the whole head, its exponent.
-template <CacheType kType>
-__device__ void store_cache(uint8_t* cache, int64_t index, const Vector8& x, float largest,
-                            int64_t exponent_index) {
-  if constexpr (kType == CacheType::kBf16) {
-    store_bf16(cache, index, x);
-  } else {
-    const uint32_t exponent = kv_exponent(largest);
-    const float inverse = inverse_power_of_two(exponent);
-    uint32_t words[2] = {0, 0};
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float2 pair = {x.v[2 * i] * inverse, x.v[2 * i + 1] * inverse};
-      const uint32_t bits = __nv_cvt_float2_to_fp8x2(pair, __NV_SATFINITE, __NV_E4M3);
-      words[i / 2] |= bits << (16 * (i % 2));
-    }
-    *reinterpret_cast<uint2*>(cache + index) = make_uint2(words[0], words[1]);
-    if (exponent_index >= 0) cache[exponent_index] = static_cast<uint8_t>(exponent);
-  }
-}
 
 // One head of a row.
 struct HeadUnit {

@@ -29,7 +29,8 @@ struct RotaryView {
 
 // One layer's cache in every instance's heap: token t of block b, head h is at
 // b * block_stride + h * head_stride + t * token width, in elements from k_offset or v_offset.
-// kE4m3: its exponent is at b * block_stride + num_kv_heads * head_stride + h * block_size + t.
+// kE4m3: its exponent is at b * block_stride + num_kv_heads * head_stride + h * block_size + t; of
+// latents behind block_size tokens.
 struct CacheLayout {
   int64_t k_offset = 0;      // bytes from the heap's base, a multiple of 16; MLA: of the latents
   int64_t v_offset = 0;      // bytes from the heap's base; not used by MLA
@@ -80,7 +81,7 @@ struct PrepareMlaLatentArgs {
   const float* q_norm = nullptr;   // [q_rank]
   float norm_eps = 0.0F;
   RotaryView rotary;         // over rope_dim
-  CacheLayout cache;         // bf16
+  CacheLayout cache;         // one exponent for latent and rotary key where it is kE4m3
   void* q_latent = nullptr;  // bf16 [rows, q_rank]
 };
 Status launch_prepare_mla_latent(const PrepareMlaLatentArgs& args, cudaStream_t stream);

@@ -1,6 +1,9 @@
 // Device code and checks shared by attention_inputs.cu and attention_inputs_mla.cu: rotation,
-// places in heaps, and the raising of query flags.
+// places in heaps, storing in a cache,
+// and the raising of query flags.
 #pragma once
+
+#include <cuda_fp8.h>
 
 #include "backend/cuda/attention_inputs.h"
 #include "backend/cuda/device/e4m3.cuh"
@@ -147,6 +150,27 @@ __device__ int64_t exponent_in_cache(const CacheLayout& cache, int64_t slot, int
   const uint32_t block = place / static_cast<uint32_t>(cache.block_size);
   const uint32_t token = place - block * static_cast<uint32_t>(cache.block_size);
   return block * cache.block_stride + num_heads * cache.head_stride + token;
+}
+
+// Eight values of a head and, for the whole head, its exponent.
+template <CacheType kType>
+__device__ void store_cache(uint8_t* cache, int64_t index, const Vector8& x, float largest,
+                            int64_t exponent_index) {
+  if constexpr (kType == CacheType::kBf16) {
+    store_bf16(cache, index, x);
+  } else {
+    const uint32_t exponent = kv_exponent(largest);
+    const float inverse = inverse_power_of_two(exponent);
+    uint32_t words[2] = {0, 0};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float2 pair = {x.v[2 * i] * inverse, x.v[2 * i + 1] * inverse};
+      const uint32_t bits = __nv_cvt_float2_to_fp8x2(pair, __NV_SATFINITE, __NV_E4M3);
+      words[i / 2] |= bits << (16 * (i % 2));
+    }
+    *reinterpret_cast<uint2*>(cache + index) = make_uint2(words[0], words[1]);
+    if (exponent_index >= 0) cache[exponent_index] = static_cast<uint8_t>(exponent);
+  }
 }
 
 inline Status check_rotary(const RotaryView& rotary, int32_t head_dim, int32_t multiple) {

@@ -15,6 +15,7 @@ constexpr int32_t kCopyGridMax = 264;  // two blocks on each processor
 constexpr int32_t kRopeDim = 64;
 
 // blockIdx.y 0: KV latent and rotary key of a row, 1: its query latent.
+template <CacheType kType>
 __global__ void prepare_mla_latent_kernel(const __grid_constant__ PrepareMlaLatentArgs args) {
   __shared__ float sums[32];
   const bool is_query = blockIdx.y == 1;
@@ -43,10 +44,22 @@ __global__ void prepare_mla_latent_kernel(const __grid_constant__ PrepareMlaLate
     rotate<kRopeDim / kVectorValues>(rotated, rotation, args.step.positions[row]);
     if (in_rope) x = rotated;
   }
+  float largest = 0.0F;
+  if constexpr (kType == CacheType::kE4m3) {  // of the latent and the rotary key together
+#pragma unroll
+    for (const float value : x.v) largest = fmaxf(largest, fabsf(value));
+    __syncthreads();  // all have read the sums
+    largest = block_max(largest, sums);
+  }
   const KvTarget target = args.step.kv_targets[row];
-  if (target.slot < 0 || column >= rank + args.rope_dim) return;
+  const int32_t width = rank + args.rope_dim;
+  if (target.slot < 0 || column >= width) return;
   uint8_t* cache = args.exchange.base[target.instance] + args.cache.k_offset;
-  store_bf16(cache, token_in_cache(args.cache, target.slot, rank + args.rope_dim) + column, x);
+  const int64_t exponent = column > 0 ? -1
+                                      : exponent_in_cache(args.cache, target.slot, 0) +
+                                            int64_t{args.cache.block_size} * width;
+  store_cache<kType>(cache, token_in_cache(args.cache, target.slot, width) + column, x, largest,
+                     exponent);
 }
 
 __global__ void __launch_bounds__(kThreads)
@@ -114,12 +127,13 @@ Status launch_prepare_mla_latent(const PrepareMlaLatentArgs& args, cudaStream_t 
       args.q_column % kVectorValues != 0) {
     return invalid_argument("latents must begin at multiples of 8 values");
   }
-  if (args.cache.type != CacheType::kBf16 || args.cache.block_size < 1) {
-    return unsupported("latents are cached as bf16 in blocks of at least one token");
-  }
+  if (args.cache.block_size < 1) return invalid_argument("latents: no cache layout");
   NANOCP_RETURN_IF_ERROR(check_rotary(args.rotary, kRopeDim, 2 * kVectorValues));
   const dim3 grid(static_cast<unsigned>(args.rows), args.q_rank > 0 ? 2 : 1);
-  return launch_overlapped(prepare_mla_latent_kernel, grid, threads_of_row(widest), args, stream,
+  const auto kernel = args.cache.type == CacheType::kBf16
+                          ? prepare_mla_latent_kernel<CacheType::kBf16>
+                          : prepare_mla_latent_kernel<CacheType::kE4m3>;
+  return launch_overlapped(kernel, grid, threads_of_row(widest), args, stream,
                            "latent attention inputs");
 }
 

@@ -222,14 +222,26 @@ Status describe_tensors(Params* params) {
                                           .matrix_stride = num_heads * kLatentKeyDim,
                                           .box_rows = kHeads},
                                          &params->q_map));
+  const bool is_bf16 = args.config.cache_type == CacheType::kBf16;
   return make_tensor_map({.base = args.cache,
                           .columns = kLatentKeyDim,
                           .rows = args.config.block_size,
                           .matrices = kMatricesMax,
                           .row_stride = kLatentKeyDim,
                           .matrix_stride = args.block_stride,
-                          .box_rows = params->box_tokens},
+                          .box_rows = is_bf16 ? params->box_tokens : kCodeTokens,
+                          .value_bytes = is_bf16 ? 2 : 1},
                          &params->cache_map);
+}
+
+// Above one group of heads the products are the limit, not the memory. Codes can be asked for only
+// when the place of a tile is free, and with the scores first it is free later.
+auto choose_attend(const Params& params) {
+  if (params.args.config.cache_type == CacheType::kE4m3) {
+    return attend_kernel<false, CacheType::kE4m3>;
+  }
+  return params.groups > 1 ? attend_kernel<true, CacheType::kBf16>
+                           : attend_kernel<false, CacheType::kBf16>;
 }
 
 }  // namespace
@@ -252,8 +264,7 @@ Status launch_mla_decode(const MlaDecodeArgs& args, cudaStream_t stream) {
   Params params = {};
   NANOCP_RETURN_IF_ERROR(make_params(args, &params));
   NANOCP_RETURN_IF_ERROR(describe_tensors(&params));
-  // Above one group of heads the products are the limit, not the memory.
-  const auto attend = params.groups > 1 ? attend_kernel<true> : attend_kernel<false>;
+  const auto attend = choose_attend(params);
   NANOCP_RETURN_IF_ERROR(cuda_status(
       cudaFuncSetAttribute(attend, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Shared)),
       "shared memory of latent attention"));

@@ -2,9 +2,10 @@
 // latent and rotary key per token. As attention_decode.h: the split of long rows over the GPU is
 // computed on the GPU from the lengths in device memory.
 //
-// bf16 queries and cache; 512 + 64 values per token, whose first 512 are the values too; any number
-// of heads, taken 64 at a time. Rows bound to other instances are waited for inside the kernel,
-// behind the rows of this one. All pointers are device memory of the current device (sm_90a).
+// bf16 queries, a cache of bf16 or e4m3; 512 + 64 values per token, whose first 512 are the values
+// too; any number of heads, taken 64 at a time. Rows bound to other instances are waited for inside
+// the kernel, behind the rows of this one. All pointers are device memory of the current device
+// (sm_90a).
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -25,6 +26,7 @@ struct MlaDecodeConfig {
   int32_t block_size = 0;      // tokens, a multiple of 16
   float softmax_scale = 1.0F;  // positive
   int32_t max_rows = 0;        // rows of one launch at most
+  CacheType cache_type = CacheType::kBf16;
 };
 
 struct MlaDecodeArgs {
@@ -34,11 +36,13 @@ struct MlaDecodeArgs {
   const int32_t* blocks;     // block ids of all rows' shards
   const int32_t* block_idx;  // the blocks' places in their sequences, rising within a row
   const void* q;             // bf16 [*, num_heads, 576], at a multiple of 16 bytes
-  const void* cache;         // bf16; token t of block b at b * block_stride + t * 576; likewise
-  int64_t block_stride;      // elements, a multiple of 8
-  float* out;                // [*, num_heads, 512]
-  float* lse;                // [*, num_heads], natural logarithm; -infinity where nothing is seen
-  void* workspace;           // mla_decode_workspace_bytes(config)
+  // Token t of block b at b * block_stride + t * 576; kE4m3: its exponent at b * block_stride +
+  // block_size * 576 + t. At a multiple of 16 bytes.
+  const void* cache;
+  int64_t block_stride;  // elements of the cache type, a multiple of 16 bytes
+  float* out;            // [*, num_heads, 512]
+  float* lse;            // [*, num_heads], natural logarithm; -infinity where nothing is seen
+  void* workspace;       // mla_decode_workspace_bytes(config)
   // Waits for rows of other instances: see AttentionDecodeArgs. One instance (or none): no waits.
   ExchangeView exchange;
   ExchangeEpoch epoch;

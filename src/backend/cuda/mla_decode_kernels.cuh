@@ -5,6 +5,7 @@
 #pragma once
 
 #include "backend/cuda/device/mma.cuh"
+#include "backend/cuda/mla_code_producer.cuh"
 #include "backend/cuda/mla_join.cuh"
 
 namespace nanocp::cuda {
@@ -287,12 +288,56 @@ struct Computer {
   }
 };
 
-template <bool kScoresFirst>
+// Fills shared memory: the threads of the third warpgroup.
+template <bool kScoresFirst, CacheType kType>
+__device__ void produce(const Params& params, Shared& shared, const Stretch& stretch, int32_t group,
+                        int32_t thread) {
+  const uint64_t policy = params.groups == 1 ? evict_first_policy() : evict_normal_policy();
+  if constexpr (kType == CacheType::kBf16) {
+    if (thread < 32) {
+      const Producer<!kScoresFirst> producer{.params = params,
+                                             .shared = shared,
+                                             .policy = policy,
+                                             .lane = thread,
+                                             .num_boxes = kTileTokens / params.box_tokens};
+      const auto first = producer.look_up(stretch.info, stretch.tile);
+      cudaGridDependencySynchronize();
+      cudaTriggerProgrammaticLaunchCompletion();
+      producer.run(stretch, group, first);
+    } else {
+      cudaGridDependencySynchronize();
+      cudaTriggerProgrammaticLaunchCompletion();
+      if (stretch.count > 0) load_first_queries(params, shared, stretch.info, group, thread - 32);
+      write_neutral_rows(params, thread - 32, kIdleThreads);
+    }
+  } else {
+    const CodeCache cache = {.map = params.cache_map,
+                             .codes = static_cast<const uint8_t*>(params.args.cache),
+                             .block_stride = params.args.block_stride,
+                             .block_size = params.args.config.block_size};
+    const int32_t warp = __shfl_sync(0xffffffffU, thread / 32, 0);
+    const CodeWarp codes{.cache = cache, .shared = shared.codes, .warp = warp, .lane = thread % 32};
+    CodeProducer producer{.params = params,
+                          .shared = shared,
+                          .codes = codes,
+                          .policy = policy,
+                          .group = group,
+                          .count = stretch.count};
+    producer.start(stretch);
+    cudaGridDependencySynchronize();
+    cudaTriggerProgrammaticLaunchCompletion();
+    if (stretch.count > 0) producer.work();
+    write_neutral_rows(params, thread, kGroupThreads);
+  }
+}
+
+template <bool kScoresFirst, CacheType kType>
 __global__ void __launch_bounds__(kThreads, 1)
     attend_kernel(const __grid_constant__ Params params) {
   extern __shared__ __align__(1024) uint8_t raw[];
   Shared& shared = *reinterpret_cast<Shared*>(raw);
-  if (threadIdx.x == 0) init_barriers(shared);
+  constexpr bool kIsBf16 = kType == CacheType::kBf16;
+  if (threadIdx.x == 0) init_barriers(shared, kIsBf16 ? 1 : kCodeWarps);
   if (threadIdx.x == kComputeThreads) {
     prefetch_tensor_map(params.q_map);
     prefetch_tensor_map(params.cache_map);
@@ -307,24 +352,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x >= kThreads - 2) read_shared_row(params, shared, lane, thread % 2);
   __syncthreads();
   if (warpgroup == 2) {
-    give_registers<kProducerRegisters>();
-    if (thread < 32) {
-      const Producer<!kScoresFirst> producer{
-          .params = params,
-          .shared = shared,
-          .policy = params.groups == 1 ? evict_first_policy() : evict_normal_policy(),
-          .lane = thread,
-          .num_boxes = kTileTokens / params.box_tokens};
-      const auto first = producer.look_up(stretch.info, stretch.tile);
-      cudaGridDependencySynchronize();
-      cudaTriggerProgrammaticLaunchCompletion();
-      producer.run(stretch, group, first);
-    } else {
-      cudaGridDependencySynchronize();
-      cudaTriggerProgrammaticLaunchCompletion();
-      if (stretch.count > 0) load_first_queries(params, shared, stretch.info, group, thread - 32);
-      write_neutral_rows(params, thread - 32, kIdleThreads);
-    }
+    give_registers<kIsBf16 ? kProducerRegisters : kSpreaderRegisters>();
+    produce<kScoresFirst, kType>(params, shared, stretch, group, thread);
     if (stretch.count == 0) return;
     wait_phase<~0U>(shared_address(&shared.parts_written), 0);
     join_rows(params, shared, lane, group, thread);
@@ -333,7 +362,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   cudaGridDependencySynchronize();
   cudaTriggerProgrammaticLaunchCompletion();
   if (stretch.count == 0) return;
-  take_registers<kComputeRegisters>();
+  take_registers<kIsBf16 ? kComputeRegisters : kComputeRegistersBesideSpreaders>();
   const int32_t row = thread / 32 * 16 + thread % 32 / 4;
   if (warpgroup == 0) {
     Computer<0, kScoresFirst>{.params = params, .shared = shared, .group = group, .row = row}.run(

@@ -20,6 +20,9 @@ constexpr int kThreads = kComputeThreads + kGroupThreads;
 // Of a thread; the kernel starts with 168 for all.
 constexpr int kComputeRegisters = 232;
 constexpr int kProducerRegisters = 40;
+// The same where the warps that fetch tiles spread codes out.
+constexpr int kComputeRegistersBesideSpreaders = 208;
+constexpr int kSpreaderRegisters = 88;
 constexpr int kStages = 2;
 constexpr int kChunks = kLatentKeyDim / 64;  // of a tile or the queries: 64 rows of 128 bytes
 constexpr int kHalfChunks = kLatentDim / 64 / 2;

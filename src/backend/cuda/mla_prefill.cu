@@ -333,13 +333,15 @@ Status make_maps(Params* params) {
                                           .matrix_stride = num_pairs * kLatentKeyDim,
                                           .box_rows = kTileQueries},
                                          &params->queries));
+  const bool is_bf16 = args.config.cache_type == CacheType::kBf16;
   return make_tensor_map({.base = args.cache,
                           .columns = kLatentKeyDim,
                           .rows = args.config.block_size,
                           .matrices = kBlocksMax,
                           .row_stride = kLatentKeyDim,
                           .matrix_stride = args.block_stride,
-                          .box_rows = params->box_tokens},
+                          .box_rows = is_bf16 ? params->box_tokens : kCodeTokens,
+                          .value_bytes = is_bf16 ? 2 : 1},
                          &params->tokens);
 }
 
@@ -363,12 +365,13 @@ Status launch_mla_prefill(const MlaPrefillArgs& args, cudaStream_t stream) {
   Params params = {};
   NANOCP_RETURN_IF_ERROR(fill_params(args, &params));
   NANOCP_RETURN_IF_ERROR(make_maps(&params));
-  NANOCP_RETURN_IF_ERROR(
-      cuda_status(cudaFuncSetAttribute(attend_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                       sizeof(Shared)),
-                  "shared memory of latent prefill attention"));
+  const auto attend = args.config.cache_type == CacheType::kBf16 ? attend_kernel<CacheType::kBf16>
+                                                                 : attend_kernel<CacheType::kE4m3>;
+  NANOCP_RETURN_IF_ERROR(cuda_status(
+      cudaFuncSetAttribute(attend, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Shared)),
+      "shared memory of latent prefill attention"));
   const auto grid = static_cast<unsigned>(params.grid);
-  attend_kernel<<<grid, kThreads, sizeof(Shared), stream>>>(params);
+  attend<<<grid, kThreads, sizeof(Shared), stream>>>(params);
   NANOCP_RETURN_IF_ERROR(cuda_status(cudaGetLastError(), "launch of latent prefill attention"));
   merge_kernel<<<grid * kMergeBlocksPerSm, kMergeThreads, 0, stream>>>(params);
   return cuda_status(cudaGetLastError(), "launch of the merge of latent prefill attention");

@@ -24,6 +24,7 @@ struct MlaPrefillConfig {
   int32_t block_size = 0;  // tokens, a multiple of 16
   float softmax_scale = 1.0F;
   int32_t max_rows = 0;  // of all items of one launch at most
+  CacheType cache_type = CacheType::kBf16;
 };
 
 struct MlaPrefillArgs {
@@ -34,11 +35,11 @@ struct MlaPrefillArgs {
   const int32_t* block_idx;  // the blocks' places in their sequences, rising within an item
   const void* q;             // bf16 [q_rows, num_heads * 576]: latent part, then rotary, a head
   int64_t q_rows;            // that may be read; items name fewer
-  const void* cache;     // bf16; token t of block b at b * block_stride + t * 576; no NaN anywhere
-  int64_t block_stride;  // elements, a multiple of 8
-  float* out;            // [*, num_heads * 512]; 0 where nothing is seen
-  float* lse;            // [*, num_heads], natural logarithm; -infinity where nothing is seen
-  void* workspace;       // mla_prefill_workspace_bytes(config), kept between the two launches
+  const void* cache;         // as MlaDecodeArgs; no NaN anywhere
+  int64_t block_stride;      // elements of the cache type, a multiple of 16 bytes
+  float* out;                // [*, num_heads * 512]; 0 where nothing is seen
+  float* lse;                // [*, num_heads], natural logarithm; -infinity where nothing is seen
+  void* workspace;           // mla_prefill_workspace_bytes(config), kept between the two launches
   // With more than one instance: an item is read once its source has raised kQuery for `epoch`.
   ExchangeView exchange;
   ExchangeEpoch epoch;

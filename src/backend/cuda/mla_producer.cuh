@@ -4,6 +4,7 @@
 #include "backend/cuda/device/bulk_load.cuh"
 #include "backend/cuda/device/mma.cuh"
 #include "backend/cuda/device/tensor_load.cuh"
+#include "backend/cuda/latent_codes.cuh"
 #include "backend/cuda/mla_decode_params.cuh"
 
 namespace nanocp::cuda {
@@ -38,6 +39,15 @@ struct Segment {
   }
 };
 
+// What a warp that spreads out codes knows of the tile to ask for next.
+struct CodeState {
+  Segment segment;
+  int32_t tile;         // in its row
+  int32_t open_source;  // the instance waited for last, or -1
+  int32_t num_queries;  // segments whose queries have been asked for
+  CodeBlocks blocks;
+};
+
 // The barriers of a stage or the queries count warps that have left, or bytes that have arrived.
 struct Shared {
   alignas(1024) uint8_t q[kTileBytes];
@@ -52,11 +62,14 @@ struct Shared {
   uint64_t parts_written;  // counts threads that compute: all of the lane's results and parts
   SharedRow rows[2];       // as in the workspace
   float part_weights[kHeads + 2 * kLanesMax];  // of a share's heads, each of all parts
+  CodeShared codes;
+  CodeState code_states[kCodeWarps];
 };
 
-__device__ inline void init_barriers(Shared& shared) {
+// `arrivals`: of those who fill a chunk.
+__device__ inline void init_barriers(Shared& shared, uint32_t arrivals) {
   for (int stage = 0; stage < kStages; ++stage) {
-    for (auto& barrier : shared.full[stage]) init_barrier(shared_address(&barrier), 1);
+    for (auto& barrier : shared.full[stage]) init_barrier(shared_address(&barrier), arrivals);
     for (int part = 0; part < 3; ++part) {
       init_barrier(shared_address(&shared.empty[stage][part]), part < 2 ? 4 : 8);
     }
@@ -64,6 +77,11 @@ __device__ inline void init_barriers(Shared& shared) {
   init_barrier(shared_address(&shared.q_full), 1);
   init_barrier(shared_address(&shared.q_empty), 8);
   init_barrier(shared_address(&shared.parts_written), kComputeThreads);
+  init_code_barriers(shared.codes);
+  for (CodeState& state : shared.code_states) {
+    state.open_source = -1;
+    state.num_queries = 0;
+  }
   publish_barriers();
 }
 

@@ -38,12 +38,7 @@ Status check_options(const DeviceRunnerOptions& options) {
   return ok_status();
 }
 
-Status check_kv_format(const model::ModelSpec& spec, tensor::KvFormat format) {
-  if (format == tensor::KvFormat::kFp8 && spec.attention.is_mla()) {
-    return unsupported(
-        "--kv-cache-dtype fp8 on a GPU serves grouped-query attention only; this model has latent "
-        "attention: use bf16 or --device cpu");
-  }
+Status check_kv_format(tensor::KvFormat format) {
   if (format == tensor::KvFormat::kF32) {
     return unsupported("on a GPU --kv-cache-dtype is bf16 or fp8, not float32");
   }
@@ -63,7 +58,7 @@ Result<std::unique_ptr<DeviceRunner>> CudaRunner::create(
     std::shared_ptr<const model::ModelWeights> weights, const DeviceRunnerOptions& options) {
   NANOCP_RETURN_IF_ERROR(check_options(options));
   NANOCP_RETURN_IF_ERROR(CudaInstance::check_model(*spec));
-  NANOCP_RETURN_IF_ERROR(check_kv_format(*spec, options.kv_format));
+  NANOCP_RETURN_IF_ERROR(check_kv_format(options.kv_format));
   std::unique_ptr<CudaRunner> runner(new CudaRunner(std::move(spec), options));
   NANOCP_RETURN_IF_ERROR(runner->open_devices());
   NANOCP_RETURN_IF_ERROR(runner->settle_exchange());

@@ -195,7 +195,8 @@ cuda::MlaDecodeArgs InstanceForward::mla_args(int32_t layer) const {
   args.config = {.num_heads = spec_.attention.num_heads,
                  .block_size = options_.block_size,
                  .softmax_scale = spec_.attention.softmax_scale,
-                 .max_rows = options_.max_rows * options_.num_instances};
+                 .max_rows = options_.max_rows * options_.num_instances,
+                 .cache_type = cache.type};
   args.rows = image_.device().attention_rows;
   args.num_rows = image_.device().num_attention_rows;
   args.blocks = image_.device().blocks;
@@ -217,7 +218,8 @@ cuda::MlaPrefillArgs InstanceForward::mla_prefill_args(int32_t layer) const {
   args.config = {.num_heads = decode.config.num_heads,
                  .block_size = decode.config.block_size,
                  .softmax_scale = decode.config.softmax_scale,
-                 .max_rows = decode.config.max_rows};
+                 .max_rows = decode.config.max_rows,
+                 .cache_type = decode.config.cache_type};
   args.items = image_.prefill_items();
   args.num_items = image_.num_prefill_items();
   args.blocks = decode.blocks;

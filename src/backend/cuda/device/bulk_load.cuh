@@ -46,6 +46,21 @@ __device__ inline void wait_phase(uint32_t barrier, uint32_t parity) {
   }
 }
 
+// Whether the phase has ended, at once.
+__device__ inline bool has_ended(uint32_t barrier, uint32_t parity) {
+  uint32_t done;
+  asm volatile(
+      "{\n"
+      ".reg .pred p;\n"
+      "mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, p;\n"
+      "}\n"
+      : "=r"(done)
+      : "r"(barrier), "r"(parity)
+      : "memory");
+  return done != 0;
+}
+
 // What the second-level cache does with lines that are read with a policy.
 __device__ inline uint64_t evict_first_policy() {
   uint64_t policy;

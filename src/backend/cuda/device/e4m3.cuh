@@ -34,14 +34,33 @@ __device__ inline float inverse_power_of_two(uint32_t exponent) {
   return __uint_as_float((254U - exponent) << 23);
 }
 
+// Up to this exponent one factor takes even_codes or odd_codes to the values.
+constexpr uint32_t kOneFactorExponentMax = 134;
+
+// A pair of the bf16 that times_code_factor takes for a token's exponent.
+template <bool kInOne>
+__device__ inline uint32_t code_factor(uint32_t exponent) {
+  // As bf16 2^(exponent - 7), or 2^(exponent - 67).
+  const uint32_t factor = (kInOne ? exponent + 120U : min(exponent, 194U) + 60U) << 7;
+  return factor | factor << 16;
+}
+
+__device__ inline uint32_t multiply_pairs(uint32_t a, uint32_t b) {
+  const __nv_bfloat162 product = __hmul2(*reinterpret_cast<const __nv_bfloat162*>(&a),
+                                         *reinterpret_cast<const __nv_bfloat162*>(&b));
+  return *reinterpret_cast<const uint32_t*>(&product);
+}
+
+// A bf16 pair of even_codes or odd_codes times 2^120 and the token's power of two.
+template <bool kInOne>
+__device__ inline uint32_t times_code_factor(uint32_t pair, uint32_t factor) {
+  constexpr uint32_t kPowers60 = 0x5d805d80U;  // 2^60
+  return multiply_pairs(kInOne ? pair : multiply_pairs(pair, kPowers60), factor);
+}
+
 // A bf16 pair of even_codes or odd_codes times 2^120 and the token's power of two.
 __device__ inline uint32_t scale_codes(uint32_t pair, uint32_t exponent) {
-  const uint32_t factor = min(exponent, 194U) + 60U << 7;  // 2^(exponent - 127 + 60) as bf16
-  const uint32_t factors = factor | factor << 16;
-  const auto values = *reinterpret_cast<const __nv_bfloat162*>(&pair);
-  const __nv_bfloat162 scaled = __hmul2(__hmul2(values, __float2bfloat162_rn(0x1p60F)),
-                                        *reinterpret_cast<const __nv_bfloat162*>(&factors));
-  return *reinterpret_cast<const uint32_t*>(&scaled);
+  return times_code_factor<false>(pair, code_factor<false>(exponent));
 }
 
 }  // namespace nanocp::cuda::device

@@ -99,4 +99,20 @@ __device__ inline float block_sum(float value, float (&shared)[32]) {
   return group_sum<32>(lane < blockDim.x / 32 ? shared[lane] : 0.0F);
 }
 
+// The same for the largest of values that are not negative.
+__device__ inline float block_max(float value, float (&shared)[32]) {
+  const unsigned lane = threadIdx.x % 32;
+  const auto warp_max = [](float x) {
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2) {
+      x = fmaxf(x, __shfl_xor_sync(0xffffffffU, x, distance));
+    }
+    return x;
+  };
+  value = warp_max(value);
+  if (lane == 0) shared[threadIdx.x / 32] = value;
+  __syncthreads();
+  return warp_max(lane < blockDim.x / 32 ? shared[lane] : 0.0F);
+}
+
 }  // namespace nanocp::cuda::device
