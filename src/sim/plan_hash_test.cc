@@ -93,9 +93,9 @@ TEST(PlanHash, PlansAreThoseOnRecord) {
       {"uniform_cp", "least_kv", "poisson", true, 0x45907628c395795f},
       {"threshold_cp", "least_kv", "stream", true, 0x23899259f949f918},
       {"threshold_cp", "least_kv", "poisson", false, 0x3a2736c4664fd312},
-      {"dcp", "least_kv", "limits", false, 0xb8554c64ea163789},
-      {"dcp", "least_kv", "priorities", true, 0xa213c1ca67a35eb0},
-      {"dcp", "least_kv", "poisson", true, 0x373ea1d9e1ee724},
+      {"dcp", "least_kv", "limits", false, 0x6b04d1d5438101f0},
+      {"dcp", "least_kv", "priorities", true, 0xef35495acffadd34},
+      {"dcp", "least_kv", "poisson", true, 0x5af0e5e9edbc9f99},
   };
   for (const Recorded& recorded : kRecorded) {
     const uint64_t hash = hash_of(recorded);
