@@ -81,7 +81,8 @@ Value filter_unique(const Value& value, const Arguments& arguments, Meter& meter
   const Key key{arguments.find(1, "attribute"), arguments.flag(0, "case_sensitive", false)};
   List out;
   List keys;
-  for (const Value& item : *iterate(value, meter)) {
+  const auto items = iterate(value, meter);
+  for (const Value& item : *items) {
     Value own = key.of(item, meter);
     const bool seen = std::any_of(keys.begin(), keys.end(),
                                   [&](const Value& other) { return equals(own, other, meter); });
@@ -98,7 +99,8 @@ Value filter_join(const Value& value, const Arguments& arguments, Meter& meter) 
   const Value* path = arguments.find(1, "attribute");
   std::string out;
   bool is_first = true;
-  for (const Value& item : *iterate(value, meter)) {
+  const auto items = iterate(value, meter);
+  for (const Value& item : *items) {
     const bool by_path = path != nullptr && path->is_string();
     const std::string text = to_text(by_path ? path_of(item, path->string(), meter) : item, meter);
     meter.step();
@@ -154,7 +156,8 @@ Value filter_sum(const Value& value, const Arguments& arguments, Meter& meter) {
   const Value* path = arguments.find(0, "attribute");
   const Value* start = arguments.find(1, "start");
   Value total = start == nullptr ? Value(int64_t{0}) : *start;
-  for (const Value& item : *iterate(value, meter)) {
+  const auto items = iterate(value, meter);
+  for (const Value& item : *items) {
     const bool by_path = path != nullptr && path->is_string();
     total = binary("+", total, by_path ? path_of(item, path->string(), meter) : item, meter);
   }
@@ -172,7 +175,8 @@ Value filter_map(const Value& value, const Arguments& arguments, Meter& meter) {
   List out;
   if (path != nullptr) {
     if (!path->is_string()) fail("argument 'attribute' must be a string");
-    for (const Value& item : *iterate(value, meter)) {
+    const auto items = iterate(value, meter);
+    for (const Value& item : *items) {
       out.push_back(path_of(item, path->string(), meter, if_missing));
     }
     return meter.make(std::move(out));
@@ -180,7 +184,8 @@ Value filter_map(const Value& value, const Arguments& arguments, Meter& meter) {
   const std::string& name = arguments.string(0, "filter");
   if (!has_filter(name)) fail("No filter named '" + name + "'.");
   const Arguments rest = arguments.without_first(1);
-  for (const Value& item : *iterate(value, meter)) {
+  const auto items = iterate(value, meter);
+  for (const Value& item : *items) {
     out.push_back(apply_filter(name, item, rest, meter));
   }
   return meter.make(std::move(out));
@@ -195,7 +200,8 @@ Value selected(const Value& value, const Arguments& arguments, bool by_attribute
   if (has_name && !has_test(test)) fail("No test named '" + test + "'.");
   const Arguments rest = arguments.without_first(place + 1);
   List out;
-  for (const Value& item : *iterate(value, meter)) {
+  const auto items = iterate(value, meter);
+  for (const Value& item : *items) {
     meter.step();
     const Value subject =
         by_attribute ? path_of(item, arguments.string(0, "attribute"), meter) : item;
