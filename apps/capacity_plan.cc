@@ -205,6 +205,21 @@ std::string grouped(int64_t value) {
   return text;
 }
 
+void print_need(const PolicyNeed& need) {
+  const sim::ClassMetrics& all = need.run.result.metrics.all;
+  if (need.num_gpus == 0) {
+    std::printf("%-22s %5s | %8s %8s | %9s | %15s |", need.policy.c_str(), "none", "", "", "", "");
+  } else {
+    std::printf("%-22s %5d | %8.2f %8.2f | %7.2f s | %15s |", need.policy.c_str(), need.num_gpus,
+                all.tpot_us.mean / 1e3, all.tpot_us.p99 / 1e3, all.queue_us.p99 / 1e6,
+                grouped(need.longest_tokens).c_str());
+  }
+  if (need.num_gpus_missed > 0) {
+    std::printf(" %d: %s", need.num_gpus_missed, need.missed.c_str());
+  }
+  std::printf("\n");
+}
+
 json need_json(const PolicyNeed& need) {
   json document = {{"policy", need.policy}, {"num_gpus", nullptr}};
   if (need.num_gpus_missed > 0) {
@@ -255,34 +270,21 @@ void print_plan(const SimulateOptions& options, const CapacityPlan& plan) {
               options.hardware.c_str(), plan.rate_per_s, options.slo.c_str());
   std::printf("%-22s %5s | %8s %8s | %9s | %15s | %s\n", "policy", "GPUs", "TPOT ms", "P99",
               "queue P99", "longest request", "fewer do not");
-  for (const PolicyNeed& need : plan.needs) {
-    std::string below = need.missed;
-    if (!below.empty()) below = std::to_string(need.num_gpus_missed) + ": " + below;
-    if (need.num_gpus == 0) {
-      std::printf("%-22s %5s | %8s %8s | %9s | %15s | %s\n", need.policy.c_str(), "none", "", "",
-                  "", "", below.c_str());
-      continue;
-    }
-    const sim::ClassMetrics& all = need.run.result.metrics.all;
-    std::printf("%-22s %5d | %8.2f %8.2f | %7.2f s | %15s | %s\n", need.policy.c_str(),
-                need.num_gpus, all.tpot_us.mean / 1e3, all.tpot_us.p99 / 1e3,
-                all.queue_us.p99 / 1e6, grouped(need.longest_tokens).c_str(), below.c_str());
-  }
+  for (const PolicyNeed& need : plan.needs) print_need(need);
   if (plan.best < 0) {
     std::printf("None of %d to %d GPUs sustains this rate; give larger numbers with --gpus\n",
                 plan.gpus.front(), plan.gpus.back());
     return;
   }
   const PolicyNeed& best = plan.needs[static_cast<size_t>(plan.best)];
-  std::printf(
-      "Plan: %d GPUs with %s. They sustain up to %.4g requests per second. Requests of up to %s "
-      "tokens fit%s.\n",
-      best.num_gpus, best.policy.c_str(), plan.max_rate_per_s, grouped(best.longest_tokens).c_str(),
-      best.longest_kv_tokens > best.longest_tokens
-          ? (", which is what the model is made for; their KV memory would hold " +
-             grouped(best.longest_kv_tokens))
-                .c_str()
-          : "");
+  std::printf("Plan: %d GPUs with %s. They sustain up to %.4g requests per second. ", best.num_gpus,
+              best.policy.c_str(), plan.max_rate_per_s);
+  std::printf("Requests of up to %s tokens fit", grouped(best.longest_tokens).c_str());
+  if (best.longest_kv_tokens > best.longest_tokens) {
+    std::printf(", which is what the model is made for; their KV memory would hold %s",
+                grouped(best.longest_kv_tokens).c_str());
+  }
+  std::printf(".\n");
 }
 
 Status write_plan_json(const SimulateOptions& options, const CapacityPlan& plan) {

@@ -6,7 +6,6 @@
 #include <optional>
 #include <utility>
 
-#include "apps/json_output.h"
 #include "apps/parallel_tasks.h"
 #include "apps/progress_bar.h"
 #include "sim/rate_search.h"
@@ -17,6 +16,7 @@ namespace {
 using nlohmann::json;
 
 constexpr double kEstimateError = 0.3;
+constexpr double kGuessError = 0.1;
 constexpr double kSeedError = 0.03;  // from one seed to the next
 
 // One search: its trials, several at a time where there are threads for it.
@@ -110,8 +110,8 @@ Result<std::vector<FoundRate>> find_rates(const SimulateOptions& options, const 
                                           const std::function<void(const FoundRate&)>& found) {
   SimulateOptions searched = options;
   searched.stop_at_miss = true;
-  const double guess =
-      options.rate_guess > 0.0 ? options.rate_guess : estimate_rate(searched, cluster);
+  const bool is_guessed = options.rate_guess > 0.0;
+  const double guess = is_guessed ? options.rate_guess : estimate_rate(searched, cluster);
   const size_t num_seeds = options.seeds.size();
   const size_t num_policies = options.policies.size();
   const auto num_jobs = static_cast<size_t>(options.num_jobs);
@@ -122,7 +122,8 @@ Result<std::vector<FoundRate>> find_rates(const SimulateOptions& options, const 
   size_t num_done = 0;         // guarded by mutex
   ProgressBar bar("searching rates", ProgressBar::Unit::kNone);
   run_tasks(num_policies, num_jobs, [&](size_t p) {
-    sim::RateSearch search(guess, options.rate_precision, kEstimateError);
+    sim::RateSearch search(guess, options.rate_precision,
+                           is_guessed ? kGuessError : kEstimateError);
     for (size_t s = 0; s < num_seeds; ++s) {
       auto one =
           Search(searched, cluster, num_each, search).run(options.policies[p], options.seeds[s]);
@@ -157,15 +158,15 @@ void print_rate(const FoundRate& found) {
   std::fflush(stdout);
 }
 
-Status write_rates_json(const SimulateOptions& options, const Cluster& cluster,
-                        const std::vector<FoundRate>& rates) {
+Status write_rates(const SimulateOptions& options, const Cluster& cluster,
+                   const std::vector<FoundRate>& rates) {
   json document = simulation_json(
       options, {.model = cluster.model, .kv_tokens = cluster.kv_tokens, .costs = cluster.costs});
   document["rate_precision"] = options.rate_precision;
   json list = json::array();
   for (const FoundRate& found : rates) list.push_back(found_json(found));
   document["rates"] = std::move(list);
-  return write_file(options.json_file, json_text(document));
+  return write_simulation(options, document);
 }
 
 }  // namespace nanocp::apps

@@ -40,7 +40,8 @@ Result<std::vector<FoundRate>> find_rates(const SimulateOptions& options, const 
 
 void print_rate_header();
 void print_rate(const FoundRate& found);
-Status write_rates_json(const SimulateOptions& options, const Cluster& cluster,
-                        const std::vector<FoundRate>& rates);
+// The files that the options ask for.
+Status write_rates(const SimulateOptions& options, const Cluster& cluster,
+                   const std::vector<FoundRate>& rates);
 
 }  // namespace nanocp::apps

@@ -71,7 +71,7 @@ void Generation::handle(engine::TokenEvent& event, const OnText& on_text) {
   Answer& answer = answers_[open.index];
   answer.token_ids.push_back(event.token);
   if (open.wants_logprobs) {
-    answer.logprobs.push_back({event.token, event.logprob, std::move(event.top_logprobs)});
+    answer.logprobs.push_back({event.token, event.logprob, event.details.take().top_logprobs});
   }
   const bool finished = event.finish_reason != FinishReason::kNone;
   if (finished) {

@@ -9,6 +9,7 @@
 #include "apps/capacity_plan.h"
 #include "apps/command_error.h"
 #include "apps/find_rate.h"
+#include "apps/png_file.h"
 #include "apps/progress_bar.h"
 #include "apps/simulate_cluster.h"
 #include "apps/simulate_options.h"
@@ -39,8 +40,7 @@ Status simulate_runs(const SimulateOptions& options, const Cluster& cluster) {
       }
     }
   }
-  if (options.json_file.empty()) return ok_status();
-  return write_simulation_json(
+  return write_runs(
       options, {.model = cluster.model, .kv_tokens = cluster.kv_tokens, .costs = cluster.costs},
       runs);
 }
@@ -48,12 +48,12 @@ Status simulate_runs(const SimulateOptions& options, const Cluster& cluster) {
 Status search_rates(const SimulateOptions& options, const Cluster& cluster) {
   print_rate_header();
   NANOCP_ASSIGN_OR_RETURN(const auto rates, find_rates(options, cluster, print_rate));
-  if (options.json_file.empty()) return ok_status();
-  return write_rates_json(options, cluster, rates);
+  return write_rates(options, cluster, rates);
 }
 
 Status make_plan(const SimulateOptions& options) {
   if (options.rates.size() != 1) return invalid_argument("--plan needs one --rate");
+  if (options.wants_page()) return invalid_argument("--plan has no page or picture; use --json");
   NANOCP_ASSIGN_OR_RETURN(const CapacityPlan plan, plan_capacity(options));
   print_plan(options, plan);
   if (options.json_file.empty()) return ok_status();
@@ -68,6 +68,7 @@ void set_search_defaults(const CLI::App& command, SimulateOptions& options) {
 
 Result<int> simulate(SimulateOptions options) {
   NANOCP_ASSIGN_OR_RETURN(options.objectives, parse_slo(options.slo));
+  if (!options.png_file.empty()) NANOCP_RETURN_IF_ERROR(check_png_converter());
   if (options.plan) {
     NANOCP_RETURN_IF_ERROR(make_plan(options));
     return 0;

@@ -1,5 +1,6 @@
 #include "apps/simulate_options.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <limits>
@@ -13,6 +14,8 @@ namespace {
 constexpr int kInstancesMax = 4096;
 constexpr int64_t kTokensMax = int64_t{1} << 40;
 constexpr double kSecondsMax = 1e8;
+constexpr int kPageSamplesMax = 500;
+constexpr int kPageStates = 20'000;  // instances times samples of a run on a page
 
 void add_cluster_group(CLI::App& command, SimulateOptions& options) {
   const char* group = "Model and machine";
@@ -64,7 +67,8 @@ void add_load_group(CLI::App& command, SimulateOptions& options) {
   const char* group = "Load";
   command
       .add_option("--workload", options.workload,
-                  "Lengths, SHARE PROMPT -> OUTPUT ; ..., or issue(1); see docs/simulate.md")
+                  "Lengths, SHARE PROMPT -> OUTPUT ; ..., or issue(1), or adversarial:KIND; see "
+                  "docs/simulate.md")
       ->type_name("TEXT")
       ->capture_default_str()
       ->group(group);
@@ -137,6 +141,10 @@ void add_run_group(CLI::App& command, SimulateOptions& options) {
   command
       .add_flag("--prefill-here", options.prefill_here,
                 "Prompts are prefilled on these instances (default: their KV arrives with them)")
+      ->group(group);
+  command
+      .add_flag("--check-steps", options.checks_steps,
+                "Check in every step what the scheduler promises; slow")
       ->group(group);
 }
 
@@ -251,10 +259,33 @@ void add_report_group(CLI::App& command, SimulateOptions& options) {
       ->type_name("FILE")
       ->group(group);
   command
+      .add_option("--html", options.html_file,
+                  "Write a page with charts there; it needs no other file and no network")
+      ->type_name("FILE")
+      ->group(group);
+  command
+      .add_option("--png", options.png_file,
+                  "Write a picture of the charts there (needs rsvg-convert of librsvg2-bin)")
+      ->type_name("FILE")
+      ->group(group);
+  command
       .add_option("--sample-every", options.sample_every_s,
-                  "Add the state of all instances to the JSON, so often in simulated time")
+                  "Keep the state of all instances so often in simulated time (default: with "
+                  "--html or --png, up to 500 times)")
       ->check(in_range(0.001, kSecondsMax))
       ->type_name("SECONDS")
+      ->group(group);
+  command
+      .add_option("--timeline-at", options.timeline_at_s,
+                  "Keep steps in full from that simulated time on (default: with --html, from "
+                  "half of the duration)")
+      ->check(in_range(0.0, kSecondsMax))
+      ->type_name("SECONDS")
+      ->group(group);
+  command.add_option("--timeline-steps", options.num_timeline_steps, "How many")
+      ->check(in_range(1, 100'000))
+      ->type_name("N")
+      ->capture_default_str()
       ->group(group);
 }
 
@@ -292,6 +323,19 @@ Result<sim::Objectives> parse_slo(const std::string& text) {
     }
   }
   return objectives;
+}
+
+sim::RecorderOptions recorder_options(const SimulateOptions& options) {
+  sim::RecorderOptions record{.sample_every_s = options.sample_every_s};
+  if (options.wants_page() && options.sample_every_s <= 0.0) {
+    record.num_samples_max = std::clamp(kPageStates / options.num_instances, 100, kPageSamplesMax);
+  }
+  if (!options.html_file.empty() || options.timeline_at_s >= 0.0) {
+    record.timeline_from_s =
+        options.timeline_at_s >= 0.0 ? options.timeline_at_s : options.duration_s / 2.0;
+    record.num_timeline_steps = options.num_timeline_steps;
+  }
+  return record;
 }
 
 void add_simulate_options(CLI::App& command, SimulateOptions& options) {

@@ -9,6 +9,7 @@
 
 #include "base/result.h"
 #include "sim/metrics.h"
+#include "sim/recorder.h"
 
 namespace nanocp::apps {
 
@@ -37,6 +38,7 @@ struct SimulateOptions {
   double clip_share = 0.0;  // prompts are cut to this share of an instance's KV memory; 0: not
   std::vector<uint64_t> seeds = {1};
   bool prefill_here = false;
+  bool checks_steps = false;
 
   std::vector<std::string> policies = {"bound/least_requests", "bound/any_instance", "dcp"};
   int64_t cp_threshold_tokens = 100'000;
@@ -60,12 +62,21 @@ struct SimulateOptions {
   std::vector<int> gpus;  // numbers to choose from, rising; empty: 1, 2, 4 and whole nodes
 
   std::string json_file;
-  double sample_every_s = 0.0;
+  std::string html_file;
+  std::string png_file;
+  double sample_every_s = 0.0;  // 0: as often as a page can show, if one is written
+  double timeline_at_s = -1.0;  // below 0: half of the duration, if a page is written
+  int num_timeline_steps = 240;
+
+  bool wants_page() const { return !html_file.empty() || !png_file.empty(); }
 };
 
 void add_simulate_options(CLI::App& command, SimulateOptions& options);
 
 // "tpot=50ms,queue=10s,percentile=99".
 Result<sim::Objectives> parse_slo(const std::string& text);
+
+// What a run keeps of its course, for the reports that are asked for.
+sim::RecorderOptions recorder_options(const SimulateOptions& options);
 
 }  // namespace nanocp::apps

@@ -1,8 +1,12 @@
 #include "apps/simulate_report.h"
 
+#include <cmath>
 #include <cstdio>
+#include <utility>
 
 #include "apps/json_output.h"
+#include "apps/png_file.h"
+#include "apps/simulate_page.h"
 
 namespace nanocp::apps {
 namespace {
@@ -10,7 +14,11 @@ namespace {
 using nlohmann::json;
 
 json percentiles_json(const sim::Percentiles& values) {
-  return {{"mean", values.mean}, {"p50", values.p50}, {"p99", values.p99}, {"max", values.max}};
+  return {{"mean", values.mean},
+          {"p50", values.p50},
+          {"p90", values.p90},
+          {"p99", values.p99},
+          {"max", values.max}};
 }
 
 json class_json(const sim::ClassMetrics& metrics) {
@@ -20,19 +28,82 @@ json class_json(const sim::ClassMetrics& metrics) {
           {"num_tpot_misses", metrics.num_tpot_misses},
           {"num_queue_misses", metrics.num_queue_misses},
           {"tpot_us", percentiles_json(metrics.tpot_us)},
-          {"queue_us", percentiles_json(metrics.queue_us)}};
+          {"queue_us", percentiles_json(metrics.queue_us)},
+          {"num_requests_by_degree", metrics.num_by_degree}};
+}
+
+// As many digits as are worth keeping: a page holds thousands of these.
+double rounded(double value, double per_unit) {
+  return std::round(value * per_unit) / per_unit;
 }
 
 json samples_json(const std::vector<sim::Sample>& samples) {
   json result = json::array();
   for (const sim::Sample& sample : samples) {
+    json kv_share = json::array();
+    for (const float share : sample.kv_share) {
+      kv_share.push_back(rounded(static_cast<double>(share), 1e4));
+    }
     result.push_back({{"time_us", sample.time_us},
-                      {"step_us", sample.step_us},
+                      {"num_steps", sample.num_steps},
+                      {"step_us", rounded(sample.step_us, 10.0)},
+                      {"straggler_ratio", rounded(sample.straggler_ratio, 1e4)},
+                      {"straggler_max", rounded(sample.straggler_max, 1e4)},
                       {"num_waiting", sample.num_waiting},
-                      {"kv_share", sample.kv_share},
+                      {"kv_share", std::move(kv_share)},
                       {"num_rows", sample.num_rows}});
   }
   return result;
+}
+
+// As text: readers of JSON may take numbers for doubles.
+std::string hex_text(uint64_t value) {
+  char text[20];
+  std::snprintf(text, sizeof(text), "%016llx", static_cast<unsigned long long>(value));
+  return text;
+}
+
+json refusals_json(const sim::SimulationResult& result) {
+  json list = json::array();
+  for (const sim::Refusal& refusal : result.refusals) {
+    list.push_back({{"request", refusal.record}, {"reason", refusal.reason}});
+  }
+  return list;
+}
+
+// A list per field of the instances, [num_instances] each.
+json timeline_step_json(const sim::TimelineStep& step) {
+  json result = {{"step", step.step},
+                 {"start_us", step.start_us},
+                 {"exchange_us", rounded(step.exchange_us, 10.0)},
+                 {"experts_us", rounded(step.experts_us, 10.0)},
+                 {"other_us", rounded(step.other_us, 10.0)}};
+  for (const sim::InstanceTimes& one : step.instances) {
+    result["dense_us"].push_back(rounded(one.dense_us, 10.0));
+    result["route_us"].push_back(rounded(one.route_us, 10.0));
+    result["attention_us"].push_back(rounded(one.attention_us, 10.0));
+    result["idle_us"].push_back(rounded(one.idle_us, 10.0));
+    result["num_rows"].push_back(one.num_rows);
+    result["num_kv_tokens"].push_back(one.num_kv_tokens);
+  }
+  return result;
+}
+
+void add_recording(const sim::Recording& recording, json& document) {
+  if (!recording.samples.empty()) document["samples"] = samples_json(recording.samples);
+  if (!recording.timeline.empty()) {
+    json& timeline = document["timeline"] = json::array();
+    for (const sim::TimelineStep& step : recording.timeline) {
+      timeline.push_back(timeline_step_json(step));
+    }
+  }
+  if (recording.samples.empty() && recording.timeline.empty()) return;
+  const sim::PhaseTimes& phases = recording.phases;
+  document["mean_phases"] = {
+      {"dense_us", phases.dense_us},         {"route_us", phases.route_us},
+      {"attention_us", phases.attention_us}, {"idle_us", phases.idle_us},
+      {"exchange_us", phases.exchange_us},   {"experts_us", phases.experts_us},
+      {"other_us", phases.other_us}};
 }
 
 json constants_json(const sim::DerivedCosts& costs) {
@@ -79,8 +150,9 @@ json simulated_run_json(const SimulatedRun& run) {
                    {"missed", result.missed},
                    {"attainment", result.metrics.attainment()},
                    {"all", class_json(result.metrics.all)},
-                   {"num_requests_by_degree", result.metrics.num_by_degree},
+                   {"num_requests_by_degree", result.metrics.all.num_by_degree},
                    {"num_preemptions", result.metrics.num_preemptions},
+                   {"num_cancelled", result.metrics.num_cancelled},
                    {"num_steps", result.num_steps},
                    {"num_tokens", result.num_tokens},
                    {"end_us", result.end_us},
@@ -90,12 +162,13 @@ json simulated_run_json(const SimulatedRun& run) {
                    {"local_share", result.local_share},
                    {"exchange_share", result.exchange_share},
                    {"experts_share", result.experts_share},
-                   {"trace_hash", result.trace_hash},
+                   {"trace_hash", hex_text(result.trace_hash)},
+                   {"refusals", refusals_json(result)},
                    {"wall_s", run.wall_s}};
   for (size_t i = 0; i < sim::kClassNames.size(); ++i) {
     document["by_class"][std::string(sim::kClassNames[i])] = class_json(result.metrics.by_class[i]);
   }
-  if (!result.samples.empty()) document["samples"] = samples_json(result.samples);
+  add_recording(result.recording, document);
   return document;
 }
 
@@ -120,13 +193,24 @@ json simulation_json(const SimulateOptions& options, const SimulatedCluster& clu
           {"constants", constants_json(cluster.costs)}};
 }
 
-Status write_simulation_json(const SimulateOptions& options, const SimulatedCluster& cluster,
-                             const std::vector<SimulatedRun>& runs) {
+Status write_simulation(const SimulateOptions& options, const json& document) {
+  if (!options.json_file.empty()) {
+    NANOCP_RETURN_IF_ERROR(write_file(options.json_file, json_text(document)));
+  }
+  if (!options.html_file.empty()) {
+    NANOCP_RETURN_IF_ERROR(write_file(options.html_file, simulation_page(document)));
+  }
+  if (options.png_file.empty()) return ok_status();
+  return write_png(options.png_file, simulation_picture(document));
+}
+
+Status write_runs(const SimulateOptions& options, const SimulatedCluster& cluster,
+                  const std::vector<SimulatedRun>& runs) {
   json list = json::array();
   for (const SimulatedRun& run : runs) list.push_back(simulated_run_json(run));
   json document = simulation_json(options, cluster);
   document["runs"] = std::move(list);
-  return write_file(options.json_file, json_text(document));
+  return write_simulation(options, document);
 }
 
 }  // namespace nanocp::apps

@@ -32,7 +32,9 @@ void print_run(const SimulatedRun& run, const sim::Objectives& objectives);
 nlohmann::json simulated_run_json(const SimulatedRun& run);
 // The model, machine, load and objectives that runs share.
 nlohmann::json simulation_json(const SimulateOptions& options, const SimulatedCluster& cluster);
-Status write_simulation_json(const SimulateOptions& options, const SimulatedCluster& cluster,
-                             const std::vector<SimulatedRun>& runs);
+// The files that the options ask for, of such a document with `runs` or `rates`.
+Status write_simulation(const SimulateOptions& options, const nlohmann::json& document);
+Status write_runs(const SimulateOptions& options, const SimulatedCluster& cluster,
+                  const std::vector<SimulatedRun>& runs);
 
 }  // namespace nanocp::apps

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <span>
 #include <string>
 
 namespace nanocp::apps {
@@ -15,7 +16,7 @@ double largest_magnitude(const std::vector<float>& values) {
   return largest;
 }
 
-double relative_error(const std::vector<float>& logits, const std::vector<float>& golden) {
+double relative_error(std::span<const float> logits, const std::vector<float>& golden) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   if (logits.size() != golden.size()) return kInfinity;
   double largest = 0.0;
@@ -95,7 +96,7 @@ void Verification::handle(const engine::TokenEvent& event) {
     compare_generated(event, run);
     if (event.summary) report.placement = *event.summary;
   } else {
-    report.logits_after_error = relative_error(event.logits, golden.logits_after);
+    report.logits_after_error = relative_error(event.details.logits(), golden.logits_after);
   }
   ++run.num_outputs;
 }
@@ -104,12 +105,12 @@ void Verification::compare_generated(const engine::TokenEvent& event, const Run&
   CaseReport& report = reports_[run.case_index];
   const GoldenCase& golden = cases_[run.case_index];
   if (run.num_outputs == 0) {
-    report.last_logits_error = relative_error(event.logits, golden.last_logits);
+    report.last_logits_error = relative_error(event.details.logits(), golden.last_logits);
   }
   if (report.tie || report.mismatch) return;
   const auto index = static_cast<size_t>(run.num_outputs);
   if (index == golden.greedy.size()) {
-    report.decode_error = relative_error(event.logits, golden.logits_after);
+    report.decode_error = relative_error(event.details.logits(), golden.logits_after);
   } else if (event.token == golden.greedy[index]) {
     ++report.num_greedy_equal;
   } else {

@@ -2,10 +2,10 @@
 """The table of sustained request rates: every policy on every model, size and workload.
 
 A unit of work is one model, number of instances, workload and policy; it runs `nanocp simulate
---find-rate` with all seeds and gives one row per seed. The unit of bound/least_requests also runs
-dcp at the rates it found. Rows go to a JSON file as they come. Rows that it already holds from
-the same program and settings are kept, so that the command can be stopped and run again, on
-several machines too:
+--find-rate` with all seeds and gives one row per seed, starting from what the next smaller number
+of instances gave. The unit of bound/least_requests also runs dcp at the rates it found. Rows go to
+a JSON file as they come. Rows that it already holds from the same program and settings are kept,
+so that the command can be stopped and run again, on several machines too:
 
   sim_table.py                            all that is missing, then the page
   sim_table.py --estimate                 what is missing and how long it takes
@@ -24,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import sim_table_page
@@ -42,10 +43,13 @@ WORKLOADS = {  # arguments of the program, and what a row of it costs against th
     "issue1": (["--workload", "issue(1)"], 1.3),
     "issue5": (["--workload", "issue(5)"], 0.4),
     "mooncake": (["--trace", f"{TRACES}/mooncake_conversation.csv.gz"], 0.6),
-    "servegen": (["--trace", f"{TRACES}/servegen_deepseek_r1_every_8th.csv.gz"], 2.5),
+    "servegen": (["--trace", f"{TRACES}/servegen_deepseek_r1_every_8th.csv.gz"], 1.3),
     "azure": (["--trace", f"{TRACES}/azure2023_conv.csv.gz"], 1.5),
 }
 UNCLIPPED = " unclipped"
+LONGEST = {"mixture": 256_000, "issue1": 995_000, "issue5": 995_000}  # prompts; those of the traces always fit
+SECONDS = {2: 2, 8: 3, 16: 5, 32: 10, 64: 25}  # of a unit, roughly
+SHORTER = {32: 0.8, 64: 0.6}  # of the time of arrivals: more requests come in less time
 CLIP = 0.8  # of one instance's KV memory
 SEEDS = (1, 2, 3)
 SLO = "tpot=50ms,queue=10s,percentile=99"
@@ -106,6 +110,10 @@ class Unit:
         return [(m, self.model, self.instances, self.workload, "dcp" if m == AT_BOUND else self.policy, s)
                 for m in modes for s in (SEEDS[:1] if m == REFUSALS else SEEDS)]
 
+    def chain(self):
+        """Units of one chain differ in size; each starts from what the one before gave."""
+        return (self.mode, self.model, self.workload, self.policy if self.policy != f"uniform_cp/{self.instances}" else "all")
+
     def name(self):
         return f"{self.mode}:{self.model}:{self.instances}:{self.workload}:{self.policy}"
 
@@ -129,7 +137,8 @@ class Runner:
             words += ["--clip-prompts", str(CLIP)]
         if unit.mode == REFUSALS:  # who fits does not depend on the rate: no need to serve them
             return words + ["--rate", "500", "--duration", "4", "--drain", "0"]
-        return words + ["--duration", str(self.args.duration), "--warmup", str(self.args.warmup),
+        duration = self.args.duration * SHORTER.get(unit.instances, 1.0)
+        return words + ["--duration", f"{duration:g}", "--warmup", str(self.args.warmup),
                         "--min-requests", str(self.args.min_requests)]
 
     def config(self, unit):
@@ -140,7 +149,8 @@ class Runner:
             file = Path(folder, "result.json")
             command = [self.program, "simulate", *words, "--slo", SLO, "--json", str(file)]
             left = None if deadline is None else max(0.1, deadline - time.monotonic())
-            done = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # it starts a thread a core, to wait
+            done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                   text=True, timeout=left)
             if done.returncode != 0:
                 raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
@@ -165,8 +175,8 @@ class Runner:
         row.update(more)
         return row
 
-    def rows(self, unit, deadline):
-        """All rows of the unit."""
+    def rows(self, unit, guess, deadline):
+        """All rows of the unit; `guess` is a rate to start from or None."""
         words, seeds = self.load_arguments(unit), ",".join(map(str, SEEDS))
         if unit.mode == FIXED:
             rates = ",".join(map(str, PUBLISHED["rates"]))
@@ -175,7 +185,8 @@ class Runner:
         if unit.mode == REFUSALS:
             document = self.simulate(words + ["--policies", unit.policy], deadline)
             return [self.row(unit, r) for r in document["runs"]]
-        document = self.simulate(words + ["--policies", unit.policy, "--seeds", seeds, "--find-rate"], deadline)
+        start = [] if guess is None else ["--rate-guess", f"{guess:.4g}"]
+        document = self.simulate(words + start + ["--policies", unit.policy, "--seeds", seeds, "--find-rate"], deadline)
         rows = []
         for found in document["rates"]:
             rate = found["rate_per_s"]
@@ -190,30 +201,39 @@ class Runner:
                     rows.append(self.row(unit, found["at_rate"], mode=AT_BOUND, policy="dcp", rate_per_s=0.0))
         return rows
 
+    def short_run(self, model, instances, policy):
+        words = [model, "--hardware", MODELS[model][0], "--instances", str(instances), "--rate", "1", "--duration", "1"]
+        return self.simulate(words + ["--policies", policy], time.monotonic() + 60)
+
+    def kv_tokens(self, model, instances):
+        return self.short_run(model, instances, "dcp")["kv_tokens_per_instance"]
+
     def knows(self, policy):
-        words = ["--instances", "2", "--rate", "1", "--duration", "1", "--policies", policy]
         try:
-            self.simulate(["qwen3-30b-a3b", *words], time.monotonic() + 60)
+            self.short_run("qwen3-30b-a3b", 2, policy)
         except RuntimeError:
             return False
         return True
 
 
-def all_units(has_oracle):
+def all_units(has_oracle, kv_tokens):
+    """`kv_tokens(model, instances)` of one instance."""
     units = []
     for model, (_, sizes) in MODELS.items():
         for instances in sizes:
-            for workload, (arguments, weight) in WORKLOADS.items():
+            uncut = CLIP * kv_tokens(model, instances)
+            for workload, (_, weight) in WORKLOADS.items():
                 for policy in policies_of(instances, has_oracle):
-                    seconds = 1.0 * instances * weight * (0.6 if policy.startswith("bound") else 1.0)
+                    is_wide = policy in ("oracle", f"uniform_cp/{instances}")  # many items for each row
+                    seconds = SECONDS[instances] * weight * (1.0 + instances / 32 if is_wide else 1.0)
                     units.append(Unit(MAX, model, instances, workload, policy, seconds))
-                    if "--trace" in arguments:  # those of the traces always fit
+                    if LONGEST.get(workload, 0) <= uncut:  # would be the same row
                         continue
                     units.append(Unit(REFUSALS, model, instances, workload + UNCLIPPED, policy, 1.0))
                     refuses = policy.startswith("bound")
                     units.append(Unit(MAX, model, instances, workload + UNCLIPPED, policy,
                                       3.0 if refuses else seconds))
-    units += [Unit(FIXED, PUBLISHED["model"], PUBLISHED["instances"], "issue1", policy, 300.0)
+    units += [Unit(FIXED, PUBLISHED["model"], PUBLISHED["instances"], "issue1", policy, 90.0)
               for policy in PUBLISHED["policies"]]
     return units
 
@@ -229,7 +249,8 @@ class Pool:
         self.started, self.written = time.monotonic(), time.monotonic()
 
     def run(self, units):
-        self.left = sorted(units, key=lambda u: -u.seconds)
+        self.left = sorted(units, key=lambda u: u.instances)
+        self.running = set()  # chains
         self.num_done, self.num_all = 0, len(units)
         threads = [threading.Thread(target=self.work) for _ in range(self.jobs)]
         for thread in threads:
@@ -242,18 +263,41 @@ class Pool:
         return self.spent / self.estimated if self.estimated > 0 else 1.0
 
     def take(self):
+        """The first unit of the chain with most to do, and the rate to start from; None: nothing to do."""
         with self.lock:
             left_s = float("inf") if self.deadline is None else self.deadline - time.monotonic()
-            for i, unit in enumerate(self.left):
-                if unit.seconds * self.scale() < left_s:
-                    return self.left.pop(i)
+            if left_s <= 0.0:
+                return None
+            first, seconds = {}, defaultdict(float)
+            for unit in self.left:
+                first.setdefault(unit.chain(), unit)
+                seconds[unit.chain()] += unit.seconds
+            ready = [u for chain, u in first.items()
+                     if chain not in self.running and u.seconds * self.scale() < left_s]
+            if not ready:
+                return None
+            unit = max(ready, key=lambda u: seconds[u.chain()])
+            self.left.remove(unit)
+            self.running.add(unit.chain())
+            return unit, self.guess(unit)
+
+    def guess(self, unit):
+        sizes = [n for n in MODELS.get(unit.model, (None, ()))[1] if n < unit.instances]
+        if unit.mode != MAX or not sizes:
             return None
+        is_all = unit.chain()[-1] == "all"
+        policy = f"uniform_cp/{sizes[-1]}" if is_all else unit.policy
+        if not is_all and policy == f"uniform_cp/{sizes[-1]}":  # of another chain
+            return None
+        row = self.table.rows.get((MAX, unit.model, sizes[-1], unit.workload, policy, SEEDS[0]))
+        return row["rate_per_s"] * unit.instances / sizes[-1] if row and row["rate_per_s"] > 0 else None
 
     def work(self):
-        while (unit := self.take()) is not None:
+        while (taken := self.take()) is not None:
+            unit, guess = taken
             start = time.monotonic()
             try:
-                rows, error = self.runner.rows(unit, self.deadline), None
+                rows, error = self.runner.rows(unit, guess, self.deadline), None
             except subprocess.TimeoutExpired:
                 rows, error = [], None  # time is over
                 with self.lock:
@@ -264,6 +308,7 @@ class Pool:
 
     def commit(self, unit, rows, error, seconds):
         with self.lock:
+            self.running.discard(unit.chain())
             for row in rows:
                 self.table.add(row)
             if error is not None:
@@ -292,10 +337,11 @@ def parse_arguments():
     parser.add_argument("--shard", help="K/N: the K-th of N parts of equal work")
     parser.add_argument("--only", default="*", help="units whose MODE:MODEL:INSTANCES:WORKLOAD:POLICY matches")
     parser.add_argument("--merge", nargs="+", default=[], metavar="FILE", help="take rows from these and run nothing")
+    parser.add_argument("--from", dest="earlier", nargs="+", default=[], metavar="FILE", help="keep rows of these, too")
     parser.add_argument("--any-build", action="store_true", help="keep rows of other builds of the program")
     parser.add_argument("--estimate", action="store_true", help="say what is missing and run nothing")
     parser.add_argument("--duration", type=float, default=300, help="seconds of arrivals, warm-up included")
-    parser.add_argument("--warmup", type=float, default=60)
+    parser.add_argument("--warmup", type=float, default=40)
     parser.add_argument("--min-requests", type=int, default=4000)
     return parser.parse_args()
 
@@ -303,7 +349,7 @@ def parse_arguments():
 def missing_units(runner, table, args):
     """Those with a row that is not there or is of other settings. A unit's earlier time, if known, is its estimate."""
     units = []
-    for unit in all_units(runner.knows("oracle")):
+    for unit in all_units(runner.knows("oracle"), runner.kv_tokens):
         rows = [table.rows.get(key) for key in unit.keys()]
         known = [row for row in rows if row is not None]
         if known:
@@ -313,11 +359,20 @@ def missing_units(runner, table, args):
             row["config"] == config and (args.any_build or row["build"] == runner.build) for row in known)
         if not is_kept and fnmatch.fnmatch(unit.name(), args.only):
             units.append(unit)
-    units.sort(key=lambda u: -u.seconds)
-    if args.shard:
-        k, n = map(int, args.shard.split("/"))
-        units = units[k - 1::n]
-    return units
+    return shard(units, args.shard) if args.shard else units
+
+
+def shard(units, part):
+    """The K-th of N parts ("K/N") of about equal work, made of whole chains."""
+    k, n = map(int, part.split("/"))
+    seconds = defaultdict(float)
+    for unit in units:
+        seconds[unit.chain()] += unit.seconds
+    sums, part_of = [0.0] * n, {}
+    for chain in sorted(seconds, key=lambda c: (-seconds[c], c)):
+        part_of[chain] = min(range(n), key=lambda i: sums[i])
+        sums[part_of[chain]] += seconds[chain]
+    return [u for u in units if part_of[u.chain()] == k - 1]
 
 
 def main():
@@ -325,7 +380,7 @@ def main():
     table = Table(args.output)
     if table.path.exists():
         table.read(table.path)
-    for file in args.merge:
+    for file in args.earlier + args.merge:
         table.read(file)
     settings = {"slo": SLO, "seeds": SEEDS, "clip": CLIP, "duration_s": args.duration, "warmup_s": args.warmup,
                 "min_requests": args.min_requests, "hardware": {m: h for m, (h, _) in MODELS.items()}}

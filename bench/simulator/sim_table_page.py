@@ -191,7 +191,7 @@ Costs are derived from hardware profiles ({hardware}; `profiles/`), not measured
              ratio_table(found)]
     refusals = Cells(rows["refusals"])
     if refusals.by_place:
-        parts += ["\n## Unclipped prompts\nShare of requests that can never be served because their KV does not fit, and the rate sustained (0: too many are refused).\n\n",
+        parts += ["\n## Unclipped prompts\nWhere cutting would change them. Share of requests that can never be served because their KV does not fit, and the rate sustained (0: too many are refused).\n\n",
                   policy_table(refusals, refusals.places(), lambda c, p, n: refused_and_rate(c, cells, p, n))]
     if rows["published profile"]:
         parts += ["\n## The published reference profile\ndeepseek-v3 on 32 instances of `h200-deepseek-v3-published`, Issue 1 %, 600 s, geometric means over seeds.\n\n",

@@ -56,9 +56,14 @@ class SimTable(unittest.TestCase):
             self.assertEqual(late.returncode, 3, late.stderr)
 
     def test_shards_share_all_work(self):
-        names = [u.name() for u in sim_table.all_units(has_oracle=True)]
+        units = sim_table.all_units(has_oracle=True, kv_tokens=lambda model, instances: 100_000 * instances)
+        names = [u.name() for u in units]
         self.assertEqual(len(set(names)), len(names))
-        keys = [k for u in sim_table.all_units(has_oracle=True) for k in u.keys()]
+        parts = [sim_table.shard(units, f"{k}/3") for k in (1, 2, 3)]
+        self.assertEqual(sorted(u.name() for part in parts for u in part), sorted(names))
+        seconds = [sum(u.seconds for u in part) for part in parts]
+        self.assertLess(max(seconds), 1.05 * min(seconds))
+        keys = [k for u in units for k in u.keys()]
         self.assertEqual(len(set(keys)), len(keys))
 
 

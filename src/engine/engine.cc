@@ -4,6 +4,7 @@
 #include <string>
 
 #include "base/check.h"
+#include "base/prefetch.h"
 #include "engine/check_request.h"
 
 namespace nanocp::engine {
@@ -37,6 +38,7 @@ std::unique_ptr<Engine::Record> Engine::make_record(request::Request request) {
                                options_.eos_token_ids.end());
   }
   std::sort(record->stop_tokens.begin(), record->stop_tokens.end());
+  record->has_stop_tokens = !record->stop_tokens.empty();
   if (request.draw_seed) request.sampling.seed = random_.next();
   record->forbidden_tokens = request.sampling.forbidden_tokens;
   if (request.min_tokens > 0) {
@@ -109,11 +111,31 @@ void Engine::plan_next() {
   if (can_launch) steps_.back().ticket = runner_.launch(plan);
 }
 
+namespace {
+
+// Records lie apart: those a few places ahead are fetched while this one is worked on.
+void prefetch_sample(const scheduler::StepPlan& plan, size_t i) {
+  constexpr size_t kAhead = 16;
+  if (i + kAhead < plan.samples.size()) prefetch(plan.samples[i + kAhead].sequence);
+}
+
+// Likewise where the next token goes.
+void prefetch_output(const scheduler::StepPlan& plan, size_t i) {
+  constexpr size_t kAhead = 8;
+  if (i + kAhead >= plan.samples.size()) return;
+  const std::vector<TokenId>& output = plan.samples[i + kAhead].sequence->output;
+  prefetch(output.data() + output.size());
+}
+
+}  // namespace
+
 // A sequence whose last token is on its way needs no further step, whatever that token is.
 void Engine::announce_tokens(const scheduler::StepPlan& plan) {
-  for (request::Sequence* sequence : plan.samples) {
-    ++sequence->num_unread;
-    const bool is_last = sequence->num_outputs() >= sequence->request.max_tokens;
+  for (size_t i = 0; i < plan.samples.size(); ++i) {
+    prefetch_sample(plan, i);
+    request::Sequence& sequence = *plan.samples[i].sequence;
+    ++sequence.num_unread;
+    const bool is_last = sequence.num_outputs() >= sequence.request.max_tokens;
     if (is_last) leave(record_of(sequence), FinishReason::kLength);
   }
 }
@@ -131,9 +153,11 @@ std::vector<TokenEvent> Engine::commit_tokens(const scheduler::StepPlan& plan,
   std::vector<TokenEvent> events;
   events.reserve(tokens.size());
   for (size_t i = 0; i < tokens.size(); ++i) {
-    Record& record = record_of(plan.samples[i]);
+    prefetch_sample(plan, i);
+    prefetch_output(plan, i);
+    Record& record = record_of(*plan.samples[i].sequence);
     if (!record.is_open) continue;
-    events.push_back(commit_token(record, tokens[i]));
+    commit_token(record, tokens[i], events.emplace_back());
     if (events.back().finish_reason == FinishReason::kNone) continue;
     const auto found = records_.find(record.id);
     bury(std::move(found->second));
@@ -168,10 +192,10 @@ void Engine::launch_waiting(const scheduler::StepPlan& finished,
 Status Engine::check_result(const StepResult& result, const scheduler::StepPlan& plan) const {
   const size_t num_both = std::min(plan.samples.size(), result.tokens.size());
   for (size_t i = 0; i < num_both; ++i) {
-    if (result.tokens[i].sequence == plan.samples[i]->id) continue;
+    if (result.tokens[i].sequence == plan.samples[i].id) continue;
     return Error{ErrorCode::kInternal,
                  "the runner's result of step " + std::to_string(plan.step_id) +
-                     " has no token for sequence " + std::to_string(plan.samples[i]->id) +
+                     " has no token for sequence " + std::to_string(plan.samples[i].id) +
                      " at place " + std::to_string(i)};
   }
   if (plan.samples.size() == result.tokens.size()) return ok_status();
@@ -180,7 +204,7 @@ Status Engine::check_result(const StepResult& result, const scheduler::StepPlan&
                                          " sample tasks in step " + std::to_string(plan.step_id)};
 }
 
-TokenEvent Engine::commit_token(Record& record, SampledToken& sampled) {
+void Engine::commit_token(Record& record, SampledToken& sampled, TokenEvent& event) {
   request::Sequence& sequence = record;
   sequence.output.push_back(sampled.token);
   --sequence.num_unread;
@@ -188,34 +212,32 @@ TokenEvent Engine::commit_token(Record& record, SampledToken& sampled) {
       static_cast<int64_t>(sequence.output.size()) == sequence.request.min_tokens;
   if (min_is_reached) sequence.request.sampling.forbidden_tokens = record.forbidden_tokens;
 
-  TokenEvent event{.sequence = sequence.id,
-                   .token = sampled.token,
-                   .logprob = sampled.logprob,
-                   .top_logprobs = std::move(sampled.top_logprobs),
-                   .logits = std::move(sampled.logits),
-                   .finish_reason = finish_reason(record, sampled.token),
-                   .summary = std::nullopt};
-  if (event.finish_reason == FinishReason::kNone) return event;
+  event.sequence = sequence.id;
+  event.token = sampled.token;
+  event.logprob = sampled.logprob;
+  event.details = std::move(sampled.details);
+  event.finish_reason = finish_reason(record, sampled.token);
+  if (event.finish_reason == FinishReason::kNone) return;
   event.is_text = event.finish_reason != FinishReason::kStop;
   leave(record, event.finish_reason);
-  event.summary = record.summary;
-  return event;
+  event.summary = std::move(record.summary);
 }
 
 FinishReason Engine::finish_reason(const Record& record, TokenId token) const {
   const request::Sequence& sequence = record;
   const auto num_outputs = static_cast<int64_t>(sequence.output.size());
-  const bool stops =
-      std::binary_search(record.stop_tokens.begin(), record.stop_tokens.end(), token);
+  const bool stops = record.has_stop_tokens && std::binary_search(record.stop_tokens.begin(),
+                                                                  record.stop_tokens.end(), token);
   if (stops && num_outputs > sequence.request.min_tokens) return FinishReason::kStop;
   return num_outputs >= sequence.request.max_tokens ? FinishReason::kLength : FinishReason::kNone;
 }
 
-SequenceSummary Engine::summarize(const Record& record) const {
-  SequenceSummary summary{
-      .binding = record.binding, .kv_tokens = {}, .num_preemptions = record.num_preemptions};
+std::unique_ptr<SequenceSummary> Engine::summarize(const Record& record) const {
+  auto summary = std::make_unique<SequenceSummary>();
+  summary->binding = record.binding;
+  summary->num_preemptions = record.num_preemptions;
   for (const kvcache::Shard& shard : scheduler_.placement(record.id)->shards()) {
-    summary.kv_tokens.emplace_back(shard.holder, shard.num_tokens);
+    summary->kv_tokens.emplace_back(shard.holder, shard.num_tokens);
   }
   return summary;
 }

@@ -39,12 +39,11 @@ struct SequenceSummary {
 struct TokenEvent {
   SequenceId sequence = 0;
   TokenId token = 0;
-  bool is_text = true;  // false for the end or stop token that finished the sequence
   float logprob = 0.0F;
-  std::vector<std::pair<TokenId, float>> top_logprobs;
-  std::vector<float> logits;  // [vocab], when the runner keeps them
+  bool is_text = true;  // false for the end or stop token that finished the sequence
   request::FinishReason finish_reason = request::FinishReason::kNone;
-  std::optional<SequenceSummary> summary;  // with the last token
+  OptionalDetails details;
+  std::unique_ptr<SequenceSummary> summary;  // with the last token
 };
 
 class Engine {
@@ -83,13 +82,18 @@ class Engine {
   std::span<const double> last_idle_us() const { return last_idle_us_; }
 
  private:
-  // An open sequence, or one that plans still name.
-  struct Record : request::Sequence {
+  // What every token needs besides the first fields of the sequence, which follow it in memory.
+  struct RecordState {
+    bool is_open = true;           // false: tokens are dropped
+    bool has_stop_tokens = false;  // stop_tokens are not empty
+  };
+  // An open sequence, or one that plans still name. Every step touches all that run, each in one
+  // cache line.
+  struct alignas(64) Record : RecordState, request::Sequence {
     std::vector<TokenId> stop_tokens;       // sorted; those that end this sequence
     std::vector<TokenId> forbidden_tokens;  // the request's own, back in force after min_tokens
     // Taken when the scheduler let go of the sequence, which is before its last token is read.
-    std::optional<SequenceSummary> summary;
-    bool is_open = true;  // false: tokens are dropped
+    std::unique_ptr<SequenceSummary> summary;
   };
   // A planned step that is not over.
   struct Step {
@@ -102,17 +106,17 @@ class Engine {
   std::unique_ptr<Record> make_record(request::Request request);
   void plan_next();
   void announce_tokens(const scheduler::StepPlan& plan);
-  static Record& record_of(request::Sequence* sequence) { return static_cast<Record&>(*sequence); }
+  static Record& record_of(request::Sequence& sequence) { return static_cast<Record&>(sequence); }
   void leave(Record& record, request::FinishReason reason);
   void bury(std::unique_ptr<Record> record);
   Result<StepResult> wait_first();
   Status check_result(const StepResult& result, const scheduler::StepPlan& plan) const;
   std::vector<TokenEvent> commit_tokens(const scheduler::StepPlan& plan,
                                         std::vector<SampledToken>& tokens);
-  TokenEvent commit_token(Record& record, SampledToken& sampled);
+  void commit_token(Record& record, SampledToken& sampled, TokenEvent& event);
   void launch_waiting(const scheduler::StepPlan& finished, const std::vector<SampledToken>& tokens);
   request::FinishReason finish_reason(const Record& record, TokenId token) const;
-  SequenceSummary summarize(const Record& record) const;
+  std::unique_ptr<SequenceSummary> summarize(const Record& record) const;
   Error fail(Error error);
   void drain();
 

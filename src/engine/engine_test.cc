@@ -50,7 +50,7 @@ struct Bench {
     engine->scheduler().check_integrity();
     for (TokenEvent& event : *events) {
       tokens[event.sequence].push_back(event.token);
-      if (event.finish_reason != FinishReason::kNone) last[event.sequence] = event;
+      if (event.finish_reason != FinishReason::kNone) last[event.sequence] = std::move(event);
     }
   }
 
@@ -96,7 +96,7 @@ TEST(Engine, RunsARequestToItsLength) {
   bench.run();
   EXPECT_EQ(bench.tokens[id], expected_tokens(prompt_of(37), 9));
   EXPECT_EQ(bench.last[id].finish_reason, FinishReason::kLength);
-  ASSERT_TRUE(bench.last[id].summary.has_value());
+  ASSERT_TRUE(bench.last[id].summary != nullptr);
   EXPECT_EQ(bench.last[id].summary->kv_tokens.at(0).second, 37 + 8);
   EXPECT_EQ(bench.num_free(), 40);
   EXPECT_EQ(bench.engine->sequence(id), nullptr);

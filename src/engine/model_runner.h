@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -13,12 +15,35 @@
 
 namespace nanocp::engine {
 
+// What a token carries for those who ask.
+struct TokenDetails {
+  std::vector<std::pair<TokenId, float>> top_logprobs;  // best first, when asked for
+  std::vector<float> logits;  // [vocab], when the runner is told to keep them
+};
+
+// None of them for most tokens, which stay small that way: there are thousands in a step.
+class OptionalDetails {
+ public:
+  // Made when there are none.
+  TokenDetails& make() {
+    if (details_ == nullptr) details_ = std::make_unique<TokenDetails>();
+    return *details_;
+  }
+  // Empty ones when there are none.
+  TokenDetails take() { return details_ == nullptr ? TokenDetails{} : std::move(*details_); }
+  std::span<const float> logits() const {
+    return details_ == nullptr ? std::span<const float>() : details_->logits;
+  }
+
+ private:
+  std::unique_ptr<TokenDetails> details_;
+};
+
 struct SampledToken {
   SequenceId sequence = 0;
   TokenId token = 0;
-  float logprob = 0.0F;                                 // natural log, when asked for
-  std::vector<std::pair<TokenId, float>> top_logprobs;  // best first, when asked for
-  std::vector<float> logits;  // [vocab], when the runner is told to keep them
+  float logprob = 0.0F;  // natural log, when asked for
+  OptionalDetails details;
 };
 
 using Phase = StepPhase;

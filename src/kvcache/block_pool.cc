@@ -23,6 +23,14 @@ BlockId BlockPool::allocate(SequenceId owner) {
   return block;
 }
 
+void BlockPool::allocate(SequenceId owner, int64_t count, std::vector<BlockId>& blocks) {
+  NANOCP_CHECK_LE(count, num_free());
+  NANOCP_CHECK(owner != kNobody);
+  blocks.assign(free_.rbegin(), free_.rbegin() + count);
+  free_.resize(free_.size() - static_cast<size_t>(count));
+  for (const BlockId block : blocks) owner_[static_cast<size_t>(block)] = owner;
+}
+
 void BlockPool::free(BlockId block, SequenceId owner) {
   NANOCP_CHECK_GE(block, 0);
   NANOCP_CHECK_LT(block, num_blocks());

@@ -22,6 +22,8 @@ class BlockPool {
 
   // A free block, now owned by `owner`. Requires: num_free() > 0.
   BlockId allocate(SequenceId owner);
+  // As many calls of allocate(). Requires: count <= num_free().
+  void allocate(SequenceId owner, int64_t count, std::vector<BlockId>& blocks);
   // Requires: `owner` owns `block`.
   void free(BlockId block, SequenceId owner);
   bool owns(SequenceId owner, BlockId block) const;

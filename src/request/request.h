@@ -14,10 +14,10 @@ namespace nanocp::request {
 
 // Immutable after admission.
 struct Request {
+  int32_t max_tokens = 256;     // output limit, at least 1
+  int32_t min_tokens = 0;       // stop tokens are forbidden before this many outputs
   std::vector<TokenId> prompt;  // at least one token
   SamplingParams sampling;
-  int32_t max_tokens = 256;             // output limit, at least 1
-  int32_t min_tokens = 0;               // stop tokens are forbidden before this many outputs
   std::vector<TokenId> stop_token_ids;  // besides the model's own end tokens
   bool ignore_eos = false;              // the model's end tokens do not stop (stop_token_ids do)
   int32_t priority = 0;                 // lower runs first; ties by arrival
@@ -52,12 +52,13 @@ enum class SequenceStatus {
 };
 
 // A request and its progress. The engine sets `output` and `num_unread`, the scheduler the rest.
+// What every step touches comes first.
 struct Sequence {
   SequenceId id = 0;
-  Request request;
   std::vector<TokenId> output;  // sampled so far
   // Tokens that steps in flight sample after those in `output`: they have positions, and no id yet.
   int32_t num_unread = 0;
+  Request request;
   SequenceStatus status = SequenceStatus::kWaiting;
   FinishReason finish_reason = FinishReason::kNone;
   int64_t arrival_us = 0;

@@ -216,14 +216,16 @@ Status CpuRunner::sample(InstanceId instance, const scheduler::StepPlan& plan,
     const std::span<float> row = logits.row_span(static_cast<int64_t>(i));
     engine::SampledToken token;
     token.sequence = sequence.id;
-    if (options_.keep_logits) token.logits.assign(row.begin(), row.end());
+    if (options_.keep_logits) token.details.make().logits.assign(row.begin(), row.end());
     const uint64_t random_bits = counter_random(sequence.request.sampling.seed,
                                                 static_cast<uint64_t>(tasks[i].output_index));
     ops::SampledChoice choice = ops::sample(
         row, sequence.request.sampling, {sequence.request.prompt, sequence.output}, random_bits);
     token.token = choice.token;
     token.logprob = choice.logprob;
-    token.top_logprobs = std::move(choice.top_logprobs);
+    if (!choice.top_logprobs.empty()) {
+      token.details.make().top_logprobs = std::move(choice.top_logprobs);
+    }
     tokens.push_back(std::move(token));
   }
   return ok_status();

@@ -144,7 +144,10 @@ Status PlanChecker::check_samples() const {
     for (const SampleTask& task : tasks) in_order.push_back(task.sequence);
   }
   const bool agrees =
-      std::equal(in_order.begin(), in_order.end(), plan_.samples.begin(), plan_.samples.end());
+      std::equal(in_order.begin(), in_order.end(), plan_.samples.begin(), plan_.samples.end(),
+                 [](const request::Sequence* task, const SamplingSequence& sample) {
+                   return task == sample.sequence && task->id == sample.id;
+                 });
   return agrees ? ok_status() : broken("samples differ from tasks", -1);
 }
 

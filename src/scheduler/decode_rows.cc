@@ -45,7 +45,7 @@ void DecodeRows::place(Entry* entry, InstanceId binding) {
   Bound& bound = bound_[static_cast<size_t>(binding)];
   entry->row = static_cast<int32_t>(bound.entries.size());
   bound.entries.push_back(entry);
-  bound.sequences.push_back(entry->sequence);
+  bound.sequences.push_back({entry->sequence, entry->id()});
 }
 
 void DecodeRows::unplace(Entry* entry) {
@@ -103,11 +103,11 @@ void DecodeRows::move(Entry* entry, InstanceId binding) {
 }
 
 void DecodeRows::append_block(Entry* entry, kvcache::HeldBlock held) {
-  settle(*entry);
-  // An empty shard of the holder is seen already.
-  add_to(tally_, *entry, -1);
+  const kvcache::Shard* shard = entry->placement.find_shard(held.holder);
+  const bool is_seen_empty = shard != nullptr && shard->blocks.empty();
   entry->placement.append_block(held);
-  add_to(tally_, *entry, +1);
+  // What was seen as an empty shard is seen again when the row enters its block.
+  if (is_seen_empty) count_shard(tally_, entry->sequence->binding, held.holder, -1);
   update_movable(entry);
 }
 
@@ -178,7 +178,7 @@ void DecodeRows::check_integrity() const {
       Entry& entry = *bound_[i].entries[row];
       settle(entry);
       NANOCP_CHECK_EQ(entry.row, static_cast<int32_t>(row));
-      NANOCP_CHECK(entry.sequence == bound_[i].sequences[row]);
+      NANOCP_CHECK(entry.sequence == bound_[i].sequences[row].sequence);
       NANOCP_CHECK_EQ(entry.sequence->binding, static_cast<InstanceId>(i));
       NANOCP_CHECK(movable_.contains(&entry) == entry.is_movable);
       num_movable += entry.is_movable ? 1 : 0;

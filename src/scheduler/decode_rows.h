@@ -24,7 +24,7 @@ class DecodeRows {
   std::span<Entry* const> entries(InstanceId instance) const {
     return bound_[static_cast<size_t>(instance)].entries;
   }
-  std::span<request::Sequence* const> sequences(InstanceId instance) const {
+  std::span<const SamplingSequence> sequences(InstanceId instance) const {
     return bound_[static_cast<size_t>(instance)].sequences;
   }
   int32_t num_rows(InstanceId instance) const {
@@ -46,6 +46,7 @@ class DecodeRows {
   // Leaves the counters of the entry up to date.
   void leave(Entry* entry);
   void move(Entry* entry, InstanceId binding);
+  // The block that the row enters in the next step. Requires: the row is due.
   void append_block(Entry* entry, kvcache::HeldBlock held);
   // Before a step, once all rows have the blocks that they enter.
   void enter_blocks();
@@ -62,7 +63,7 @@ class DecodeRows {
  private:
   struct Bound {
     std::vector<Entry*> entries;
-    std::vector<request::Sequence*> sequences;  // of the entries, side by side
+    std::vector<SamplingSequence> sequences;  // of the entries, side by side
   };
   // Of all rows together, what one instance does.
   struct Tally {

@@ -50,7 +50,7 @@ TEST(DecodeRows, KeepTheirPlacesWhileOthersLeave) {
   bench.scheduler->remove(2, FinishReason::kCancelled);
   const StepPlan& plan = bench.plan();
   std::vector<SequenceId> ids;
-  for (const Sequence* sequence : plan.samples) ids.push_back(sequence->id);
+  for (const SamplingSequence& sample : plan.samples) ids.push_back(sample.id);
   EXPECT_EQ(ids, (std::vector<SequenceId>{1, 4, 3}));
 }
 
@@ -64,7 +64,7 @@ TEST(DecodeRows, SettleWhenAsked) {
     bench.append_token(1);
     EXPECT_EQ(bench.scheduler->loads()[0].num_kv_tokens, 3 + i);
   }
-  EXPECT_EQ(sequence.num_cached_tokens, 7);  // as it was when the row entered its block
+  EXPECT_EQ(sequence.num_cached_tokens, 4);  // as it was when the row entered its block
   EXPECT_EQ(bench.scheduler->placement(1)->num_tokens(), 8);
   EXPECT_EQ(sequence.num_cached_tokens, 8);
 }

@@ -79,6 +79,7 @@ struct AdmissionDecision {
 };
 
 struct BindingQuery {
+  // Its counters of tokens may lag behind while decoding, its blocks do not.
   const kvcache::KvPlacement* placement = nullptr;
   InstanceId current = kNoInstance;
   int64_t num_pending_tokens = 0;  // 1 while decoding

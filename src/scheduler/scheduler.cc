@@ -57,11 +57,12 @@ Status Scheduler::add(request::Sequence* sequence) {
         std::to_string(most * block_size) +
         ": shorten it, lower max_tokens, or give the KV cache more memory");
   }
-  auto entry = std::make_unique<Entry>(Entry{.sequence = sequence,
-                                             .placement = kvcache::KvPlacement(block_size),
-                                             .priority = sequence->request.priority,
-                                             .arrival = state_.num_added++,
-                                             .max_blocks = shape.max_blocks});
+  auto entry =
+      std::make_unique<Entry>(Entry{.sequence = sequence,
+                                    .placement = kvcache::KvPlacement(block_size, &state_.retired),
+                                    .priority = sequence->request.priority,
+                                    .arrival = state_.num_added++,
+                                    .max_blocks = shape.max_blocks});
   sequence->status = SequenceStatus::kWaiting;
   state_.waiting.insert(entry.get());
   state_.entries.emplace(sequence->id, std::move(entry));
@@ -70,6 +71,8 @@ Status Scheduler::add(request::Sequence* sequence) {
 
 StepPlan& Scheduler::plan_step(PlanTables tables) {
   NANOCP_CHECK(!awaits_commit_);
+  // The last step's plan stays, the one before it has no reader any more.
+  if (!plans_[num_steps_ % plans_.size()].empty()) state_.retired.free_older();
   const StepDecision* decision = &planner_.plan();
   commit_decision(*decision);
   if (!decision->has_rows() && (decision->preempted || decision->synthesized)) {
@@ -122,14 +125,14 @@ void Scheduler::fill(StepPlan& plan) {
     const auto decoding = state_.decoding.sequences(i);
     plan.samples.insert(plan.samples.end(), decoding.begin(), decoding.end());
     for (; next != sampling_.end() && next->binding == i; ++next) {
-      plan.samples.push_back(next->entry->sequence);
+      plan.samples.push_back({next->entry->sequence, next->entry->id()});
     }
   }
 }
 
 void Scheduler::commit_decision(const StepDecision& decision) {
   for (const PlannedTruncation& truncation : decision.truncations) commit_truncation(truncation);
-  for (const PlannedGrowth& growth : decision.growths) allocate(*growth.entry, growth.holder);
+  for (const PlannedGrowth& growth : decision.growths) grow(*growth.entry, growth.holder);
   for (const PlannedAdmission& admission : decision.admissions) commit_admission(admission);
   for (const PlannedOvertake& overtake : decision.overtakes) {
     overtake.entry->num_overtaken += overtake.count;
@@ -183,8 +186,10 @@ void Scheduler::commit_admission(const PlannedAdmission& admission) {
     --state_.num_waiting_blocks[static_cast<size_t>(entry.placement.block(i).holder)];
   }
   for (const BlockSpan& span : admission.decision.spans) {
-    entry.placement.add_holder(span.holder);
-    for (int64_t i = 0; i < span.num_blocks; ++i) allocate(entry, span.holder);
+    const auto holder = static_cast<size_t>(span.holder);
+    state_.pools[holder].allocate(entry.id(), span.num_blocks, new_blocks_);
+    state_.loads[holder].num_free_blocks -= span.num_blocks;
+    entry.placement.append_blocks(span.holder, new_blocks_);
   }
   state_.waiting.erase(&entry);
   state_.holders.insert(&entry);
@@ -225,15 +230,10 @@ void Scheduler::stop(Entry& entry) {
   }
 }
 
-void Scheduler::allocate(Entry& entry, InstanceId holder) {
+void Scheduler::grow(Entry& entry, InstanceId holder) {
   const auto i = static_cast<size_t>(holder);
-  const kvcache::HeldBlock held = {holder, state_.pools[i].allocate(entry.id())};
   --state_.loads[i].num_free_blocks;
-  if (entry.is_decoding()) {
-    state_.decoding.append_block(&entry, held);
-  } else {
-    entry.placement.append_block(held);
-  }
+  state_.decoding.append_block(&entry, {holder, state_.pools[i].allocate(entry.id())});
 }
 
 void Scheduler::release(Entry& entry, const std::vector<kvcache::HeldBlock>& blocks) {
@@ -293,7 +293,7 @@ void Scheduler::remove(SequenceId id, FinishReason reason) {
   release(*entry, entry->placement.clear());
   sequence.num_cached_tokens = 0;
   sequence.status = SequenceStatus::kFinished;
-  state_.entries.erase(sequence.id);
+  state_.entries.erase(found);
 }
 
 const kvcache::KvPlacement* Scheduler::placement(SequenceId id) const {

@@ -73,7 +73,7 @@ class Scheduler {
   void fill(StepPlan& plan);
   void advance(const PlannedChunk& chunk);
   void add_cached(Entry& entry, int64_t num_tokens);
-  void allocate(Entry& entry, InstanceId holder);
+  void grow(Entry& entry, InstanceId holder);
   void release(Entry& entry, const std::vector<kvcache::HeldBlock>& blocks);
   void check_entry(Entry& entry, std::vector<InstanceLoad>& expected,
                    std::vector<int64_t>& num_waiting_blocks) const;
@@ -86,6 +86,7 @@ class Scheduler {
   uint64_t num_steps_ = 0;              // planned so far, without empty ones
   bool awaits_commit_ = false;          // the last plan
   std::vector<PlannedChunk> chunks_;    // of it
+  std::vector<BlockId> new_blocks_;     // scratch
   std::vector<PlannedChunk> sampling_;  // scratch: those of them that sample, by instance
 };
 

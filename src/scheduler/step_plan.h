@@ -1,6 +1,6 @@
 // One step of all instances: the numbers each device needs and the tokens to sample.
-// Filled by Scheduler::plan_step, read by runners. Plain data; owns all it points to but the
-// sequences.
+// Filled by Scheduler::plan_step, read by runners. Plain data. Items point to lists of blocks that
+// the scheduler keeps as long as the plan, samples and tasks to the engine's sequences.
 #pragma once
 
 #include <cstdint>
@@ -34,15 +34,13 @@ struct StepPlan {
   uint64_t step_id = 0;
   int64_t num_rows = 0;  // of all instances
   // Who gets a token, by instance, in the order of its sample tasks.
-  std::vector<request::Sequence*> samples;
+  std::vector<SamplingSequence> samples;
   std::vector<InstanceWorkCount> work;  // [num_instances]
 
   // Tables for devices, of all rows. Empty unless asked for (Scheduler::plan_step).
   std::vector<InstancePlan> instances;                // [num_instances]
   std::vector<std::vector<SampleTask>> sample_tasks;  // [num_instances], order of sample_rows
   std::vector<ScheduledChunk> chunks;
-  std::vector<BlockId> blocks;     // of all items
-  std::vector<int32_t> block_idx;  // likewise
 
   bool empty() const { return num_rows == 0; }
 };

@@ -18,6 +18,14 @@ void StepDecision::reset() {
   synthesized = false;
 }
 
+StepPlanner::StepPlanner(const SchedulerState& state, const Policy& policy)
+    : state_(state), policy_(policy) {
+  for (const int64_t num_blocks : state.options.num_blocks) {
+    num_reserved_.push_back(
+        static_cast<int64_t>(std::ceil(state.options.watermark * static_cast<double>(num_blocks))));
+  }
+}
+
 const StepDecision& StepPlanner::plan() {
   decision_.reset();
   decision_.loads = state_.loads;
@@ -76,7 +84,6 @@ void StepPlanner::plan_growth() {
 void StepPlanner::plan_moves() {
   for (Entry* entry : state_.decoding.movable().slots()) {
     if (entry == nullptr || is_planned_away(entry)) continue;
-    state_.decoding.settle(*entry);
     const InstanceId current = entry->sequence->binding;
     // Its own row is not in its way.
     --decision_.loads[static_cast<size_t>(current)].num_rows;

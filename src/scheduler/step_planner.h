@@ -60,7 +60,7 @@ struct StepDecision {
 
 class StepPlanner {
  public:
-  StepPlanner(const SchedulerState& state, const Policy& policy) : state_(state), policy_(policy) {}
+  StepPlanner(const SchedulerState& state, const Policy& policy);
 
   // Valid until the next call.
   const StepDecision& plan();
@@ -93,7 +93,7 @@ class StepPlanner {
 
   bool try_admit(Entry* entry, bool is_head);
   bool has_row_and_seat() const;
-  std::vector<InstanceLoad> admission_loads() const;
+  const std::vector<InstanceLoad>& admission_loads();
   std::optional<AdmissionDecision> ask(const std::vector<InstanceLoad>& loads,
                                        const RequestShape& shape) const;
   std::optional<AdmissionDecision> plan_with_eviction(const Entry* entry,
@@ -102,7 +102,7 @@ class StepPlanner {
                                std::vector<InstanceLoad>& loads) const;
   void keep_needless_drops(std::vector<Drop>& drops, const RequestShape& shape,
                            std::vector<InstanceLoad>& loads) const;
-  void check_decision(const AdmissionDecision& decision, const RequestShape& shape) const;
+  void charge_spans(const AdmissionDecision& decision, const RequestShape& shape);
 
   RequestShape shape_of(const Entry& entry, int64_t num_new_blocks) const;
   ClusterView view() const { return view_of(decision_.loads); }
@@ -110,11 +110,13 @@ class StepPlanner {
 
   const SchedulerState& state_;
   const Policy& policy_;
+  std::vector<int64_t> num_reserved_;  // [num_instances] blocks of the watermark
   StepDecision decision_;
-  std::vector<int64_t> num_waiting_blocks_;  // [num_instances], scratch copy
-  std::vector<bool> is_short_;               // [num_instances], growth has found no free block
-  std::vector<Entry*> growing_;              // scratch
-  int32_t num_running_ = 0;                  // scratch count
+  std::vector<InstanceLoad> admission_loads_;  // scratch
+  std::vector<int64_t> num_waiting_blocks_;    // [num_instances], scratch copy
+  std::vector<bool> is_short_;                 // [num_instances], growth has found no free block
+  std::vector<Entry*> growing_;                // scratch
+  int32_t num_running_ = 0;                    // scratch count
 };
 
 }  // namespace nanocp::scheduler

@@ -1,6 +1,5 @@
 // Admission, the second half of StepPlanner; see CONTRACT.md, scheduler.admission.
 #include <algorithm>
-#include <cmath>
 
 #include "base/check.h"
 #include "scheduler/step_planner.h"
@@ -35,18 +34,14 @@ void StepPlanner::plan_admissions() {
 // Leaves the watermark to the running sequences, and an instance alone where somebody has just been
 // preempted. With nobody running all blocks may be used, so that the largest request is admitted in
 // the end.
-std::vector<InstanceLoad> StepPlanner::admission_loads() const {
-  std::vector<InstanceLoad> loads = decision_.loads;
-  for (size_t i = 0; i < loads.size(); ++i) {
-    if (is_short_[i]) loads[i].num_free_blocks = 0;
+const std::vector<InstanceLoad>& StepPlanner::admission_loads() {
+  admission_loads_ = decision_.loads;
+  for (size_t i = 0; i < admission_loads_.size(); ++i) {
+    int64_t& num_free = admission_loads_[i].num_free_blocks;
+    if (is_short_[i]) num_free = 0;
+    if (num_running_ > 0) num_free = std::max<int64_t>(0, num_free - num_reserved_[i]);
   }
-  if (num_running_ == 0) return loads;
-  for (InstanceLoad& load : loads) {
-    const auto reserved = static_cast<int64_t>(
-        std::ceil(state_.options.watermark * static_cast<double>(load.num_blocks)));
-    load.num_free_blocks = std::max<int64_t>(0, load.num_free_blocks - reserved);
-  }
-  return loads;
+  return admission_loads_;
 }
 
 std::optional<AdmissionDecision> StepPlanner::ask(const std::vector<InstanceLoad>& loads,
@@ -68,10 +63,7 @@ bool StepPlanner::try_admit(Entry* entry, bool is_head) {
   if (!decision && is_head) decision = plan_with_eviction(entry, shape);
   if (!decision) return false;
 
-  check_decision(*decision, shape);
-  for (const BlockSpan& span : decision->spans) {
-    decision_.loads[static_cast<size_t>(span.holder)].num_free_blocks -= span.num_blocks;
-  }
+  charge_spans(*decision, shape);
   for (int64_t i = 0; i < entry->placement.num_blocks(); ++i) {
     --num_waiting_blocks_[static_cast<size_t>(entry->placement.block(i).holder)];
   }
@@ -92,17 +84,16 @@ bool StepPlanner::try_admit(Entry* entry, bool is_head) {
   return true;
 }
 
-void StepPlanner::check_decision(const AdmissionDecision& decision,
-                                 const RequestShape& shape) const {
-  std::vector<int64_t> num_free;
-  for (const InstanceLoad& load : decision_.loads) num_free.push_back(load.num_free_blocks);
+// Takes the blocks of a decision, which must be there.
+void StepPlanner::charge_spans(const AdmissionDecision& decision, const RequestShape& shape) {
   int64_t num_blocks = 0;
   for (const BlockSpan& span : decision.spans) {
     NANOCP_CHECK(view().contains(span.holder));
     NANOCP_CHECK_GE(span.num_blocks, 0);
     num_blocks += span.num_blocks;
-    num_free[static_cast<size_t>(span.holder)] -= span.num_blocks;
-    NANOCP_CHECK_GE(num_free[static_cast<size_t>(span.holder)], 0);
+    int64_t& num_free = decision_.loads[static_cast<size_t>(span.holder)].num_free_blocks;
+    num_free -= span.num_blocks;
+    NANOCP_CHECK_GE(num_free, 0);
   }
   NANOCP_CHECK_EQ(num_blocks, shape.num_new_blocks);
 }

@@ -8,6 +8,7 @@
 
 #include "kvcache/kv_placement.h"
 #include "plan/ids.h"
+#include "request/request.h"
 
 namespace nanocp::scheduler {
 
@@ -39,6 +40,12 @@ struct InstanceWorkCount {
   int64_t num_pairs = 0;          // rows of longer chunks times tokens that they see
   RouteCount routes;
   bool operator==(const InstanceWorkCount&) const = default;
+};
+
+// Who gets a token in a step.
+struct SamplingSequence {
+  request::Sequence* sequence;
+  SequenceId id;  // of it, at hand: sequences lie apart
 };
 
 // The attention that one shard adds to a chunk of rows.

@@ -25,6 +25,12 @@ struct Samples {
     const bool keeps_queue = record.start_us >= 0 && record.queue_us() <= objectives.queue_us;
     if (!keeps_tpot) ++metrics.num_tpot_misses;
     if (!keeps_queue) ++metrics.num_queue_misses;
+    if (record.is_finished()) count_degree(static_cast<size_t>(record.degree));
+  }
+
+  void count_degree(size_t degree) {
+    if (metrics.num_by_degree.size() <= degree) metrics.num_by_degree.resize(degree + 1);
+    ++metrics.num_by_degree[degree];
   }
 
   ClassMetrics finish() {
@@ -56,6 +62,7 @@ Percentiles percentiles(std::vector<double> values) {
   result.mean =
       std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
   result.p50 = rank(0.50);
+  result.p90 = rank(0.90);
   result.p99 = rank(0.99);
   result.max = values.back();
   return result;
@@ -95,14 +102,14 @@ Metrics compute_metrics(std::span<const RequestRecord> records, const Objectives
   Metrics metrics;
   for (const RequestRecord& record : records) {
     if (!record.is_measured) continue;
+    if (record.is_cancelled) {
+      ++metrics.num_cancelled;
+      continue;
+    }
     all.add(record, objectives);
     by_class[static_cast<size_t>(length_class(record.arrival.num_prompt_tokens))].add(record,
                                                                                       objectives);
     metrics.num_preemptions += record.num_preemptions;
-    if (!record.is_finished()) continue;
-    const auto degree = static_cast<size_t>(record.degree);
-    if (metrics.num_by_degree.size() <= degree) metrics.num_by_degree.resize(degree + 1);
-    ++metrics.num_by_degree[degree];
   }
   metrics.all = all.finish();
   for (size_t i = 0; i < by_class.size(); ++i) metrics.by_class[i] = by_class[i].finish();

@@ -29,8 +29,9 @@ struct RequestRecord {
   int64_t num_tokens = 0;  // sampled so far
   int32_t degree = 0;      // instances that held its KV at the end
   int32_t num_preemptions = 0;
-  bool is_refused = false;  // can never fit
-  bool is_measured = true;  // false during the warm-up
+  bool is_refused = false;    // can never fit
+  bool is_cancelled = false;  // by its client; no objective applies to it
+  bool is_measured = true;    // false during the warm-up
 
   bool is_finished() const { return finish_us >= 0; }
   double queue_us() const { return static_cast<double>(start_us - arrival.time_us); }
@@ -52,6 +53,7 @@ struct Objectives {
 struct Percentiles {
   double mean = 0.0;
   double p50 = 0.0;
+  double p90 = 0.0;
   double p99 = 0.0;
   double max = 0.0;
 };
@@ -66,13 +68,14 @@ struct ClassMetrics {
   Percentiles queue_us;         // of those that started
   int64_t num_tpot_misses = 0;  // refused and unfinished requests miss too
   int64_t num_queue_misses = 0;
+  std::vector<int64_t> num_by_degree;  // [largest degree + 1] finished requests
 };
 
 struct Metrics {
   ClassMetrics all;
   std::array<ClassMetrics, kNumClasses> by_class;
-  std::vector<int64_t> num_by_degree;  // [largest degree + 1] finished requests
   int64_t num_preemptions = 0;
+  int64_t num_cancelled = 0;  // counted nowhere else
 
   // Share of requests that keep the TPOT objective.
   double attainment() const;

@@ -2,18 +2,24 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
+#include <queue>
 #include <string>
+#include <utility>
 
 #include "base/clock.h"
 #include "engine/engine.h"
 #include "sim/oracle_policy.h"
+#include "sim/plan_hash.h"
 #include "sim/sim_runner.h"
+#include "sim/step_checker.h"
 
 namespace nanocp::sim {
 namespace {
 
 constexpr double kUsPerSecond = 1e6;
 constexpr int64_t kCheckEveryUs = 1'000'000;
+constexpr size_t kRefusalsMax = 8;  // of which the reason is kept
 
 class Simulation {
  public:
@@ -24,7 +30,17 @@ class Simulation {
         runner_(options.cost, options.scheduler.block_size, policy->name() == OraclePolicy::kName,
                 clock_),
         engine_({.scheduler = options.scheduler, .eos_token_ids = {}}, std::move(policy), runner_,
-                clock_, Random(options.seed)) {
+                clock_, Random(options.seed)),
+        recorder_(options.record, options.cost),
+        checker_(engine_),
+        ahead_random_(options.seed) {
+    runner_.on_launch = [this](const scheduler::StepPlan& plan) { observe(plan); };
+    runner_.needs_tables = options.checks_steps;
+    // Now and then a step has to wait for the tokens of the one before, as with sampling on the
+    // host.
+    if (options.plans_ahead) {
+      runner_.allows_ahead = [this] { return ahead_random_.below(8) != 0; };
+    }
     result_.records.reserve(arrivals.size());
     for (const Arrival& arrival : arrivals) {
       if (!is_measured(arrival)) continue;
@@ -41,10 +57,11 @@ class Simulation {
   }
   void admit_arrivals();
   void add(const Arrival& arrival);
+  void cancel_given_up();
+  void observe(const scheduler::StepPlan& plan);
   Status step();
   void commit(const engine::TokenEvent& event, int64_t step_start_us);
-  void count_step();
-  void take_sample();
+  void count_step(int64_t start_us);
   void count_tpot_miss(const RequestRecord& record);
   void check_misses();
   std::string certain_miss();
@@ -56,9 +73,17 @@ class Simulation {
   ManualClock clock_;
   SimRunner runner_;
   engine::Engine engine_;
+  Recorder recorder_;
+  StepChecker checker_;
+  PlanHash plan_hash_;
+  Status plan_status_ = ok_status();  // of the first plan that is wrong
+  Random ahead_random_;
   SimulationResult result_;
   std::vector<size_t> record_of_;  // [sequence id - 1]; ids count from 1
   size_t num_arrived_ = 0;
+  // (time, sequence) of clients that will give up, the next one on top.
+  using GivingUp = std::pair<int64_t, SequenceId>;
+  std::priority_queue<GivingUp, std::vector<GivingUp>, std::greater<>> giving_up_;
   std::vector<size_t> unstarted_;  // records, those that have started are dropped now and then
   // Of measured requests: how many there are, and misses that are certain by now.
   int64_t num_measured_ = 0;
@@ -67,7 +92,6 @@ class Simulation {
   std::array<int64_t, kNumClasses> num_tpot_misses_ = {};  // refused requests included
   std::array<int64_t, kNumClasses> num_refused_ = {};
   int64_t next_check_us_ = 0;
-  int64_t next_sample_us_ = 0;
   double sum_step_us_ = 0.0;
   double sum_rows_ = 0.0;
   double sum_straggler_ = 0.0;
@@ -84,8 +108,12 @@ Result<SimulationResult> Simulation::run() {
       if (gap_us > 0) clock_.advance_us(gap_us);
     }
     admit_arrivals();
+    cancel_given_up();
     NANOCP_RETURN_IF_ERROR(step());
     if (clock_.now_us() >= next_check_us_) check_misses();
+  }
+  if (options_.checks_steps && !engine_.has_work()) {
+    NANOCP_RETURN_IF_ERROR(checker_.check_end());
   }
   return finish();
 }
@@ -109,28 +137,56 @@ void Simulation::add(const Arrival& arrival) {
   request.prompt.assign(static_cast<size_t>(arrival.num_prompt_tokens), 0);
   request.max_tokens = static_cast<int32_t>(arrival.num_output_tokens);
   request.ignore_eos = true;
+  request.priority = arrival.priority;
   request.synthetic_kv = options_.prefill_elsewhere;
   const Result<SequenceId> id = engine_.add_request(std::move(request));
   record.is_refused = !id.ok();
-  if (record.is_refused) count_tpot_miss(record);
-  if (id.ok()) {
+  if (record.is_refused) {
+    count_tpot_miss(record);
+    if (result_.refusals.size() < kRefusalsMax) {
+      result_.refusals.push_back({result_.records.size(), id.error().message});
+    }
+  } else {
     record_of_.push_back(result_.records.size());
     unstarted_.push_back(result_.records.size());
+    if (options_.checks_steps) checker_.add(*id);
+    if (arrival.cancel_after_us >= 0) {
+      giving_up_.emplace(arrival.time_us + arrival.cancel_after_us, *id);
+    }
   }
   result_.records.push_back(record);
+}
+
+void Simulation::cancel_given_up() {
+  while (!giving_up_.empty() && giving_up_.top().first <= clock_.now_us()) {
+    const SequenceId id = giving_up_.top().second;
+    giving_up_.pop();
+    if (!engine_.cancel(id)) continue;  // it was quicker
+    if (options_.checks_steps) checker_.cancel(id);
+    result_.records[record_of_[id - 1]].is_cancelled = true;
+  }
+}
+
+void Simulation::observe(const scheduler::StepPlan& plan) {
+  plan_hash_.add(plan);
+  if (options_.checks_steps && plan_status_.ok()) plan_status_ = checker_.check_plan(plan);
 }
 
 Status Simulation::step() {
   const uint64_t num_steps = engine_.num_steps();
   const int64_t start_us = clock_.now_us();
   NANOCP_ASSIGN_OR_RETURN(const std::vector<engine::TokenEvent> events, engine_.step());
+  if (options_.checks_steps) {
+    NANOCP_RETURN_IF_ERROR(plan_status_);
+    NANOCP_RETURN_IF_ERROR(checker_.check_step(events));
+  }
   if (engine_.num_steps() == num_steps) {
     if (!engine_.has_work()) return ok_status();
     return Error{ErrorCode::kInternal, "the scheduler has work but planned no row at " +
                                            std::to_string(start_us) + " us"};
   }
   for (const engine::TokenEvent& event : events) commit(event, start_us);
-  count_step();
+  count_step(start_us);
   return ok_status();
 }
 
@@ -147,9 +203,7 @@ void Simulation::commit(const engine::TokenEvent& event, int64_t step_start_us) 
   if (record.tpot_us() > options_.objectives.tpot_us) count_tpot_miss(record);
   record.degree = static_cast<int32_t>(event.summary->kv_tokens.size());
   record.num_preemptions = event.summary->num_preemptions;
-  const auto key = static_cast<uint64_t>(record.finish_us) * 1024 +
-                   static_cast<uint64_t>(event.summary->binding);
-  result_.trace_hash = mix_bits(result_.trace_hash ^ mix_bits(event.sequence) ^ key);
+  plan_hash_.add(event.sequence, *event.summary);
 }
 
 void Simulation::count_tpot_miss(const RequestRecord& record) {
@@ -159,7 +213,7 @@ void Simulation::count_tpot_miss(const RequestRecord& record) {
   if (record.is_refused) ++num_refused_[c];
 }
 
-void Simulation::count_step() {
+void Simulation::count_step(int64_t start_us) {
   const scheduler::StepCost& cost = runner_.last_cost();
   sum_step_us_ += cost.step_us;
   for (const scheduler::InstanceWork& work : runner_.last_work()) sum_rows_ += work.num_rows;
@@ -167,22 +221,13 @@ void Simulation::count_step() {
   sum_local_us_ += cost.local_us;
   sum_exchange_us_ += cost.exchange_us;
   sum_experts_us_ += cost.experts_us;
-  if (options_.sample_every_s > 0.0 && clock_.now_us() >= next_sample_us_) take_sample();
-}
-
-void Simulation::take_sample() {
-  next_sample_us_ = clock_.now_us() + static_cast<int64_t>(options_.sample_every_s * kUsPerSecond);
-  Sample sample{.time_us = clock_.now_us(),
-                .step_us = runner_.last_cost().step_us,
-                .num_waiting = static_cast<int64_t>(engine_.scheduler().num_waiting()),
-                .kv_share = {},
-                .num_rows = {}};
-  for (const scheduler::InstanceLoad& load : engine_.loads()) {
-    sample.kv_share.push_back(static_cast<float>(load.num_used_blocks()) /
-                              static_cast<float>(load.num_blocks));
-    sample.num_rows.push_back(load.num_sequences);
-  }
-  result_.samples.push_back(std::move(sample));
+  recorder_.add({.step = engine_.num_steps() - 1,
+                 .start_us = start_us,
+                 .end_us = clock_.now_us(),
+                 .cost = cost,
+                 .work = runner_.last_work(),
+                 .loads = engine_.loads(),
+                 .num_waiting = static_cast<int64_t>(engine_.scheduler().num_waiting())});
 }
 
 // Once a virtual second: too many misses already, or somebody wants to stop.
@@ -222,7 +267,9 @@ SimulationResult Simulation::finish() {
     record.is_measured = is_measured(record.arrival);
     result_.records.push_back(record);
   }
+  result_.trace_hash = plan_hash_.value();
   result_.metrics = compute_metrics(result_.records, options_.objectives);
+  result_.recording = recorder_.finish();
   if (!result_.is_stopped) result_.missed = result_.metrics.missed(options_.objectives);
   result_.num_steps = engine_.num_steps();
   result_.end_us = clock_.now_us();

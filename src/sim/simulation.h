@@ -1,6 +1,6 @@
 // Runs a load through the production engine, scheduler and policy on a virtual clock, with the cost
-// model in place of devices. Deterministic: the same arguments give the same records on any
-// machine. One thread.
+// model in place of devices. Deterministic: the same arguments give the same plans, and so the same
+// trace hash, on any machine. One thread.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +14,7 @@
 #include "scheduler/options.h"
 #include "scheduler/policy.h"
 #include "sim/metrics.h"
+#include "sim/recorder.h"
 #include "sim/workload.h"
 
 namespace nanocp::sim {
@@ -25,21 +26,25 @@ struct SimulationOptions {
   uint64_t seed = 1;
   // Requests come with their KV, computed elsewhere; else their prompts are prefilled here.
   bool prefill_elsewhere = true;
-  double warmup_s = 0.0;        // arrivals before are served and not measured
-  double drain_s = 600.0;       // time after the last arrival; what has not finished then is a miss
-  bool stop_at_miss = false;    // end as soon as the objectives cannot be met any more
-  double sample_every_s = 0.0;  // 0: no samples
+  double warmup_s = 0.0;      // arrivals before are served and not measured
+  double drain_s = 600.0;     // time after the last arrival; what has not finished then is a miss
+  bool stop_at_miss = false;  // end as soon as the objectives cannot be met any more
+  RecorderOptions record;     // nothing by default
+  bool plans_ahead = false;   // a step is planned before the one under way is over, as on GPUs
+  // What the scheduler promises is checked in every step (sim/step_checker.h).
+#ifdef NDEBUG
+  bool checks_steps = false;
+#else
+  bool checks_steps = true;
+#endif
   // Called now and then with the share of arrivals that have come; false stops the simulation.
   std::function<bool(double done)> progress;
 };
 
-// The state of all instances at one time.
-struct Sample {
-  int64_t time_us = 0;
-  double step_us = 0.0;
-  int64_t num_waiting = 0;
-  std::vector<float> kv_share;    // [num_instances] of its blocks in use
-  std::vector<int32_t> num_rows;  // [num_instances] sequences bound to it
+// Why the engine did not take a request.
+struct Refusal {
+  size_t record = 0;
+  std::string reason;
 };
 
 struct SimulationResult {
@@ -56,11 +61,13 @@ struct SimulationResult {
   double local_share = 0.0;      // of step time: dense, attention and route of the slowest
   double exchange_share = 0.0;
   double experts_share = 0.0;
-  std::vector<Sample> samples;
-  uint64_t trace_hash = 0;  // of every sampled token's request, step and instance
+  Recording recording;
+  std::vector<Refusal> refusals;  // the first few
+  uint64_t trace_hash = 0;        // of all plans, see sim/plan_hash.h
 };
 
-// Fails where the options contradict each other, or the engine makes no progress.
+// Fails where the options contradict each other, the engine makes no progress, or (checks_steps) it
+// breaks a promise.
 Result<SimulationResult> simulate(const SimulationOptions& options,
                                   std::unique_ptr<scheduler::Policy> policy,
                                   const std::vector<Arrival>& arrivals);

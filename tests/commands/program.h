@@ -20,6 +20,13 @@ struct ProgramResult {
 ProgramResult run_program(const std::vector<std::string>& arguments,
                           const std::function<bool(int pid, const std::string& out)>& watch = {});
 
+// The same for another program, which is looked for in PATH.
+ProgramResult run_other_program(const std::string& program,
+                                const std::vector<std::string>& arguments);
+
+// Whether PATH has such a program.
+bool has_program(const std::string& program);
+
 // A folder of this test's own, removed at the end.
 class TempFolder {
  public:

@@ -18,9 +18,9 @@ namespace {
 constexpr auto kDeadline = std::chrono::minutes(5);
 constexpr auto kPollInterval = std::chrono::milliseconds(2);
 
-int spawn(const std::vector<std::string>& arguments, const std::string& out,
-          const std::string& err) {
-  std::vector<std::string> words = {NANOCP_PROGRAM};
+int spawn(const std::string& program, const std::vector<std::string>& arguments,
+          const std::string& out, const std::string& err) {
+  std::vector<std::string> words = {program};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
@@ -32,7 +32,7 @@ int spawn(const std::vector<std::string>& arguments, const std::string& out,
   posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, out.c_str(), kFlags, 0600);
   posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, err.c_str(), kFlags, 0600);
   pid_t pid = -1;
-  const int error = posix_spawn(&pid, NANOCP_PROGRAM, &actions, nullptr, argv.data(), environ);
+  const int error = posix_spawnp(&pid, program.c_str(), &actions, nullptr, argv.data(), environ);
   posix_spawn_file_actions_destroy(&actions);
   return error == 0 ? pid : -1;
 }
@@ -41,16 +41,14 @@ int exit_code_of(int status) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-}  // namespace
-
-ProgramResult run_program(const std::vector<std::string>& arguments,
-                          const std::function<bool(int pid, const std::string& out)>& watch) {
+ProgramResult run(const std::string& program, const std::vector<std::string>& arguments,
+                  const std::function<bool(int pid, const std::string& out)>& watch) {
   const TempFolder folder;
   const std::string out = folder.path() / "out";
   const std::string err = folder.path() / "err";
-  const int pid = spawn(arguments, out, err);
+  const int pid = spawn(program, arguments, out, err);
   if (pid < 0) {
-    ADD_FAILURE() << "cannot start " << NANOCP_PROGRAM;
+    ADD_FAILURE() << "cannot start " << program;
     return {};
   }
   const auto deadline = std::chrono::steady_clock::now() + kDeadline;
@@ -61,12 +59,34 @@ ProgramResult run_program(const std::vector<std::string>& arguments,
     if (std::chrono::steady_clock::now() > deadline) {
       kill(pid, SIGKILL);
       waitpid(pid, &status, 0);
-      ADD_FAILURE() << "nanocp did not end in time";
+      ADD_FAILURE() << program << " did not end in time";
       break;
     }
     std::this_thread::sleep_for(kPollInterval);
   }
   return {exit_code_of(status), read_whole_file(out), read_whole_file(err)};
+}
+
+}  // namespace
+
+ProgramResult run_program(const std::vector<std::string>& arguments,
+                          const std::function<bool(int pid, const std::string& out)>& watch) {
+  return run(NANOCP_PROGRAM, arguments, watch);
+}
+
+ProgramResult run_other_program(const std::string& program,
+                                const std::vector<std::string>& arguments) {
+  return run(program, arguments, {});
+}
+
+bool has_program(const std::string& program) {
+  const char* path = std::getenv("PATH");
+  std::istringstream folders(path == nullptr ? "" : path);
+  std::string folder;
+  while (std::getline(folders, folder, ':')) {
+    if (access((folder + "/" + program).c_str(), X_OK) == 0) return true;
+  }
+  return false;
 }
 
 TempFolder::TempFolder() {

@@ -97,8 +97,8 @@ Result<std::vector<RunOutput>> run_requests_on(engine::ModelRunner& runner, cons
     for (engine::TokenEvent& event : events) {
       RunOutput& output = outputs[index_of.at(event.sequence)];
       output.tokens.push_back(event.token);
-      output.logits.push_back(std::move(event.logits));
-      if (event.summary) output.summary = event.summary;
+      output.logits.push_back(event.details.take().logits);
+      if (event.summary) output.summary = std::move(*event.summary);
     }
   }
   return outputs;

@@ -94,7 +94,7 @@ __device__ void cut_line(const Params& params, int32_t num_rows, const Cut& cut)
     stretch.last_parts = sharing_of(params, cut, last, end - 1).parts;
   }
   params.workspace.stretches[block] = stretch;
-  for (int i = 0; i < 3; ++i) params.workspace.counters[block + i * params.grid] = 0;
+  params.workspace.counters[block] = 0;
 }
 
 // Fills the tables of the workspace. One block; every thread takes a run of adjacent rows.
@@ -169,7 +169,7 @@ size_t lay_out(const AttentionDecodeConfig& config, int grid, void* base, Worksp
   workspace->partial_out =
       reinterpret_cast<float*>(take(slots * static_cast<size_t>(config.head_dim) * sizeof(float)));
   workspace->partial_stats = reinterpret_cast<float2*>(take(slots * sizeof(float2)));
-  workspace->counters = reinterpret_cast<int32_t*>(take(3 * blocks * sizeof(int32_t)));
+  workspace->counters = reinterpret_cast<int32_t*>(take(blocks * sizeof(int32_t)));
   return offset;
 }
 

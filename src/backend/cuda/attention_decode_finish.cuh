@@ -21,11 +21,19 @@ struct HeadValues {
   __device__ void add(const float4& other, const float2& other_stats) {
     const float largest = fmaxf(stats.x, other_stats.x);
     if (largest == kNothingSeen) return;
-    const float keep = exp2f(stats.x - largest);
-    const float take = exp2f(other_stats.x - largest);
+    const float keep = power_of_2(stats.x - largest);
+    const float take = power_of_2(other_stats.x - largest);
     sum = {sum.x * keep + other.x * take, sum.y * keep + other.y * take,
            sum.z * keep + other.z * take, sum.w * keep + other.w * take};
     stats = {largest, stats.y * keep + other_stats.y * take};
+  }
+  // The same where the other's maximum is not above the own one.
+  __device__ void add_below(const float4& other, const float2& other_stats) {
+    if (stats.x == kNothingSeen) return;
+    const float take = power_of_2(other_stats.x - stats.x);
+    sum = {sum.x + other.x * take, sum.y + other.y * take, sum.z + other.z * take,
+           sum.w + other.w * take};
+    stats.y += other_stats.y * take;
   }
 };
 
@@ -77,57 +85,144 @@ __device__ inline bool is_last_part(int32_t* counter, int32_t count, int32_t* fl
   return *flag != 0;
 }
 
-// Joins parts first, first + step.. below `end` of a segment; to the result, or to the slot of the
-// first of them. Read from the second-level cache: slots are written more than once.
-template <typename S>
-__device__ void join_parts(const Params& params, const TileCursor& cursor, int32_t origin,
-                           int32_t first, int32_t end, int32_t step, bool is_result) {
+// Joins the parts of a segment, at most kParts. All of them are asked for at once. Read from the
+// second-level cache: slots are written more than once.
+template <typename S, int kParts>
+__device__ void join_few(const Params& params, const TileCursor& cursor, const Sharing& sharing) {
   constexpr int kUnits = S::kHeads * S::kDim / 4 / kThreads;
-  HeadValues values[kUnits];
+  float4 sums[kUnits][kParts];
+  float2 stats[kUnits][kParts];
 #pragma unroll
-  for (HeadValues& value : values) value = {{0.0F, 0.0F, 0.0F, 0.0F}, {kNothingSeen, 0.0F}};
-#pragma unroll 4
-  for (int32_t part = first; part < end; part += step) {
+  for (int u = 0; u < kUnits; ++u) {
+    const HeadUnit<S> at(u * kThreads + static_cast<int>(threadIdx.x));
 #pragma unroll
-    for (int u = 0; u < kUnits; ++u) {
-      const HeadUnit<S> at(u * kThreads + static_cast<int>(threadIdx.x));
-      if (at.head >= params.group) continue;
-      const int64_t head = static_cast<int64_t>(partial_slot(origin, part)) * kHeadsMax + at.head;
-      const float* sums = params.workspace.partial_out + head * S::kDim + at.column;
-      values[u].add(__ldcg(reinterpret_cast<const float4*>(sums)),
-                    __ldcg(params.workspace.partial_stats + head));
+    for (int i = 0; i < kParts; ++i) {
+      const int32_t slot = partial_slot(sharing.origin, min(i, sharing.parts - 1));
+      const int64_t head = static_cast<int64_t>(slot) * kHeadsMax + min(at.head, params.group - 1);
+      const float* from = params.workspace.partial_out + head * S::kDim + at.column;
+      sums[u][i] = __ldcg(reinterpret_cast<const float4*>(from));
+      stats[u][i] = __ldcg(params.workspace.partial_stats + head);
     }
   }
 #pragma unroll
   for (int u = 0; u < kUnits; ++u) {
     const HeadUnit<S> at(u * kThreads + static_cast<int>(threadIdx.x));
-    if (at.head >= params.group) continue;
-    if (is_result) {
-      write_result<S>(params, cursor, at, values[u]);
-    } else {
-      write_partial<S>(params, partial_slot(origin, first), at, values[u]);
+    HeadValues values = {sums[u][0], stats[u][0]};
+#pragma unroll
+    for (int i = 1; i < kParts; ++i) {
+      if (i < sharing.parts) values.add(sums[u][i], stats[u][i]);
     }
+    if (at.head < params.group) write_result<S>(params, cursor, at, values);
   }
 }
 
-// Behind the partial results of a shared segment. The last block of each group of parts joins them,
-// and the last one of these the groups: two short rounds instead of one long one.
+// The parts of 16 values of one head, joined by one warp: four lanes hold a part, and eight parts
+// lie side by side.
+template <typename S>
+__device__ void join_piece(const Params& params, const TileCursor& cursor, const Sharing& sharing,
+                           const HeadUnit<S>& at) {
+  constexpr int kSideBySide = 32 / kPieceLanes;
+  constexpr int kAtOnce = 8;  // of each lane
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  HeadValues values = {{0.0F, 0.0F, 0.0F, 0.0F}, {kNothingSeen, 0.0F}};
+  for (int32_t first = 0; first < sharing.parts; first += kSideBySide * kAtOnce) {
+    float4 sums[kAtOnce];
+    float2 stats[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int32_t part = first + i * kSideBySide + lane / kPieceLanes;
+      const int32_t slot = partial_slot(sharing.origin, min(part, sharing.parts - 1));
+      const int64_t head = static_cast<int64_t>(slot) * kHeadsMax + at.head;
+      const float* from = params.workspace.partial_out + head * S::kDim + at.column;
+      sums[i] = __ldcg(reinterpret_cast<const float4*>(from));
+      stats[i] = __ldcg(params.workspace.partial_stats + head);
+      if (part >= sharing.parts) stats[i] = {kNothingSeen, 0.0F};
+    }
+    float largest = values.stats.x;
+#pragma unroll
+    for (const float2& other : stats) largest = fmaxf(largest, other.x);
+#pragma unroll
+    for (int distance = kPieceLanes; distance < 32; distance *= 2) {
+      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, distance));
+    }
+    values.add({0.0F, 0.0F, 0.0F, 0.0F}, {largest, 0.0F});
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) values.add_below(sums[i], stats[i]);
+  }
+#pragma unroll
+  for (int distance = kPieceLanes; distance < 32; distance *= 2) {
+    values.sum.x += __shfl_xor_sync(0xffffffffU, values.sum.x, distance);
+    values.sum.y += __shfl_xor_sync(0xffffffffU, values.sum.y, distance);
+    values.sum.z += __shfl_xor_sync(0xffffffffU, values.sum.z, distance);
+    values.sum.w += __shfl_xor_sync(0xffffffffU, values.sum.w, distance);
+    values.stats.y += __shfl_xor_sync(0xffffffffU, values.stats.y, distance);
+  }
+  if (lane < kPieceLanes) write_result<S>(params, cursor, at, values);
+}
+
+// One thread, behind the block's barrier after its partial results: the part is there, for whoever
+// sees it counted.
+__device__ inline void count_part(int32_t* counter) {
+  asm volatile("red.release.gpu.global.add.s32 [%0], 1;" ::"l"(counter) : "memory");
+}
+
+// One thread: until all parts are there. Blocks are started in the order of their numbers, so those
+// waited for run or have ended, or will be started when any other block ends.
+__device__ inline void wait_for_parts(const Params& params, const int32_t* counter, int32_t parts) {
+  const ExchangeView& exchange = params.args.exchange;
+  const uint64_t begin = global_time_ns();
+  // Other blocks may have to sit through as many waits for other instances first.
+  uint64_t timeout_ns = kPartsTimeoutNs;
+  if (exchange.num_instances > 1) timeout_ns += exchange.num_instances * exchange.wait.timeout_ns;
+  for (;;) {
+    int32_t seen;
+    asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(seen) : "l"(counter) : "memory");
+    if (seen % kHasJoined >= parts) return;
+    if (global_time_ns() - begin > timeout_ns) __trap();
+  }
+}
+
+// Behind the partial results of a segment in many parts: some of its blocks wait for the others and
+// join a share of the values each. They are blocks in the middle, which have nothing else to do.
+template <typename S>
+__device__ void join_many(const Params& params, const TileCursor& cursor, const Sharing& sharing,
+                          int32_t* counter) {
+  const int32_t helpers = min(sharing.parts - 2, kHelpersMax);
+  const int32_t first_helper = sharing.parts - 1 - helpers;
+  const int32_t helper = static_cast<int32_t>(blockIdx.x) - sharing.origin - first_helper;
+  const bool helps = helper >= 0 && helper < helpers;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    count_part(counter);
+    if (helps) wait_for_parts(params, counter, sharing.parts);
+  }
+  if (!helps) return;
+  __syncthreads();
+  constexpr int kHeadPieces = S::kDim / (4 * kPieceLanes);
+  const int32_t num_pieces = params.group * kHeadPieces;
+  const int32_t lane = static_cast<int32_t>(threadIdx.x) % kPieceLanes;
+  const int32_t warp = static_cast<int32_t>(threadIdx.x) / 32;
+  for (int32_t piece = helper * kWarps + warp; piece < num_pieces; piece += helpers * kWarps) {
+    join_piece<S>(params, cursor, sharing, HeadUnit<S>(piece * kPieceLanes + lane));
+  }
+  // The last that has seen the count clears it.
+  if (threadIdx.x == 0 && atomicAdd(counter, kHasJoined) / kHasJoined == helpers - 1) *counter = 0;
+}
+
+// Behind the partial results of a shared segment. The last block of a few joins them all.
 template <typename S>
 __device__ void join_segment(const Params& params, const TileCursor& cursor, const Sharing& sharing,
                              int32_t* flag) {
-  int32_t group = 8;
-  while (group * group < sharing.parts) ++group;
-  const int32_t part = static_cast<int32_t>(blockIdx.x) - sharing.origin;
-  const int32_t first = part / group * group;
-  const int32_t end = min(first + group, sharing.parts);
-  const bool is_alone = sharing.parts <= group;
-  int32_t* counters = params.workspace.counters;
-  if (!is_last_part(counters + partial_slot(sharing.origin, first), end - first, flag)) return;
-  join_parts<S>(params, cursor, sharing.origin, first, end, 1, is_alone);
-  if (is_alone) return;
-  const int32_t num_groups = (sharing.parts + group - 1) / group;
-  if (!is_last_part(counters + 2 * params.grid + sharing.origin, num_groups, flag)) return;
-  join_parts<S>(params, cursor, sharing.origin, 0, sharing.parts, group, true);
+  int32_t* counter = params.workspace.counters + sharing.origin;
+  if (sharing.parts > kFewParts) return join_many<S>(params, cursor, sharing, counter);
+  if (!is_last_part(counter, sharing.parts, flag)) return;
+  if (sharing.parts == 2) {
+    join_few<S, 2>(params, cursor, sharing);
+  } else if (sharing.parts <= 4) {
+    join_few<S, 4>(params, cursor, sharing);
+  } else {
+    join_few<S, kFewParts>(params, cursor, sharing);
+  }
 }
 
 // Brings the four warps' states together and writes the segment's result, or this block's part of

@@ -21,8 +21,13 @@ constexpr int kThreads = 32 * kWarps;
 constexpr int kBlocksPerSm = 2;
 constexpr int kHeadsMax = 16;  // query heads of a KV head
 constexpr int kScheduleThreads = 1024;
-constexpr int kGridMax = 512;        // blocks of the attend grid
-constexpr int kMinStretchTiles = 2;  // less is not worth a partial result
+constexpr int kGridMax = 512;            // blocks of the attend grid
+constexpr int kMinStretchTiles = 2;      // less is not worth a partial result
+constexpr int kFewParts = 8;             // of a segment, joined by the block that comes last
+constexpr int kHelpersMax = 16;          // blocks that join more parts together
+constexpr int kPieceLanes = 4;           // of what a warp joins at once: four values each
+constexpr int32_t kHasJoined = 1 << 16;  // in a counter above the parts: helpers that have seen all
+constexpr uint64_t kPartsTimeoutNs = 10'000'000'000;
 constexpr float kNothingSeen = -INFINITY;
 constexpr float kLn2 = 0.6931471805599453F;
 constexpr float kLog2E = 1.4426950408889634F;
@@ -63,9 +68,8 @@ struct Workspace {
   int32_t* neutral_rows;  // [1 + max_rows] number and indices of the rows that see nothing
   float* partial_out;     // [2 * grid, kHeadsMax, head_dim]
   float2* partial_stats;  // [2 * grid, kHeadsMax] maximum (base 2) and sum
-  // [3 * grid] parts that are there: of the group that begins with a partial slot, and of the
-  // segment that begins in a block. Zero between launches.
-  int32_t* counters;
+  int32_t* counters;  // [grid] parts that are there of the segment that begins in a block and does
+                      // not end in it. Zero between launches.
 };
 
 struct Params {
@@ -180,7 +184,8 @@ __device__ TokenPlace place_of(const Params& params, const TileCursor& cursor, i
   return {values * S::Kv::kValueBytes, exponents, true};
 }
 
-// Asks for this warp's 16 tokens of the cursor's tile.
+// Asks for this warp's 16 tokens of the cursor's tile. They are read once in a layer: queries,
+// tables and parts of segments stay in the second-level cache instead.
 template <typename S>
 __device__ void fetch_tile(const Params& params, const TileCursor& cursor, uint32_t stage) {
   using Kv = typename S::Kv;
@@ -190,18 +195,20 @@ __device__ void fetch_tile(const Params& params, const TileCursor& cursor, uint3
   if (!place.exists) return;
   const auto* k = static_cast<const uint8_t*>(params.args.k) + place.values;
   const auto* v = static_cast<const uint8_t*>(params.args.v) + place.values;
+  const uint64_t policy = evict_first_policy();
 #pragma unroll
   for (int i = 0; i < kWarpTokens * Kv::kChunks / 32; ++i) {
     const int at = i * 32 + lane;
     const int t = at / Kv::kChunks;
     const bool seen = token + t >= cursor.span.token_begin && token + t < cursor.span.token_end;
     const uint32_t to = stage + Kv::chunk_offset(t, at % Kv::kChunks);
-    copy_16_async(to, k + at * 16, seen);
-    copy_16_async(to + Kv::kBytes, v + at * 16, seen);
+    copy_16_async(to, k + at * 16, seen, policy);
+    copy_16_async(to + Kv::kBytes, v + at * 16, seen, policy);
   }
   if (Kv::kIsE4m3 && lane < 2) {
     const auto* part = static_cast<const uint8_t*>(lane == 0 ? params.args.k : params.args.v);
-    copy_16_async(stage + S::kExponentsAt + lane * kWarpTokens, part + place.exponents, true);
+    copy_16_async(stage + S::kExponentsAt + lane * kWarpTokens, part + place.exponents, true,
+                  policy);
   }
 }
 

@@ -1,7 +1,8 @@
-// Kernels: schedule (one block, once per step), then per layer attend (a fixed grid) and merge. The
-// tiles of all rows are laid out in one line; each lane of the attend grid takes an equal stretch
-// of it. A stretch covers whole rows, whose results are final, and at most one begun and one ended
-// row, whose partial results go to two slots of the workspace and are merged at the end.
+// Kernels: schedule (one block, once per step), then per layer attend (a fixed grid). The tiles of
+// all rows are laid out in one line; each lane of the attend grid takes an equal stretch of it. A
+// stretch covers whole rows, whose results are final, and at most one begun and one ended row,
+// whose partial results go to two slots of the workspace and are joined by the row's lanes at the
+// end.
 #include "backend/cuda/mla_decode.h"
 
 #include <algorithm>
@@ -11,7 +12,6 @@
 #include "backend/cuda/device/block_search.cuh"
 #include "backend/cuda/launch_overlapped.h"
 #include "backend/cuda/mla_decode_kernels.cuh"
-#include "backend/cuda/mla_join.cuh"
 #include "backend/cuda/tensor_map.h"
 
 namespace nanocp::cuda {
@@ -90,6 +90,9 @@ __device__ void cut_line(const Params& params, int32_t num_rows, int32_t num_til
   params.workspace.stretches[lane] = stretch;
   params.workspace.shared_rows[2 * lane] = begun_before;
   params.workspace.shared_rows[2 * lane + 1] = unfinished;
+  for (int32_t i = 0; i < params.groups; ++i) {
+    params.workspace.counters[lane * params.groups + i] = 0;
+  }
 }
 
 // The sum over the threads before this one, and that over all. All threads of the block.
@@ -175,6 +178,7 @@ size_t lay_out(const MlaDecodeConfig& config, const GridShape& shape, void* base
       reinterpret_cast<float*>(take(heads * static_cast<size_t>(kLatentDim) * sizeof(float)));
   workspace->partial_max = reinterpret_cast<float*>(take(heads * sizeof(float)));
   workspace->partial_sum = reinterpret_cast<float*>(take(heads * sizeof(float)));
+  workspace->counters = reinterpret_cast<int32_t*>(take(lanes * shape.groups * sizeof(int32_t)));
   return offset;
 }
 
@@ -254,10 +258,8 @@ Status launch_mla_decode(const MlaDecodeArgs& args, cudaStream_t stream) {
       cudaFuncSetAttribute(attend, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Shared)),
       "shared memory of latent attention"));
   const auto grid = static_cast<unsigned>(params.lanes * params.groups);
-  NANOCP_RETURN_IF_ERROR(launch_overlapped(attend, dim3(grid), kThreads, params, stream,
-                                           "latent attention", sizeof(Shared)));
-  return launch_overlapped(join_kernel, dim3(grid), kJoinThreads, params, stream,
-                           "the join of latent attention");
+  return launch_overlapped(attend, dim3(grid), kThreads, params, stream, "latent attention",
+                           sizeof(Shared));
 }
 
 }  // namespace nanocp::cuda

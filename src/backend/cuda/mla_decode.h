@@ -49,9 +49,10 @@ Result<size_t> mla_decode_workspace_bytes(const MlaDecodeConfig& config);
 // Enqueues the split of the work; once per step, it serves all layers.
 Status launch_mla_schedule(const MlaDecodeArgs& args, cudaStream_t stream);
 
-// Enqueues attention and the join of long rows' parts behind the schedule, on the same stream. No
-// host synchronisation; may be captured. Rows, blocks and the schedule are read ahead of the end of
-// the kernel before: what writes them must not let the next kernel begin early.
+// Enqueues attention behind the schedule, on the same stream. No host synchronisation; may be
+// captured. Rows, blocks and the schedule are read ahead of the end of the kernel before: what
+// writes them must not let the next kernel begin early. Blocks of a long row wait for one another,
+// so all multiprocessors must be this process's own.
 Status launch_mla_decode(const MlaDecodeArgs& args, cudaStream_t stream);
 
 }  // namespace nanocp::cuda

@@ -5,7 +5,7 @@
 #pragma once
 
 #include "backend/cuda/device/mma.cuh"
-#include "backend/cuda/mla_producer.cuh"
+#include "backend/cuda/mla_join.cuh"
 
 namespace nanocp::cuda {
 namespace {
@@ -279,6 +279,9 @@ struct Computer {
       attend(number, number + segment.count,
              min(kTileTokens, segment.span.token_end - last * kTileTokens), s);
       finish(segment, lane, segment.tile == 0, s & 1);
+      // In the loop: behind it the compiler would want more registers than there are, and make each
+      // product wait for the one before.
+      if (segment.left == segment.count) arrive(shared_address(&shared.parts_written));
       number += segment.count;
     }
   }
@@ -301,20 +304,30 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int32_t warpgroup =
       __shfl_sync(0xffffffffU, static_cast<int32_t>(threadIdx.x) / kGroupThreads, 0);
   const auto thread = static_cast<int32_t>(threadIdx.x) % kGroupThreads;
+  if (threadIdx.x >= kThreads - 2) read_shared_row(params, shared, lane, thread % 2);
   __syncthreads();
   if (warpgroup == 2) {
     give_registers<kProducerRegisters>();
-    if (thread >= 32) return;
-    const Producer producer{
-        .params = params,
-        .shared = shared,
-        .policy = params.groups == 1 ? evict_first_policy() : evict_normal_policy(),
-        .lane = thread,
-        .num_boxes = kTileTokens / params.box_tokens};
-    const Producer::Box first = producer.look_up(stretch.info, stretch.tile);
-    cudaGridDependencySynchronize();
-    cudaTriggerProgrammaticLaunchCompletion();  // the join may read what came before this kernel
-    producer.run(stretch, group, first);
+    if (thread < 32) {
+      const Producer<!kScoresFirst> producer{
+          .params = params,
+          .shared = shared,
+          .policy = params.groups == 1 ? evict_first_policy() : evict_normal_policy(),
+          .lane = thread,
+          .num_boxes = kTileTokens / params.box_tokens};
+      const auto first = producer.look_up(stretch.info, stretch.tile);
+      cudaGridDependencySynchronize();
+      cudaTriggerProgrammaticLaunchCompletion();
+      producer.run(stretch, group, first);
+    } else {
+      cudaGridDependencySynchronize();
+      cudaTriggerProgrammaticLaunchCompletion();
+      if (stretch.count > 0) load_first_queries(params, shared, stretch.info, group, thread - 32);
+      write_neutral_rows(params, thread - 32, kIdleThreads);
+    }
+    if (stretch.count == 0) return;
+    wait_phase<~0U>(shared_address(&shared.parts_written), 0);
+    join_rows(params, shared, lane, group, thread);
     return;
   }
   cudaGridDependencySynchronize();

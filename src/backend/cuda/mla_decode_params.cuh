@@ -16,7 +16,7 @@ constexpr int kTileTokens = 64;
 constexpr int kHeads = 64;  // rows of a tensor-core product
 constexpr int kGroupThreads = 128;
 constexpr int kComputeThreads = 2 * kGroupThreads;
-constexpr int kThreads = kComputeThreads + kGroupThreads;  // of the last group one warp works
+constexpr int kThreads = kComputeThreads + kGroupThreads;
 // Of a thread; the kernel starts with 168 for all.
 constexpr int kComputeRegisters = 232;
 constexpr int kProducerRegisters = 40;
@@ -24,13 +24,19 @@ constexpr int kStages = 2;
 constexpr int kChunks = kLatentKeyDim / 64;  // of a tile or the queries: 64 rows of 128 bytes
 constexpr int kHalfChunks = kLatentDim / 64 / 2;
 constexpr int kRotaryChunk = kChunks - 1;
+// Of a block, under way at a time; measured.
+constexpr int kChunksAhead = 6;
 constexpr uint32_t kChunkBytes = 64 * 128;
 constexpr uint32_t kTileBytes = kChunks * kChunkBytes;
 constexpr int kLanesMax = 144;
 // Numbers of barriers of part of a block; the first two are two each, one of each warpgroup.
-constexpr int kWeightsBarrier = 1;   // a tile's weights have been made
-constexpr int kScoresBarrier = 3;    // a tile's scores have been made, its tail cleared
-constexpr int kSumsBarrier = 5;      // a segment's sums of weights have been made
+constexpr int kWeightsBarrier = 1;  // a tile's weights have been made
+constexpr int kScoresBarrier = 3;   // a tile's scores have been made, its tail cleared
+constexpr int kSumsBarrier = 5;     // a segment's sums of weights have been made
+constexpr int kQueriesBarrier = 7;  // the first queries have been copied
+constexpr int kJoinBarrier = 8;     // of the warpgroup that joins
+constexpr int kIdleThreads = kGroupThreads - 32;  // of the last warpgroup: they ask for no tiles
+constexpr int32_t kRowBytes = kLatentKeyDim * 2;
 constexpr int kMinStretchTiles = 2;  // less is not worth a partial result
 constexpr float kNothingSeen = -INFINITY;
 constexpr float kLn2 = 0.6931471805599453F;
@@ -67,6 +73,9 @@ struct Workspace {
   float* partial_out;  // [2 * lanes * groups, slot_heads, 512]
   float* partial_max;  // [2 * lanes * groups, slot_heads], base 2
   float* partial_sum;  // likewise
+  // [lanes, groups] parts that are there of the row that begins in a lane and does not end in it.
+  // Zero between launches.
+  int32_t* counters;
 };
 
 // A lane is one block for each group of 64 heads; the blocks of a lane go through the same tiles at

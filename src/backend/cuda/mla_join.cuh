@@ -1,51 +1,25 @@
-// Device code of mla_decode.cu: the kernel behind the attend kernel. Each of its blocks stands for
-// one of the attend grid, and joins the parts of its share of the rows that lie in several lanes:
-// a row in many parts keeps as many blocks busy.
+// Device code of mla_decode.cu: rows that lie in several lanes are joined at the end of the attend
+// kernel, by the warpgroup that has asked for tiles. Each lane of such a row takes a share of its
+// values once all parts are there: a row in many parts keeps as many blocks busy.
+//
+// So blocks wait for others of the grid. All of them run at the same time: the grid has one block
+// for each multiprocessor, and kernels behind it begin once all blocks have been started.
 #pragma once
 
-#include "backend/cuda/mla_decode_params.cuh"
+#include "backend/cuda/mla_producer.cuh"
 
 namespace nanocp::cuda {
 namespace {
 
-constexpr int kJoinThreads = 256;
-constexpr int kTeamThreads = 16;  // four values each
-constexpr int kTeams = kJoinThreads / kTeamThreads;
-constexpr int kPieceValues = 4 * kTeamThreads;  // of a head, joined by one team or by all
+constexpr int kPieceValues = 64;  // of a head; a share is a run of pieces
 constexpr int kHeadPieces = kLatentDim / kPieceValues;
-constexpr int kTeamParts = kLanesMax / kTeams;  // of a team at most where all share a piece
-constexpr int kFewParts = 8;                    // a team does these alone
-// Beyond every wait for other instances that a lane may have to sit through.
-constexpr uint64_t kPartsTimeoutNs = 120'000'000'000;
-constexpr uint32_t kHasLeft =
-    1U << 16;  // above it a counter counts lanes that have joined their share
-
-// Teams of a warp go their own ways.
-__device__ inline uint32_t team_mask() {
-  return 0xffffU << (threadIdx.x % 32 / kTeamThreads * kTeamThreads);
-}
-__device__ inline float team_max(float value) {
-#pragma unroll
-  for (int distance = kTeamThreads / 2; distance > 0; distance /= 2) {
-    value = fmaxf(value, __shfl_xor_sync(team_mask(), value, distance));
-  }
-  return value;
-}
-__device__ inline float team_sum(float value) {
-#pragma unroll
-  for (int distance = kTeamThreads / 2; distance > 0; distance /= 2) {
-    value += __shfl_xor_sync(team_mask(), value, distance);
-  }
-  return value;
-}
-__device__ inline float warp_max(float value) {
-  value = team_max(value);
-  return fmaxf(value, __shfl_xor_sync(0xffffffffU, value, kTeamThreads));
-}
-__device__ inline float warp_sum(float value) {
-  value = team_sum(value);
-  return value + __shfl_xor_sync(0xffffffffU, value, kTeamThreads);
-}
+constexpr int kPieceVectors = kPieceValues / 4;
+constexpr uint32_t kPieceBytes = kPieceValues * 4;
+// In the place of queries and tiles: a share of all parts at most, then sums of teams.
+constexpr uint32_t kShareBytesMax = (kHeads * kHeadPieces + kLanesMax) * kPieceBytes;
+static_assert(kShareBytesMax + kGroupThreads * 16 <= sizeof(Shared::q) + sizeof(Shared::tiles));
+constexpr int32_t kHasJoined = 1 << 16;  // in a counter above the parts: lanes that have seen all
+constexpr uint64_t kPartsTimeoutNs = 10'000'000'000;
 
 __device__ inline void add_scaled(float4& sum, const float4& value, float scale) {
   sum.x += value.x * scale;
@@ -54,181 +28,210 @@ __device__ inline void add_scaled(float4& sum, const float4& value, float scale)
   sum.w += value.w * scale;
 }
 
-// The join of a lane's share of one row; all threads of a block.
+// One thread: until all parts are there.
+__device__ inline void wait_for_parts(const Params& params, const int32_t* counter,
+                                      int32_t num_parts) {
+  const ExchangeView& exchange = params.args.exchange;
+  // Other blocks may have to sit through as many waits for other instances first.
+  uint64_t timeout_ns = kPartsTimeoutNs;
+  if (exchange.num_instances > 1) timeout_ns += exchange.num_instances * exchange.wait.timeout_ns;
+  const uint64_t begin = global_time_ns();
+  for (;;) {
+    int32_t seen;
+    asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(seen) : "l"(counter) : "memory");
+    if (seen % kHasJoined >= num_parts) return;
+    if (global_time_ns() - begin > timeout_ns) __trap();
+  }
+}
+
+// A lane's share of one row; all threads of the warpgroup.
 struct Join {
   const Params& params;
+  Shared& shared;
   const SharedRow& row;
   int32_t group;
-
-  __device__ int32_t thread_in_team() const {
-    return static_cast<int32_t>(threadIdx.x) % kTeamThreads;
-  }
-  __device__ int32_t team() const { return static_cast<int32_t>(threadIdx.x) / kTeamThreads; }
+  int32_t thread;
+  int32_t begin;  // of the share, in pieces of the heads of the group
+  int32_t end;
 
   // Of a head in the lists of partial results.
   __device__ int64_t place(int32_t part, int32_t head) const {
     const int32_t slot = partial_slot(params, row.first_lane + part, part == 0, group);
     return static_cast<int64_t>(slot) * params.slot_heads + head;
   }
-  __device__ float part_max(int32_t part, int32_t head) const {
-    return part < row.num_parts ? params.workspace.partial_max[place(part, head)] : kNothingSeen;
-  }
-  __device__ float part_sum(int32_t part, int32_t head) const {
-    return part < row.num_parts ? params.workspace.partial_sum[place(part, head)] : 0.0F;
-  }
-  __device__ float4 part_values(int32_t part, int32_t piece) const {
-    if (part >= row.num_parts) return make_float4(0.0F, 0.0F, 0.0F, 0.0F);
-    const float* values =
-        params.workspace.partial_out + place(part, piece / kHeadPieces) * kLatentDim;
-    return reinterpret_cast<const float4*>(
-        values)[piece % kHeadPieces * kTeamThreads + thread_in_team()];
-  }
 
-  __device__ void store(int32_t piece, const float4& value, float log_sum) const {
-    const int32_t head = group * kHeads + piece / kHeadPieces;
-    if (head >= params.args.config.num_heads) return;
-    const int64_t at = static_cast<int64_t>(row.row) * params.args.config.num_heads + head;
-    auto* out = reinterpret_cast<float4*>(params.args.out + at * kLatentDim);
-    out[piece % kHeadPieces * kTeamThreads + thread_in_team()] = value;
-    if (piece % kHeadPieces == 0 && thread_in_team() == 0) params.args.lse[at] = log_sum;
-  }
-
-  // Pieces dealt to the teams, as many at once as keep the same number of copies under way.
-  template <int kParts>
-  __device__ void join_alone(int32_t begin, int32_t end) const {
-    constexpr int kAtOnce = kFewParts / kParts;
-    for (int32_t first = begin + team(); first < end; first += kTeams * kAtOnce) {
-      float4 values[kAtOnce][kParts];
-      float maxima[kAtOnce];
-      float sums[kAtOnce];
-#pragma unroll
-      for (int j = 0; j < kAtOnce; ++j) {
-        const int32_t piece = min(first + j * kTeams, end - 1);
-#pragma unroll
-        for (int i = 0; i < kParts; ++i) values[j][i] = part_values(i, piece);
-        maxima[j] = part_max(thread_in_team(), piece / kHeadPieces);
-        sums[j] = part_sum(thread_in_team(), piece / kHeadPieces);
-      }
-#pragma unroll
-      for (int j = 0; j < kAtOnce; ++j) {
-        const float largest = team_max(maxima[j]);
-        const float weight = exp2f(maxima[j] - largest);
-        const float total = team_sum(sums[j] * weight);
-        float4 value = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
-#pragma unroll
-        for (int i = 0; i < kParts; ++i) {
-          add_scaled(value, values[j][i],
-                     __shfl_sync(team_mask(), weight, i, kTeamThreads) / total);
-        }
-        const int32_t piece = first + j * kTeams;
-        if (piece < end) store(piece, value, (largest + log2f(total)) * kLn2);
-      }
+  // Asks for the share of all parts.
+  __device__ void fetch() const {
+    const int32_t vectors = (end - begin) * kPieceVectors;
+    for (int32_t i = thread; i < row.num_parts * vectors; i += kGroupThreads) {
+      const float* from = params.workspace.partial_out + place(i / vectors, 0) * kLatentDim;
+      copy_16_async(shared_address(shared.q) + static_cast<uint32_t>(i) * 16,
+                    from + begin * kPieceValues + i % vectors * 4, true);
     }
+    commit_copies();
   }
 
-  // A piece at a time, its parts dealt to the teams. `sums`: [8, kTeamThreads].
-  __device__ void join_together(int32_t begin, int32_t end, float4* sums) const {
-    const int32_t lane = static_cast<int32_t>(threadIdx.x) % 32;
-    const int32_t warp = static_cast<int32_t>(threadIdx.x) / 32;
+  // Of the parts of all heads of the share; a warp for each head.
+  __device__ void weigh_parts() const {
+    const int32_t lane = thread % 32;
     constexpr int kPerLane = (kLanesMax + 31) / 32;
-    for (int32_t piece = begin; piece < end; ++piece) {
-      const int32_t head = piece / kHeadPieces;
-      float4 values[kTeamParts];
-      float weights[kTeamParts];
-#pragma unroll
-      for (int i = 0; i < kTeamParts; ++i) {
-        values[i] = part_values(team() + i * kTeams, piece);
-        weights[i] = part_max(team() + i * kTeams, head);
-      }
+    const int32_t first_head = begin / kHeadPieces;
+    for (int32_t head = first_head + thread / 32; head * kHeadPieces < end;
+         head += kGroupThreads / 32) {
       float maxima[kPerLane];
+      float sums[kPerLane];
       float largest = kNothingSeen;
 #pragma unroll
       for (int i = 0; i < kPerLane; ++i) {
-        maxima[i] = part_max(lane + i * 32, head);
+        const int32_t part = lane + i * 32;
+        const bool exists = part < row.num_parts;
+        maxima[i] =
+            exists ? __ldcg(params.workspace.partial_max + place(part, head)) : kNothingSeen;
+        sums[i] = exists ? __ldcg(params.workspace.partial_sum + place(part, head)) : 0.0F;
         largest = fmaxf(largest, maxima[i]);
       }
-      largest = warp_max(largest);
+#pragma unroll
+      for (int distance = 16; distance > 0; distance /= 2) {
+        largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, distance));
+      }
       float total = 0.0F;
 #pragma unroll
       for (int i = 0; i < kPerLane; ++i) {
-        total += part_sum(lane + i * 32, head) * exp2f(maxima[i] - largest);
+        maxima[i] = exp2f(maxima[i] - largest);
+        total += sums[i] * maxima[i];
       }
-      total = warp_sum(total);
-      float4 value = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
 #pragma unroll
-      for (int i = 0; i < kTeamParts; ++i) {
-        add_scaled(value, values[i], exp2f(weights[i] - largest) / total);
+      for (int distance = 16; distance > 0; distance /= 2) {
+        total += __shfl_xor_sync(0xffffffffU, total, distance);
       }
-      value.x += __shfl_xor_sync(0xffffffffU, value.x, kTeamThreads);
-      value.y += __shfl_xor_sync(0xffffffffU, value.y, kTeamThreads);
-      value.z += __shfl_xor_sync(0xffffffffU, value.z, kTeamThreads);
-      value.w += __shfl_xor_sync(0xffffffffU, value.w, kTeamThreads);
-      if (lane < kTeamThreads) sums[warp * kTeamThreads + lane] = value;
-      __syncthreads();
-      if (threadIdx.x < kTeamThreads) {
-        value = sums[lane];
+      // The exact division calls a function that needs more registers than this warpgroup has.
+      const float inverse = __fdividef(1.0F, total);
 #pragma unroll
-        for (int i = 1; i < kJoinThreads / 32; ++i) {
-          add_scaled(value, sums[i * kTeamThreads + lane], 1.0F);
+      for (int i = 0; i < kPerLane; ++i) {
+        const int32_t part = lane + i * 32;
+        if (part < row.num_parts) {
+          shared.part_weights[(head - first_head) * row.num_parts + part] = maxima[i] * inverse;
         }
-        store(piece, value, (largest + log2f(total)) * kLn2);
       }
-      __syncthreads();
+      if (lane == 0 && head * kHeadPieces >= begin)
+        store_lse(head, (largest + log2f(total)) * kLn2);
     }
   }
 
-  // The share of the `part`-th lane of the row.
-  __device__ void run(int32_t part, float4* sums) const {
-    const int32_t pieces = params.slot_heads * kHeadPieces;
-    const int32_t begin = pieces * part / row.num_parts;
-    const int32_t end = pieces * (part + 1) / row.num_parts;
-    if (row.num_parts == 2) {
-      join_alone<2>(begin, end);
-    } else if (row.num_parts <= 4) {
-      join_alone<4>(begin, end);
-    } else if (row.num_parts <= kFewParts) {
-      join_alone<kFewParts>(begin, end);
-    } else {
-      join_together(begin, end, sums);
+  __device__ int64_t result_head(int32_t head) const {
+    return static_cast<int64_t>(row.row) * params.args.config.num_heads + group * kHeads + head;
+  }
+  __device__ bool exists(int32_t head) const {
+    return group * kHeads + head < params.args.config.num_heads;
+  }
+  __device__ void store_lse(int32_t head, float value) const {
+    if (exists(head)) params.args.lse[result_head(head)] = value;
+  }
+  __device__ void store(int32_t vector, const float4& value) const {
+    const int32_t at = begin * kPieceVectors + vector;
+    constexpr int kHeadVectors = kLatentDim / 4;
+    const int32_t head = at / kHeadVectors;
+    if (!exists(head)) return;
+    auto* out = reinterpret_cast<float4*>(params.args.out + result_head(head) * kLatentDim);
+    out[at % kHeadVectors] = value;
+  }
+
+  // Adds up what has been fetched. A short share is added up by several teams, each of which takes
+  // some of the parts.
+  __device__ void add_up() const {
+    const auto* parts = reinterpret_cast<const float4*>(&shared);
+    auto* sums = reinterpret_cast<float4*>(reinterpret_cast<uint8_t*>(&shared) + kShareBytesMax);
+    const int32_t vectors = (end - begin) * kPieceVectors;
+    const int32_t teams = max(1, kGroupThreads / vectors);
+    const int32_t team = teams == 1 ? 0 : thread / vectors;
+    for (int32_t at = teams == 1 ? thread : thread % vectors; at < vectors && team < teams;
+         at += kGroupThreads) {
+      const int32_t head = (begin + at / kPieceVectors) / kHeadPieces - begin / kHeadPieces;
+      const float* weights = shared.part_weights + head * row.num_parts;
+      float4 sum = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
+#pragma unroll 4
+      for (int32_t part = team; part < row.num_parts; part += teams) {
+        add_scaled(sum, parts[part * vectors + at], weights[part]);
+      }
+      if (teams == 1) {
+        store(at, sum);
+      } else {
+        sums[thread] = sum;
+      }
     }
+    if (teams == 1) return;
+    sync_threads(kJoinBarrier, kGroupThreads);
+    if (thread >= vectors) return;
+    float4 sum = sums[thread];
+    for (int32_t i = 1; i < teams; ++i) add_scaled(sum, sums[i * vectors + thread], 1.0F);
+    store(thread, sum);
   }
 };
 
+// One of the rows that the lane has part in, for join_rows.
+__device__ inline void read_shared_row(const Params& params, Shared& shared, int32_t lane,
+                                       int32_t index) {
+  shared.rows[index] = params.workspace.shared_rows[2 * lane + index];
+}
+
+// All threads of the last warpgroup, when the block's parts have been written.
+__device__ inline void join_rows(const Params& params, Shared& shared, int32_t lane, int32_t group,
+                                 int32_t thread) {
+  const auto counter = [&](const SharedRow& row) {
+    return params.workspace.counters + row.first_lane * params.groups + group;
+  };
+#pragma unroll
+  for (const SharedRow& row : shared.rows) {
+    if (row.num_parts == 0 || thread != 0) continue;
+    asm volatile("red.release.gpu.global.add.s32 [%0], 1;" ::"l"(counter(row)) : "memory");
+  }
+#pragma unroll
+  for (const SharedRow& row : shared.rows) {
+    if (row.num_parts == 0) continue;
+    const int32_t part = lane - row.first_lane;
+    const int32_t pieces = params.slot_heads * kHeadPieces;
+    const Join join = {.params = params,
+                       .shared = shared,
+                       .row = row,
+                       .group = group,
+                       .thread = thread,
+                       .begin = pieces * part / row.num_parts,
+                       .end = pieces * (part + 1) / row.num_parts};
+    if (thread == 0) wait_for_parts(params, counter(row), row.num_parts);
+    sync_threads(kJoinBarrier, kGroupThreads);
+    if (join.begin < join.end) {
+      join.fetch();
+      join.weigh_parts();
+      wait_copies<0>();
+      sync_threads(kJoinBarrier, kGroupThreads);
+      join.add_up();
+    }
+    // The last that has seen the count clears it.
+    if (thread == 0 && atomicAdd(counter(row), kHasJoined) / kHasJoined == row.num_parts - 1) {
+      *counter(row) = 0;
+    }
+  }
+}
+
 // Zero and minus infinity for the rows that see nothing, which no tile stands for. Those of other
 // instances are waited for too: nothing is returned ahead of its query (comm.flow_control).
-__device__ inline void write_neutral_rows(const Params& params) {
+// `thread` of `num_threads` of a block.
+__device__ inline void write_neutral_rows(const Params& params, int32_t thread,
+                                          int32_t num_threads) {
   const int32_t num_rows = *params.args.num_rows;
   const int64_t num_heads = params.args.config.num_heads;
   for (auto index = static_cast<int32_t>(blockIdx.x); index < num_rows;
        index += static_cast<int32_t>(gridDim.x)) {
     if (params.workspace.spans[index].num_tiles > 0) continue;
     const AttentionRow row = params.args.rows[index];
-    if (threadIdx.x == 0 && is_remote(params, row)) wait_for_source(params, row.source);
+    if (thread == 0 && is_remote(params, row)) wait_for_source(params, row.source);
     const int64_t first = row.row * num_heads;
-    for (int64_t i = threadIdx.x; i < num_heads * kLatentDim; i += kJoinThreads) {
+    for (int64_t i = thread; i < num_heads * kLatentDim; i += num_threads) {
       params.args.out[first * kLatentDim + i] = 0.0F;
     }
-    for (int64_t i = threadIdx.x; i < num_heads; i += kJoinThreads) {
+    for (int64_t i = thread; i < num_heads; i += num_threads) {
       params.args.lse[first + i] = kNothingSeen;
     }
-  }
-}
-
-__global__ void __launch_bounds__(kJoinThreads, 2)
-    join_kernel(const __grid_constant__ Params params) {
-  __shared__ float4 sums[kJoinThreads / 32 * kTeamThreads];
-  cudaTriggerProgrammaticLaunchCompletion();
-  // The attend kernel lets this one begin once all before it has ended: schedule and flags stand.
-  const auto lane = static_cast<int32_t>(blockIdx.x) / params.groups;
-  const auto group = static_cast<int32_t>(blockIdx.x) % params.groups;
-  const SharedRow rows[2] = {params.workspace.shared_rows[2 * lane],
-                             params.workspace.shared_rows[2 * lane + 1]};
-  write_neutral_rows(params);
-  cudaGridDependencySynchronize();
-#pragma unroll
-  for (const SharedRow& row : rows) {
-    if (row.num_parts == 0) continue;
-    Join{.params = params, .row = row, .group = group}.run(lane - row.first_lane, sums);
   }
 }
 

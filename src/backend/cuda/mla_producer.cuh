@@ -49,6 +49,9 @@ struct Shared {
   uint64_t empty[kStages][3];  // first half of the values, second half, rotary keys and weights
   uint64_t q_full;
   uint64_t q_empty;
+  uint64_t parts_written;  // counts threads that compute: all of the lane's results and parts
+  SharedRow rows[2];       // as in the workspace
+  float part_weights[kHeads + 2 * kLanesMax];  // of a share's heads, each of all parts
 };
 
 __device__ inline void init_barriers(Shared& shared) {
@@ -60,11 +63,13 @@ __device__ inline void init_barriers(Shared& shared) {
   }
   init_barrier(shared_address(&shared.q_full), 1);
   init_barrier(shared_address(&shared.q_empty), 8);
+  init_barrier(shared_address(&shared.parts_written), kComputeThreads);
   publish_barriers();
 }
 
 // The warp that asks for tiles and queries. A tile is copied in boxes of tokens of one block, a
 // lane for each; places without a block arrive as zeros.
+template <bool kHoldsBack>
 struct Producer {
   const Params& params;
   Shared& shared;
@@ -97,14 +102,30 @@ struct Producer {
     }
   }
 
+  // Until the chunk has landed that lies kChunksAhead before this one: more under way lets some
+  // multiprocessors run away from the others. Not where blocks go through the same tiles together.
+  __device__ void hold_back(int32_t number, int chunk) const {
+    if constexpr (kHoldsBack) {
+      const int32_t at = number * kChunks + chunk - kChunksAhead;
+      if (at < 0) return;
+      const int32_t before = at / kChunks;
+      wait_phase(shared_address(&shared.full[before % kStages][at % kChunks]),
+                 (before / kStages) & 1);
+    }
+  }
+
   __device__ void load_tile(int32_t number, const Box& box) const {
     const int stage = number % kStages;
     const uint32_t parity = (number / kStages + 1) & 1;
     for (int half = 0; half < 2; ++half) {
       wait_phase(shared_address(&shared.empty[stage][half]), parity);
-      for (int c = 0; c < kHalfChunks; ++c) load_chunk(stage, half * kHalfChunks + c, box);
+      for (int c = 0; c < kHalfChunks; ++c) {
+        hold_back(number, half * kHalfChunks + c);
+        load_chunk(stage, half * kHalfChunks + c, box);
+      }
     }
     wait_phase(shared_address(&shared.empty[stage][2]), parity);
+    hold_back(number, kRotaryChunk);
     load_chunk(stage, kRotaryChunk, box);
   }
 
@@ -133,9 +154,6 @@ struct Producer {
         publish_to_copies();
         open_source = row.source;
       }
-      // At first the queries come first, for they would have to wait behind the tiles; later they
-      // have to wait for their place, and the first tile does not.
-      if (s == 0) load_queries(s, row.row, group);
       Box box = s == 0 ? first : look_up(row, segment.tile);
       for (int32_t k = 0; k < segment.count; ++k) {
         const Box next = look_up(row, segment.tile + k + 1);
@@ -146,6 +164,36 @@ struct Producer {
     }
   }
 };
+
+// The first queries, by the three warps of the last warpgroup that ask for no tiles. `thread`: of
+// these. Where many blocks ask for the same row the second-level cache serves them slowly; the
+// copies of tiles, which wait for one another in the order they are asked for, need not stand
+// behind that.
+__device__ inline void load_first_queries(const Params& params, Shared& shared,
+                                          const AttentionRow& row, int32_t group, int32_t thread) {
+  if (is_remote(params, row)) {
+    if (thread % 32 == 0) wait_for_source(params, row.source);
+    __syncwarp();
+  }
+  const int32_t num_heads = params.args.config.num_heads;
+  const auto* from = static_cast<const uint8_t*>(params.args.q) +
+                     (static_cast<int64_t>(row.row) * num_heads + group * kHeads) * kRowBytes;
+  const int32_t heads = min(kHeads, num_heads - group * kHeads);
+  constexpr int32_t kPieces = kRowBytes / 16;
+#pragma unroll 4
+  for (int32_t i = thread; i < kHeads * kPieces; i += kIdleThreads) {
+    const int32_t head = i / kPieces;
+    const int32_t piece = i % kPieces;
+    const uint32_t to = shared_address(shared.q) + static_cast<uint32_t>(piece / 8) * kChunkBytes +
+                        swizzled_offset(head, piece % 8);
+    copy_16_async(to, head < heads ? from + i * 16 : from, head < heads);
+  }
+  commit_copies();
+  wait_copies<0>();
+  publish_shared();
+  sync_threads(kQueriesBarrier, kIdleThreads);
+  if (thread == 0) arrive(shared_address(&shared.q_full));
+}
 
 }  // namespace
 }  // namespace nanocp::cuda

@@ -372,7 +372,7 @@ Status CudaInstance::finish_samples(const StepSlot& slot) {
                      forward_->logits() + static_cast<int64_t>(i) * forward_->logits_stride(),
                      vocab * sizeof(float), cudaMemcpyDeviceToHost),
           "copy of logits"));
-      if (options_.keep_logits) token.logits = host_logits_;
+      if (options_.keep_logits) token.details.make().logits = host_logits_;
     }
     if (slot.on_host[i]) sample_on_host(tasks[i], token);
     tokens_.push_back(std::move(token));
@@ -389,7 +389,9 @@ void CudaInstance::sample_on_host(const scheduler::SampleTask& task, engine::Sam
       ops::sample(host_logits_, params, {sequence.request.prompt, sequence.output}, random_bits);
   token.token = choice.token;
   token.logprob = choice.logprob;
-  token.top_logprobs = std::move(choice.top_logprobs);
+  if (!choice.top_logprobs.empty()) {
+    token.details.make().top_logprobs = std::move(choice.top_logprobs);
+  }
 }
 
 void CudaInstance::collect(engine::StepResult& result) {

@@ -18,6 +18,12 @@ __device__ inline void copy_16_async(uint32_t to, const void* from, bool valid) 
                "r"(valid ? 16 : 0)
                : "memory");
 }
+// The same, with a policy of bulk_load.cuh for the second-level cache.
+__device__ inline void copy_16_async(uint32_t to, const void* from, bool valid, uint64_t policy) {
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(to),
+               "l"(from), "r"(valid ? 16 : 0), "l"(policy)
+               : "memory");
+}
 __device__ inline void commit_copies() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 }
