@@ -1,8 +1,10 @@
 #include "apps/calibrate_points.h"
-#include "scheduler/cost_model.h"
 
 #include <algorithm>
+#include <array>
 #include <string>
+
+#include "scheduler/cost_model.h"
 
 namespace nanocp::apps {
 namespace {
@@ -48,17 +50,41 @@ double sum_of(const CalibrationPoint& point, std::initializer_list<Phase> phases
   return sum;
 }
 
+constexpr std::array kLayerPhases = {Phase::kDense,   Phase::kRoute,    Phase::kAttention,
+                                     Phase::kMerge,   Phase::kDispatch, Phase::kIdleWait,
+                                     Phase::kExperts, Phase::kCombine};
+
+bool is_of_experts(Phase phase) {
+  return phase == Phase::kDispatch || phase == Phase::kIdleWait || phase == Phase::kExperts ||
+         phase == Phase::kCombine;
+}
+
 // What the constants per layer explain; the rest of a step is fixed cost and head.
 double layer_us(const CalibrationPoint& point) {
-  return sum_of(point, {Phase::kDense, Phase::kRoute, Phase::kAttention, Phase::kMerge,
-                        Phase::kDispatch, Phase::kIdleWait, Phase::kExperts, Phase::kCombine});
+  double sum = 0.0;
+  for (const Phase phase : kLayerPhases) sum += point.phase_us[static_cast<size_t>(phase)];
+  return sum;
+}
+
+int count_moe_layers(const model::ModelSpec& spec) {
+  int count = 0;
+  for (const auto& layer : spec.layers) count += layer.is_moe ? 1 : 0;
+  return count;
 }
 
 class ConstantFitter {
  public:
   ConstantFitter(const std::vector<CalibrationPoint>& points, const model::ModelSpec& spec)
-      : points_(points), num_layers_(spec.num_layers) {
-    for (const auto& layer : spec.layers) num_moe_layers_ += layer.is_moe ? 1 : 0;
+      : points_(points), plain_points_(points), num_layers_(spec.num_layers) {
+    num_moe_layers_ = count_moe_layers(spec);
+    const double timing_us = timing_us_per_phase(points, spec);
+    for (CalibrationPoint& point : plain_points_) {
+      for (const Phase phase : kLayerPhases) {
+        const double num_timed = is_of_experts(phase) ? num_moe_layers_ : num_layers_;
+        double& us = point.phase_us[static_cast<size_t>(phase)];
+        us = std::max(0.0, us - timing_us * num_timed);
+      }
+    }
     cost_.shape.num_experts = std::max(1, spec.moe.num_experts);
     cost_.shape.experts_per_token = spec.moe.router.topk;
     for (const CalibrationPoint& point : points) {
@@ -87,7 +113,7 @@ class ConstantFitter {
   template <typename MakePoint>
   std::vector<FitPoint> local_points(MakePoint make_point) const {
     std::vector<FitPoint> result;
-    for (const CalibrationPoint& point : points_) {
+    for (const CalibrationPoint& point : plain_points_) {
       if (!point.is_split) result.push_back(make_point(point));
     }
     return result;
@@ -148,10 +174,13 @@ class ConstantFitter {
         FitWeight::kRelative);
   }
 
+  // Of timed steps and timed phases, whose difference has little of timing in it.
   void fit_step() {
-    const auto points = local_points([&](const CalibrationPoint& p) {
-      return FitPoint{{1.0, static_cast<double>(p.num_rows)}, p.step_us - layer_us(p)};
-    });
+    std::vector<FitPoint> points;
+    for (const CalibrationPoint& p : points_) {
+      if (p.is_split) continue;
+      points.push_back({{1.0, static_cast<double>(p.num_rows)}, p.step_us - layer_us(p)});
+    }
     add({{"step_fixed_us", "us per step"}, {"step_us_per_row", "us per step and row"}}, points,
         FitWeight::kRelative);
   }
@@ -176,6 +205,7 @@ class ConstantFitter {
   }
 
   const std::vector<CalibrationPoint>& points_;
+  std::vector<CalibrationPoint> plain_points_;  // without what timing adds to their phases
   const double num_layers_;
   int num_moe_layers_ = 0;
   scheduler::CostModel cost_;  // its shape
@@ -189,6 +219,26 @@ class GridRunner {
       : session_(session), options_(std::move(options)), spec_(spec), grid_(grid) {}
 
   Result<std::vector<CalibrationPoint>> run() {
+    NANOCP_RETURN_IF_ERROR(
+        for_each_run([this](int run_idx, bool is_split, const DecodeReport& report) {
+          return add_points(run_idx, is_split, report);
+        }));
+    return std::move(points_);
+  }
+
+  Status run_plain(std::vector<CalibrationPoint>& points) {
+    return for_each_run([&](int run_idx, bool is_split, const DecodeReport& report) {
+      for (CalibrationPoint& point : points) {
+        const bool is_same = point.run == run_idx && point.is_split == is_split;
+        if (is_same) point.plain_step_us = report.tpot.mean_us;
+      }
+      return ok_status();
+    });
+  }
+
+ private:
+  template <typename Visit>
+  Status for_each_run(Visit visit) {
     const std::vector<Run> runs = list_runs(options_, grid_);
     if (runs.empty()) {
       return invalid_argument(
@@ -201,20 +251,23 @@ class GridRunner {
       options_.router = "least_requests";
       options_.cp_degree = is_split ? options_.num_instances : 0;
       for (size_t i = 0; i < runs.size(); ++i) {
-        NANOCP_RETURN_IF_ERROR(measure(runs[i], static_cast<int>(i), is_split));
+        NANOCP_ASSIGN_OR_RETURN(const DecodeReport report, measure(runs[i]));
+        NANOCP_RETURN_IF_ERROR(visit(static_cast<int>(i), is_split, report));
       }
     }
-    return std::move(points_);
+    return ok_status();
   }
 
- private:
-  Status measure(const Run& run, int run_idx, bool is_split) {
+  Result<DecodeReport> measure(const Run& run) {
     NANOCP_RETURN_IF_ERROR(session_.restart(options_, spec_));
     DecodeBenchOptions bench;
     bench.contexts.assign(static_cast<size_t>(run.rows * options_.num_instances), run.tokens);
     bench.num_warmup_steps = grid_.num_warmup_steps;
     bench.num_steps = grid_.num_steps;
-    NANOCP_ASSIGN_OR_RETURN(const DecodeReport report, run_decode_bench(session_.engine(), bench));
+    return run_decode_bench(session_.engine(), bench);
+  }
+
+  Status add_points(int run_idx, bool is_split, const DecodeReport& report) {
     if (report.last_spans.empty()) {
       return unsupported("this device's runner does not time the phases of a step");
     }
@@ -268,6 +321,28 @@ Result<std::vector<CalibrationPoint>> measure_points(EngineSession& session, Eng
                                                      const model::ModelSpec& spec,
                                                      const CalibrationGrid& grid) {
   return GridRunner(session, std::move(options), spec, grid).run();
+}
+
+Status measure_plain_steps(EngineSession& session, EngineOptions options,
+                           const model::ModelSpec& spec, const CalibrationGrid& grid,
+                           std::vector<CalibrationPoint>& points) {
+  return GridRunner(session, std::move(options), spec, grid).run_plain(points);
+}
+
+double timing_us_per_phase(const std::vector<CalibrationPoint>& points,
+                           const model::ModelSpec& spec) {
+  double num_timed = 0.0;
+  for (const Phase phase : kLayerPhases) {
+    num_timed += is_of_experts(phase) ? count_moe_layers(spec) : spec.num_layers;
+  }
+  std::vector<double> added_us;
+  for (const CalibrationPoint& point : points) {
+    if (point.plain_step_us > 0.0) added_us.push_back(point.step_us - point.plain_step_us);
+  }
+  if (added_us.empty()) return 0.0;
+  const auto middle = added_us.begin() + std::ssize(added_us) / 2;
+  std::nth_element(added_us.begin(), middle, added_us.end());
+  return std::max(0.0, *middle) / num_timed;
 }
 
 std::vector<FittedConstant> fit_constants(const std::vector<CalibrationPoint>& points,

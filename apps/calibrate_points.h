@@ -31,6 +31,8 @@ struct CalibrationPoint {
   int64_t num_kv_tokens = 0;
   int64_t route_bytes = 0;  // queries out and partials back per layer, for its own rows
   double step_us = 0.0;     // of the whole group, on the host
+  // The same in a session that does not time phases; 0: not measured.
+  double plain_step_us = 0.0;
   std::array<double, engine::kNumPhases> phase_us = {};
 };
 
@@ -43,6 +45,17 @@ Result<std::vector<CalibrationPoint>> measure_points(EngineSession& session, Eng
                                                      const model::ModelSpec& spec,
                                                      const CalibrationGrid& grid);
 
+// Runs the grid once more, in a session that does not time phases, and fills in plain_step_us.
+// Requires: points of measure_points with the same options and grid.
+Status measure_plain_steps(EngineSession& session, EngineOptions options,
+                           const model::ModelSpec& spec, const CalibrationGrid& grid,
+                           std::vector<CalibrationPoint>& points);
+
+// What it adds to a step that one phase of one layer is timed: the median over points. 0 where
+// plain steps were not measured.
+double timing_us_per_phase(const std::vector<CalibrationPoint>& points,
+                           const model::ModelSpec& spec);
+
 struct FittedConstant {
   const char* name;
   const char* unit;
@@ -52,7 +65,8 @@ struct FittedConstant {
   bool is_determined;     // the points tell it from the other constants of its fit
 };
 
-// Requires: points not empty. Constants of routing are left out where nothing was split.
+// What timing adds is taken off first. Requires: points not empty. Constants of routing are left
+// out where nothing was split.
 std::vector<FittedConstant> fit_constants(const std::vector<CalibrationPoint>& points,
                                           const model::ModelSpec& spec);
 

@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "apps/bundled_model.h"
+#include "apps/chat_prompt.h"
 #include "apps/command_error.h"
 #include "apps/engine_session.h"
 #include "apps/generation.h"
@@ -26,9 +27,30 @@ struct GenerateOptions {
   GenerationParams params;
   std::vector<std::string> prompts;
   std::string prompt_file;
+  std::vector<std::string> chats;
+  std::string messages_file;
   bool keep_special_tokens = false;
   bool as_json = false;
 };
+
+// Conversations, in the words of the model's chat template.
+Status add_chats(const GenerateOptions& options, std::vector<Prompt>& prompts) {
+  if (options.chats.empty() && options.messages_file.empty()) return ok_status();
+  if (options.engine.model_dir.empty()) {
+    return invalid_argument("a chat needs a MODEL_DIR with a chat template");
+  }
+  NANOCP_ASSIGN_OR_RETURN(const auto chat_template,
+                          text::ChatTemplate::load(options.engine.model_dir));
+  for (const std::string& message : options.chats) {
+    NANOCP_ASSIGN_OR_RETURN(Prompt prompt, chat_prompt(chat_template, message, options.params));
+    prompts.push_back(std::move(prompt));
+  }
+  if (options.messages_file.empty()) return ok_status();
+  NANOCP_ASSIGN_OR_RETURN(Prompt prompt,
+                          read_messages_file(chat_template, options.messages_file, options.params));
+  prompts.push_back(std::move(prompt));
+  return ok_status();
+}
 
 Result<std::vector<Prompt>> collect_prompts(const GenerateOptions& options) {
   std::vector<Prompt> prompts;
@@ -41,7 +63,10 @@ Result<std::vector<Prompt>> collect_prompts(const GenerateOptions& options) {
                             read_prompt_file(options.prompt_file, options.params));
     prompts.insert(prompts.end(), more.begin(), more.end());
   }
-  if (prompts.empty()) return invalid_argument("give --prompt TEXT or --prompts FILE");
+  NANOCP_RETURN_IF_ERROR(add_chats(options, prompts));
+  if (prompts.empty()) {
+    return invalid_argument("give --prompt TEXT, --prompts FILE, --chat TEXT or --messages FILE");
+  }
   return prompts;
 }
 
@@ -156,10 +181,11 @@ Result<int> run_tasks(const GenerateOptions& options, const std::vector<Generati
 }
 
 Result<int> generate(GenerateOptions options) {
-  NANOCP_ASSIGN_OR_RETURN(const std::vector<Prompt> prompts, collect_prompts(options));
-  if (options.engine.model_dir.empty() && options.engine.config_file.empty()) {
+  const bool has_model = !options.engine.model_dir.empty() || !options.engine.config_file.empty();
+  if (!has_model) {
     NANOCP_ASSIGN_OR_RETURN(options.engine.model_dir, find_bundled_model());
   }
+  NANOCP_ASSIGN_OR_RETURN(const std::vector<Prompt> prompts, collect_prompts(options));
   NANOCP_ASSIGN_OR_RETURN(const auto spec, read_spec(options.engine));
   NANOCP_ASSIGN_OR_RETURN(const int64_t model_len, max_model_len(options.engine, *spec));
   NANOCP_ASSIGN_OR_RETURN(const std::optional<text::Tokenizer> tokenizer,
@@ -192,6 +218,18 @@ void add_generate_command(CLI::App& app, int& exit_code) {
   command
       ->add_option("--prompts", options->prompt_file,
                    "JSON lines {\"prompt\": \"...\", \"max_tokens\": 32, ...}")
+      ->type_name("FILE")
+      ->group(group);
+  command
+      ->add_option("--chat", options->chats,
+                   "A message to answer, in the form of the model's chat template; repeatable")
+      ->type_name("TEXT")
+      ->allow_extra_args(false)
+      ->group(group);
+  command
+      ->add_option("--messages", options->messages_file,
+                   "JSON list of messages, or {\"messages\": [...], \"tools\": [...], "
+                   "\"chat_template_kwargs\": {...}}")
       ->type_name("FILE")
       ->group(group);
   add_generation_options(*command, options->params);

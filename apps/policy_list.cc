@@ -5,6 +5,27 @@
 #include "sim/oracle_policy.h"
 
 namespace nanocp::apps {
+namespace {
+
+Status set_parts(const std::string& word, const std::string& detail, scheduler::DcpParts& parts) {
+  if (detail == "slo") {
+    parts.keeps_budget = true;
+  } else if (detail == "no_splits") {
+    parts.splits = false;
+  } else if (detail == "any_domain") {
+    parts.stays_in_domain = false;
+  } else if (detail == "no_moves") {
+    parts.moves_bindings = false;
+  } else if (detail == "no_tails") {
+    parts.moves_tails = false;
+  } else {
+    return invalid_argument("policy '" + word +
+                            "': after dcp/ comes slo, no_splits, any_domain, no_moves or no_tails");
+  }
+  return ok_status();
+}
+
+}  // namespace
 
 Result<std::unique_ptr<scheduler::Policy>> make_named_policy(
     const std::string& word, const scheduler::PolicyOptions& defaults) {
@@ -24,9 +45,11 @@ Result<std::unique_ptr<scheduler::Policy>> make_named_policy(
     if (error != std::errc() || stop != end) {
       return invalid_argument("policy '" + word + "': '" + detail + "' is not a degree");
     }
+  } else if (name == "dcp") {
+    NANOCP_RETURN_IF_ERROR(set_parts(word, detail, options.parts));
   } else {
-    return invalid_argument("policy '" + word + "': only bound, uniform_cp and threshold_cp take " +
-                            "something after a slash");
+    return invalid_argument("policy '" + word + "': only bound, uniform_cp, threshold_cp and dcp " +
+                            "take something after a slash");
   }
   return scheduler::make_policy(name, options);
 }

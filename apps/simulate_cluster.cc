@@ -54,6 +54,9 @@ sim::SimulationOptions simulation_options(const SimulateOptions& options, const 
   result.drain_s = options.drain_s;
   result.stop_at_miss = options.stop_at_miss;
   result.record = recorder_options(options);
+  // Debug builds check by themselves, but for searches, which take too many steps.
+  const bool is_search = options.find_rate || options.plan;
+  result.checks_steps = options.checks_steps || (result.checks_steps && !is_search);
   return result;
 }
 
@@ -85,6 +88,12 @@ Result<Cluster> make_cluster(const SimulateOptions& options) {
   if (options.arrivals == "trace") {
     return invalid_argument("--arrivals trace needs --trace FILE");
   }
+  constexpr std::string_view kAdversarial = "adversarial:";
+  if (options.workload.starts_with(kAdversarial)) {
+    NANOCP_ASSIGN_OR_RETURN(cluster.adversary,
+                            sim::parse_adversary(options.workload.substr(kAdversarial.size())));
+    return cluster;
+  }
   NANOCP_ASSIGN_OR_RETURN(sim::LengthMixture mixture, sim::LengthMixture::parse(options.workload));
   cluster.mixture = std::make_unique<sim::LengthMixture>(std::move(mixture));
   return cluster;
@@ -95,8 +104,26 @@ double arrivals_duration_s(const SimulateOptions& options, double rate) {
   return std::max(options.duration_s, options.warmup_s + num_measured / rate);
 }
 
+namespace {
+
+std::vector<sim::Arrival> make_adversarial_arrivals(const SimulateOptions& options,
+                                                    const Cluster& cluster, double rate,
+                                                    uint64_t seed) {
+  const double duration_s = arrivals_duration_s(options, rate);
+  const std::vector<int64_t> kv_tokens(static_cast<size_t>(options.num_instances),
+                                       cluster.kv_tokens);
+  return sim::draw_adversarial_load(*cluster.adversary,
+                                    {.kv_tokens = kv_tokens,
+                                     .num_requests = std::llround(rate * duration_s),
+                                     .duration_us = std::llround(duration_s * 1e6)},
+                                    Random(seed));
+}
+
+}  // namespace
+
 std::vector<sim::Arrival> make_arrivals(const SimulateOptions& options, const Cluster& cluster,
                                         double rate, uint64_t seed) {
+  if (cluster.adversary) return make_adversarial_arrivals(options, cluster, rate, seed);
   const sim::LoadOptions load = {
       .process = options.arrivals == "trace"   ? sim::ArrivalProcess::kTrace
                  : options.arrivals == "gamma" ? sim::ArrivalProcess::kGamma
@@ -146,7 +173,7 @@ scheduler::PolicyOptions policy_options(const SimulateOptions& options, const Cl
           .degree = options.num_instances,
           .threshold_tokens = options.cp_threshold_tokens,
           .min_tokens_per_shard = options.min_tokens_per_shard,
-          .costs = cost.placement_costs()};
+          .costs = cost.placement_costs(options.objectives.tpot_us)};
 }
 
 Result<SimulatedRun> run_one(const SimulateOptions& options, const Cluster& cluster,

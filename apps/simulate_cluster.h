@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "apps/simulate_report.h"
 #include "base/result.h"
 #include "scheduler/policy.h"
+#include "sim/adversary.h"
 #include "sim/hardware_profile.h"
 #include "sim/workload.h"
 
@@ -23,6 +25,7 @@ struct Cluster {
   int64_t kv_tokens = 0;     // per instance
   int64_t max_position = 0;  // tokens of the longest request that the model is made for
   std::vector<sim::Arrival> trace;
+  std::optional<sim::AdversaryKind> adversary;  // goes before the mixture
   std::unique_ptr<sim::LengthMixture> mixture;  // null: the trace
 };
 

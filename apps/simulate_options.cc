@@ -67,7 +67,8 @@ void add_load_group(CLI::App& command, SimulateOptions& options) {
   const char* group = "Load";
   command
       .add_option("--workload", options.workload,
-                  "Lengths, SHARE PROMPT -> OUTPUT ; ..., or issue(1); see docs/simulate.md")
+                  "Lengths, SHARE PROMPT -> OUTPUT ; ..., or issue(1), or adversarial:KIND; see "
+                  "docs/simulate.md")
       ->type_name("TEXT")
       ->capture_default_str()
       ->group(group);
@@ -140,6 +141,10 @@ void add_run_group(CLI::App& command, SimulateOptions& options) {
   command
       .add_flag("--prefill-here", options.prefill_here,
                 "Prompts are prefilled on these instances (default: their KV arrives with them)")
+      ->group(group);
+  command
+      .add_flag("--check-steps", options.checks_steps,
+                "Check in every step what the scheduler promises; slow")
       ->group(group);
 }
 

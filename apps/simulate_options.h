@@ -38,6 +38,7 @@ struct SimulateOptions {
   double clip_share = 0.0;  // prompts are cut to this share of an instance's KV memory; 0: not
   std::vector<uint64_t> seeds = {1};
   bool prefill_here = false;
+  bool checks_steps = false;
 
   std::vector<std::string> policies = {"bound/least_requests", "bound/any_instance", "dcp"};
   int64_t cp_threshold_tokens = 100'000;

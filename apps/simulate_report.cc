@@ -56,6 +56,21 @@ json samples_json(const std::vector<sim::Sample>& samples) {
   return result;
 }
 
+// As text: readers of JSON may take numbers for doubles.
+std::string hex_text(uint64_t value) {
+  char text[20];
+  std::snprintf(text, sizeof(text), "%016llx", static_cast<unsigned long long>(value));
+  return text;
+}
+
+json refusals_json(const sim::SimulationResult& result) {
+  json list = json::array();
+  for (const sim::Refusal& refusal : result.refusals) {
+    list.push_back({{"request", refusal.record}, {"reason", refusal.reason}});
+  }
+  return list;
+}
+
 // A list per field of the instances, [num_instances] each.
 json timeline_step_json(const sim::TimelineStep& step) {
   json result = {{"step", step.step},
@@ -137,6 +152,7 @@ json simulated_run_json(const SimulatedRun& run) {
                    {"all", class_json(result.metrics.all)},
                    {"num_requests_by_degree", result.metrics.all.num_by_degree},
                    {"num_preemptions", result.metrics.num_preemptions},
+                   {"num_cancelled", result.metrics.num_cancelled},
                    {"num_steps", result.num_steps},
                    {"num_tokens", result.num_tokens},
                    {"end_us", result.end_us},
@@ -146,7 +162,8 @@ json simulated_run_json(const SimulatedRun& run) {
                    {"local_share", result.local_share},
                    {"exchange_share", result.exchange_share},
                    {"experts_share", result.experts_share},
-                   {"trace_hash", result.trace_hash},
+                   {"trace_hash", hex_text(result.trace_hash)},
+                   {"refusals", refusals_json(result)},
                    {"wall_s", run.wall_s}};
   for (size_t i = 0; i < sim::kClassNames.size(); ++i) {
     document["by_class"][std::string(sim::kClassNames[i])] = class_json(result.metrics.by_class[i]);

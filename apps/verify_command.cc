@@ -16,6 +16,7 @@
 #include "apps/interrupt.h"
 #include "apps/json_output.h"
 #include "apps/verification.h"
+#include "apps/verify_tokenizer.h"
 
 namespace nanocp::apps {
 namespace {
@@ -24,7 +25,8 @@ using nlohmann::json;
 
 struct VerifyOptions {
   EngineOptions engine;
-  std::string golden_file;  // empty: MODEL_DIR/golden.json
+  std::string golden_file;    // empty: MODEL_DIR/golden.json
+  std::string tokenizer_dir;  // not empty: check this folder's tokenizer, not a model
   double tolerance = 2e-3;
   bool as_json = false;
 };
@@ -160,9 +162,16 @@ void add_verify_command(CLI::App& app, int& exit_code) {
   CLI::App* command =
       app.add_subcommand("verify", "Compare a model with golden results of another implementation");
   const auto options = std::make_shared<VerifyOptions>();
-  command->add_option("MODEL_DIR", options->engine.model_dir, "Hugging Face checkpoint")
-      ->required();
+  CLI::Option* model =
+      command->add_option("MODEL_DIR", options->engine.model_dir, "Hugging Face checkpoint");
   const char* group = "Golden results";
+  command
+      ->add_option("--tokenizer", options->tokenizer_dir,
+                   "Instead of a model, check the tokenizer.json and chat template of this folder "
+                   "(with --golden FILE.jsonl)")
+      ->type_name("DIR")
+      ->excludes(model)
+      ->group(group);
   command->add_option("--golden", options->golden_file, "Default: MODEL_DIR/golden.json")
       ->type_name("FILE")
       ->group(group);
@@ -176,7 +185,13 @@ void add_verify_command(CLI::App& app, int& exit_code) {
   add_engine_options(*command, options->engine);
   command->add_flag("--json", options->as_json, "Print JSON")->group("Output");
   command->callback([options, &exit_code] {
-    const Result<int> result = verify(*options);
+    const bool is_tokenizer = !options->tokenizer_dir.empty();
+    if (!is_tokenizer && options->engine.model_dir.empty()) throw CLI::RequiredError("MODEL_DIR");
+    if (is_tokenizer && options->golden_file.empty()) throw CLI::RequiredError("--golden");
+    const Result<int> result =
+        is_tokenizer
+            ? verify_tokenizer(options->tokenizer_dir, options->golden_file, options->as_json)
+            : verify(*options);
     exit_code = result.ok() ? result.value() : report_error(result.error());
   });
 }

@@ -54,6 +54,10 @@ nanocp_module(kvcache FOLDERS kvcache LINK nanocp_request)
 nanocp_module(scheduler FOLDERS scheduler scheduler/policies LINK nanocp_kvcache)
 nanocp_module(engine FOLDERS engine LINK nanocp_scheduler)
 nanocp_module(sim FOLDERS sim LINK nanocp_engine)
+# No fused products: the same plans and simulated times on every machine.
+foreach(module scheduler sim)
+  target_compile_options(nanocp_${module} PRIVATE -ffp-contract=off)
+endforeach()
 
 # Pictures: text of SVG, nothing else.
 nanocp_module(chart FOLDERS chart LINK nanocp_base)
@@ -66,7 +70,8 @@ nanocp_module(comm FOLDERS comm comm/loopback LINK nanocp_tensor nanocp_plan)
 nanocp_module(model FOLDERS model
   LINK nanocp_ops nanocp_comm nlohmann_json::nlohmann_json)
 
-nanocp_module(text FOLDERS text LINK nanocp_plan nlohmann_json::nlohmann_json PkgConfig::UTF8PROC)
+nanocp_module(text FOLDERS text text/jinja
+  LINK nanocp_plan nlohmann_json::nlohmann_json PkgConfig::UTF8PROC PkgConfig::PCRE2)
 include(${CMAKE_SOURCE_DIR}/cmake/runner_device.cmake)
 nanocp_module(runner FOLDERS runner LINK nanocp_engine nanocp_model nanocp_runner_device)
 

@@ -1,5 +1,6 @@
 // What one step costs on the host: the scheduler alone, then engine, scheduler and simulated runner
-// together. All requests decode; a share of them is replaced in every step.
+// together, and the scheduler with the tables of a device runner. All requests decode; a share of
+// them is replaced in every step.
 //
 // Usage: scheduler_bench [--steps N] [--filter TEXT]
 #include <algorithm>
@@ -95,7 +96,7 @@ class Timer {
 class TimedRunner final : public engine::ModelRunner {
  public:
   TimedRunner(const scheduler::CostModel& model, ManualClock& clock)
-      : inner_(model, kBlockSize, clock) {}
+      : inner_(model, kBlockSize, /*is_ideal=*/false, clock) {}
   engine::StepTicket launch(const scheduler::StepPlan& plan) override {
     timer.start();
     const engine::StepTicket ticket = inner_.launch(plan);
@@ -141,7 +142,8 @@ class SchedulerLoad {
     }
   }
 
-  Times run(int num_steps) {
+  Times run(int num_steps, scheduler::PlanTables tables) {
+    tables_ = tables;
     while (scheduler_.num_waiting() > 0) step(nullptr);
     for (int i = 0; i < kBlockSize / 4; ++i) step(nullptr);
     Timer timer;
@@ -168,7 +170,7 @@ class SchedulerLoad {
       NANOCP_CHECK(scheduler_.add(other.get()).ok());
       std::swap(place, other);
     }
-    const scheduler::StepPlan& plan = scheduler_.plan_step(scheduler::PlanTables::kNone);
+    const scheduler::StepPlan& plan = scheduler_.plan_step(tables_);
     if (!plan.empty()) scheduler_.commit_step();
     if (timer != nullptr) timer->stop();
     num_sampled_ = 0;
@@ -182,6 +184,7 @@ class SchedulerLoad {
   std::vector<std::unique_ptr<Sequence>> sequences_;
   scheduler::Scheduler scheduler_;
   Random random_;
+  scheduler::PlanTables tables_ = scheduler::PlanTables::kNone;
   SequenceId num_drawn_ = 0;
   int64_t num_sampled_ = 0;
 };
@@ -230,12 +233,16 @@ Times time_engine(const Case& c, int num_steps) {
 }
 
 void run(const Case& c, int num_steps) {
-  const Times alone = SchedulerLoad(c).run(num_steps);
+  const Times alone = SchedulerLoad(c).run(num_steps, scheduler::PlanTables::kNone);
+  // With the tables that devices read, for groups of a size that one process drives.
+  const bool has_tables = c.num_instances <= 64;
+  const double tables_us =
+      has_tables ? SchedulerLoad(c).run(num_steps, scheduler::PlanTables::kBuilt).step_us : 0.0;
   const Times all = time_engine(c, num_steps);
   const double engine_us = all.step_us - all.runner_us - alone.step_us;
-  std::printf("%-42s %7.0f %10.1f (%5.1f) %10.1f %10.1f %10.1f (%5.1f)\n", name_of(c).c_str(),
-              all.num_rows, alone.step_us, 1e3 * alone.step_us / all.num_rows, engine_us,
-              all.runner_us, all.step_us, 1e3 * all.step_us / all.num_rows);
+  std::printf("%-42s %7.0f %10.1f (%5.1f) %10.1f %10.1f %10.1f (%5.1f) %12.1f\n",
+              name_of(c).c_str(), all.num_rows, alone.step_us, 1e3 * alone.step_us / all.num_rows,
+              engine_us, all.runner_us, all.step_us, 1e3 * all.step_us / all.num_rows, tables_us);
   std::fflush(stdout);
 }
 
@@ -262,8 +269,8 @@ int main(int argc, char** argv) {
     if (std::strcmp(argv[i], "--steps") == 0) num_steps = std::max(1, std::atoi(argv[i + 1]));
     if (std::strcmp(argv[i], "--filter") == 0) filter = argv[i + 1];
   }
-  std::printf("%-42s %7s %18s %10s %10s %18s\n", "us per step (ns per row)", "rows", "scheduler",
-              "engine", "runner", "all");
+  std::printf("%-42s %7s %18s %10s %10s %18s %12s\n", "us per step (ns per row)", "rows",
+              "scheduler", "engine", "runner", "all", "with tables");
   for (const nanocp::Case& c : nanocp::all_cases()) {
     if (nanocp::name_of(c).find(filter) != std::string::npos) nanocp::run(c, num_steps);
   }

@@ -1,5 +1,6 @@
 #include "engine/check_request.h"
 
+#include <algorithm>
 #include <cmath>
 #include <sstream>
 #include <string>
@@ -23,6 +24,11 @@ Status check_token(const std::string& name, TokenId token, int64_t vocab_size) {
 
 Status check_tokens(const std::string& name, const std::vector<TokenId>& tokens,
                     int64_t vocab_size) {
+  // Prompts are long: one pass that has no exit, and a second one only to name what is wrong.
+  const auto limit = vocab_size == 0 ? uint32_t{1} << 31 : static_cast<uint32_t>(vocab_size);
+  uint32_t largest = 0;
+  for (const TokenId token : tokens) largest = std::max(largest, static_cast<uint32_t>(token));
+  if (largest < limit) return ok_status();
   for (size_t i = 0; i < tokens.size(); ++i) {
     const bool is_good = tokens[i] >= 0 && (vocab_size == 0 || tokens[i] < vocab_size);
     if (!is_good) return check_token(name + "[" + std::to_string(i) + "]", tokens[i], vocab_size);

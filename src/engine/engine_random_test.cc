@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <string>
@@ -133,6 +134,7 @@ class RandomRun {
     scheduler.prefill_chunk_tokens = static_cast<int32_t>(random_.between(0, 12));
     scheduler.admission_lookahead = static_cast<int32_t>(random_.between(0, 4));
     scheduler.max_overtakes = static_cast<int32_t>(random_.between(0, 5));
+    scheduler.num_instances_per_domain = static_cast<int32_t>(random_.between(0, num_instances));
     scheduler.watermark = random_.below(2) == 0 ? 0.0 : 0.1;
     options.eos_token_ids = {kEos};
     max_tokens_ = 24 * scheduler.block_size;
@@ -145,7 +147,8 @@ class RandomRun {
       content_->allows_ahead = [this] { return random_.below(2) == 0; };
     }
     runner_ = std::make_unique<CheckingRunner>(
-        *content_, scheduler::PlanLimits{scheduler.block_size, scheduler.num_blocks});
+        *content_, scheduler::PlanLimits{scheduler.block_size, scheduler.num_blocks,
+                                         scheduler.num_instances_per_domain});
     engine_ = std::make_unique<Engine>(options, make_policy(setting, num_instances), *runner_,
                                        clock_, Random(1));
     content_->during_wait = [this] {
@@ -175,12 +178,13 @@ class RandomRun {
  private:
   std::unique_ptr<scheduler::Policy> make_policy(const Setting& setting, int64_t num_instances) {
     if (setting.policy == "chance") return std::make_unique<ChancePolicy>(setting.seed);
-    const char* const routers[] = {"round_robin", "least_requests", "least_kv"};
+    const char* const routers[] = {"round_robin", "least_requests", "least_kv", "power_of_two",
+                                   "any_instance"};
     const auto degree = static_cast<int32_t>(random_.between(1, num_instances));
     if (setting.policy != "dcp") max_degree_ = setting.policy == "bound" ? 1 : degree;
     auto policy = scheduler::make_policy(setting.policy,
                                          {.num_instances = static_cast<int32_t>(num_instances),
-                                          .router = routers[random_.below(3)],
+                                          .router = routers[random_.below(std::size(routers))],
                                           .degree = degree,
                                           .threshold_tokens = random_.between(0, 40),
                                           .min_tokens_per_shard = random_.between(1, 30)});

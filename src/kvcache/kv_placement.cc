@@ -4,8 +4,22 @@
 
 namespace nanocp::kvcache {
 
-KvPlacement::KvPlacement(int32_t block_size) : block_size_(block_size) {
+KvPlacement::KvPlacement(int32_t block_size, RetiredLists* retired)
+    : block_size_(block_size), retired_(retired) {
   NANOCP_CHECK_LT(0, block_size);
+}
+
+void KvPlacement::retire(std::vector<int32_t>&& list) {
+  if (retired_ != nullptr) retired_->add(std::move(list));
+}
+
+void KvPlacement::reserve(std::vector<int32_t>& list, size_t capacity) {
+  if (capacity <= list.capacity()) return;
+  std::vector<int32_t> longer;
+  longer.reserve(capacity);
+  longer.assign(list.begin(), list.end());
+  list.swap(longer);
+  retire(std::move(longer));
 }
 
 int32_t KvPlacement::degree() const {
@@ -36,6 +50,12 @@ void KvPlacement::append_block(HeldBlock held) {
   NANOCP_CHECK_LT(num_blocks(), std::numeric_limits<int32_t>::max());
   add_holder(held.holder);
   Shard& shard = shard_of(held.holder);
+  if (shard.blocks.size() == shard.blocks.capacity()) {
+    reserve(shard.blocks, 2 * shard.blocks.size() + 1);
+  }
+  if (shard.block_idx.size() == shard.block_idx.capacity()) {
+    reserve(shard.block_idx, 2 * shard.block_idx.size() + 1);
+  }
   shard.blocks.push_back(held.block);
   shard.block_idx.push_back(static_cast<int32_t>(blocks_.size()));
   blocks_.push_back(held);
@@ -47,8 +67,8 @@ void KvPlacement::append_blocks(InstanceId holder, std::span<const BlockId> bloc
   Shard& shard = shard_of(holder);
   // One block more comes soon in most cases.
   blocks_.reserve(blocks_.size() + blocks.size() + 1);
-  shard.blocks.reserve(shard.blocks.size() + blocks.size() + 1);
-  shard.block_idx.reserve(shard.block_idx.size() + blocks.size() + 1);
+  reserve(shard.blocks, shard.blocks.size() + blocks.size() + 1);
+  reserve(shard.block_idx, shard.block_idx.size() + blocks.size() + 1);
   for (const BlockId block : blocks) {
     shard.blocks.push_back(block);
     shard.block_idx.push_back(static_cast<int32_t>(blocks_.size()));
@@ -69,6 +89,15 @@ std::vector<HeldBlock> KvPlacement::truncate_blocks(int64_t num_kept) {
   NANOCP_CHECK_LE(num_kept, num_blocks());
   std::vector<HeldBlock> dropped;
   dropped.reserve(static_cast<size_t>(num_blocks() - num_kept));
+  for (Shard& shard : shards_) {
+    if (shard.block_idx.empty() || shard.block_idx.back() < num_kept) continue;
+    // Others will be written where the dropped ones are.
+    for (std::vector<int32_t>* list : {&shard.blocks, &shard.block_idx}) {
+      std::vector<int32_t> copy = *list;
+      list->swap(copy);
+      retire(std::move(copy));
+    }
+  }
   while (num_blocks() > num_kept) {
     const int64_t first = (num_blocks() - 1) * block_size_;
     const HeldBlock last = blocks_.back();
@@ -97,6 +126,10 @@ std::vector<HeldBlock> KvPlacement::truncate(int64_t num_tokens) {
 
 std::vector<HeldBlock> KvPlacement::clear() {
   std::vector<HeldBlock> dropped(blocks_.rbegin(), blocks_.rend());
+  for (Shard& shard : shards_) {
+    retire(std::move(shard.blocks));
+    retire(std::move(shard.block_idx));
+  }
   blocks_.clear();
   shards_.clear();
   num_tokens_ = 0;

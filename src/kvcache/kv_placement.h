@@ -10,12 +10,14 @@
 #include <vector>
 
 #include "base/check.h"
+#include "kvcache/retired_lists.h"
 #include "plan/ids.h"
 
 namespace nanocp::kvcache {
 
 // The blocks of one sequence on one instance. They need not be neighbours in the sequence: a tail
-// may move away and come back. May be empty.
+// may move away and come back. May be empty. What a span of a list shows never changes: lists grow
+// in place behind it, and otherwise another one takes its place.
 struct Shard {
   InstanceId holder = kNoInstance;
   int64_t num_tokens = 0;          // stored in this shard
@@ -30,8 +32,9 @@ struct HeldBlock {
 
 class KvPlacement {
  public:
-  // Requires: block_size > 0.
-  explicit KvPlacement(int32_t block_size);
+  // Lists of shards that are replaced go to `retired`, which outlives the placement, or are freed
+  // at once. Requires: block_size > 0.
+  explicit KvPlacement(int32_t block_size, RetiredLists* retired = nullptr);
 
   int32_t block_size() const { return block_size_; }
   int64_t num_blocks() const { return static_cast<int64_t>(blocks_.size()); }
@@ -85,8 +88,11 @@ class KvPlacement {
 
  private:
   Shard& shard_of(InstanceId holder);
+  void reserve(std::vector<int32_t>& list, size_t capacity);
+  void retire(std::vector<int32_t>&& list);
 
   int32_t block_size_;
+  RetiredLists* retired_;
   int64_t num_tokens_ = 0;
   std::vector<HeldBlock> blocks_;  // by logical index
   std::vector<Shard> shards_;      // one per holder, in order of first use

@@ -86,16 +86,22 @@ double CostModel::exchange_us(double num_rows_max) const {
   return constants.exchange_fixed_us + constants.exchange_us_per_row * num_rows_max;
 }
 
-PlacementCosts CostModel::placement_costs() const {
+PlacementCosts CostModel::placement_costs(double step_us) const {
   const CostConstants& c = constants;
   const int32_t num_full = std::max(1, shape.num_layers - shape.num_window_layers);
   const double token_us = num_full * c.attention_us_per_kv_token;
-  if (token_us <= 0.0) return {0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0};
+  if (token_us <= 0.0) return {0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0};
   const double per_layer = shape.num_layers / token_us;
+  const double all_experts = static_cast<double>(shape.num_experts) / shape.num_instances;
+  const double fixed_us = shape.num_layers * (c.dense_fixed_us + c.attention_fixed_us) +
+                          shape.num_moe_layers * (c.exchange_fixed_us + c.expert_fixed_us +
+                                                  c.expert_us_per_touched_expert * all_experts) +
+                          c.step_fixed_us;
   return {
       .row = (c.dense_us_per_row + c.attention_us_per_row) * per_layer,
       .row_of_fullest =
           (shape.num_moe_layers * c.exchange_us_per_row + c.step_us_per_row) / token_us,
+      .row_of_all = shape.num_moe_layers * c.expert_us_per_row * received_rows(1.0) / token_us,
       .near_split = c.route_fixed_us * per_layer,
       .near_query = c.route_us_per_byte * shape.query_bytes * per_layer,
       .near_partial =
@@ -104,6 +110,7 @@ PlacementCosts CostModel::placement_costs() const {
       .far_query = c.route_far_us_per_byte * shape.query_bytes * per_layer,
       .far_partial =
           (c.route_far_us_per_byte * shape.partial_bytes + c.attention_us_per_row) * per_layer,
+      .budget = std::max(0.0, step_us - fixed_us) / token_us,
   };
 }
 

@@ -104,8 +104,9 @@ struct CostModel {
   double experts_us(double num_rows_total) const;
   double exchange_us(double num_rows_max) const;
 
-  // All zero where a KV token costs nothing.
-  PlacementCosts placement_costs() const;
+  // All zero where a KV token costs nothing. `step_us`: the objective that `budget` is for; 0:
+  // none.
+  PlacementCosts placement_costs(double step_us = 0.0) const;
 
   // Requires: [num_instances] work.
   StepCost step(std::span<const InstanceWork> work) const;

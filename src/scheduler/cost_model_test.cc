@@ -91,7 +91,12 @@ TEST(CostModel, TellsWhatRowsAndRoutesAreWorthInTokens) {
   EXPECT_NEAR(costs.far_split, 30.0 / 0.001, 1e-6);
   EXPECT_NEAR(costs.far_query, 1.0 / 0.001, 1e-6);
   EXPECT_NEAR(costs.far_partial, 3.0 / 0.001, 1e-6);
+  EXPECT_EQ(costs.budget, 0.0);
+  // A step of 10 x (20 + 5) + 8 x (12 + 32 x 3) + 100 us has nothing left for tokens.
+  EXPECT_NEAR(model.placement_costs(1214.0 + 50.0).budget, 50.0 / 0.01, 1e-6);
+  EXPECT_EQ(model.placement_costs(1000.0).budget, 0.0);
   model.constants.attention_us_per_kv_token = 0.0;
+  EXPECT_EQ(model.placement_costs(1264.0).budget, 0.0);
   EXPECT_EQ(model.placement_costs().row, 0.0);
   EXPECT_EQ(model.placement_costs().far_split, 0.0);
 }

@@ -64,7 +64,7 @@ TEST(DecodeRows, SettleWhenAsked) {
     bench.append_token(1);
     EXPECT_EQ(bench.scheduler->loads()[0].num_kv_tokens, 3 + i);
   }
-  EXPECT_EQ(sequence.num_cached_tokens, 7);  // as it was when the row entered its block
+  EXPECT_EQ(sequence.num_cached_tokens, 4);  // as it was when the row entered its block
   EXPECT_EQ(bench.scheduler->placement(1)->num_tokens(), 8);
   EXPECT_EQ(sequence.num_cached_tokens, 8);
 }

@@ -3,8 +3,41 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/prefetch.h"
 
 namespace nanocp::scheduler {
+
+namespace {
+
+// What a row needs lies apart, and one thing points to the next: each is fetched some rows ahead.
+void prefetch_rows(std::span<Entry* const> entries, std::span<const SamplingSequence> sequences,
+                   size_t row) {
+  constexpr size_t kFar = 12;
+  constexpr size_t kMiddle = 8;
+  constexpr size_t kNear = 4;
+  if (row + kFar < entries.size()) {
+    const Entry* entry = entries[row + kFar];
+    prefetch(entry);
+    prefetch(&entry->append_holder);
+    prefetch(sequences[row + kFar].sequence);
+    prefetch(&sequences[row + kFar].sequence->request.prompt);
+  }
+  if (row + kMiddle < entries.size()) {
+    const kvcache::KvPlacement& placement = entries[row + kMiddle]->placement;
+    prefetch(placement.shards().data());
+    if (placement.num_blocks() > 0) prefetch(&placement.block(placement.num_blocks() - 1));
+    const std::vector<TokenId>& output = sequences[row + kMiddle].sequence->output;
+    if (!output.empty()) prefetch(&output.back());
+  }
+  if (row + kNear < entries.size()) {
+    for (const kvcache::Shard& shard : entries[row + kNear]->placement.shards()) {
+      prefetch(shard.blocks.data());
+      prefetch(shard.block_idx.data());
+    }
+  }
+}
+
+}  // namespace
 
 void PlanBuilder::build(const DecodeRows& decoding, std::span<const PlannedChunk> chunks,
                         int32_t num_instances, StepPlan& plan) {
@@ -18,21 +51,11 @@ void PlanBuilder::build(const DecodeRows& decoding, std::span<const PlannedChunk
     remote_items_[i].clear();
   }
   plan.chunks.clear();
-  // Sized first: items keep spans of these.
-  size_t num_blocks = 0;
-  const auto count_blocks = [&](const Entry& entry) {
-    num_blocks += static_cast<size_t>(entry.placement.num_blocks());
-  };
   for (InstanceId i = 0; i < num_instances; ++i) {
-    for (const Entry* entry : decoding.entries(i)) count_blocks(*entry);
-  }
-  for (const PlannedChunk& chunk : chunks) count_blocks(*chunk.entry);
-  plan.blocks.resize(num_blocks);
-  plan.block_idx.resize(num_blocks);
-  num_blocks_ = 0;
-  for (InstanceId i = 0; i < num_instances; ++i) {
-    for (Entry* entry : decoding.entries(i)) {
-      add_chunk({entry, i, 1}, decoding.position(*entry), plan);
+    const auto entries = decoding.entries(i);
+    for (size_t row = 0; row < entries.size(); ++row) {
+      prefetch_rows(entries, decoding.sequences(i), row);
+      add_chunk({entries[row], i, 1}, decoding.position(*entries[row]), plan);
     }
   }
   for (const PlannedChunk& chunk : chunks) {
@@ -105,18 +128,13 @@ void PlanBuilder::add_item(const ChunkRows& rows, const kvcache::Shard& shard, S
   const ShardPiece piece = piece_of(shard, {rows.first_position, rows.num_rows}, block_size_);
   if (piece.num_rows == 0) return;
   const auto num_visible = static_cast<size_t>(piece.num_blocks);
-  const std::span blocks = std::span(plan.blocks).subspan(num_blocks_, num_visible);
-  const std::span block_idx = std::span(plan.block_idx).subspan(num_blocks_, num_visible);
-  std::copy_n(shard.blocks.begin(), num_visible, blocks.begin());
-  std::copy_n(shard.block_idx.begin(), num_visible, block_idx.begin());
-  num_blocks_ += num_visible;
   AttentionItem item{.source = rows.binding,
                      .row_begin = rows.row_begin + piece.num_skipped,
                      .num_rows = piece.num_rows,
                      .first_position = rows.first_position + piece.num_skipped,
                      .sequence = rows.entry.id(),
-                     .blocks = blocks,
-                     .block_idx = block_idx};
+                     .blocks = std::span(shard.blocks).first(num_visible),
+                     .block_idx = std::span(shard.block_idx).first(num_visible)};
   const auto holder = static_cast<size_t>(shard.holder);
   if (shard.holder == rows.binding) {
     plan.instances[holder].items.push_back(item);

@@ -37,7 +37,6 @@ class PlanBuilder {
   void finish(StepPlan& plan);
 
   int32_t block_size_;
-  size_t num_blocks_ = 0;                                 // of the plan's tables filled so far
   std::vector<std::vector<AttentionItem>> remote_items_;  // [num_instances], go behind local ones
 };
 

@@ -79,6 +79,7 @@ struct AdmissionDecision {
 };
 
 struct BindingQuery {
+  // Its counters of tokens may lag behind while decoding, its blocks do not.
   const kvcache::KvPlacement* placement = nullptr;
   InstanceId current = kNoInstance;
   int64_t num_pending_tokens = 0;  // 1 while decoding
@@ -128,6 +129,7 @@ struct PolicyOptions {
   int64_t threshold_tokens = 32768;     // threshold_cp: longer prompts get `degree`
   int64_t min_tokens_per_shard = 4096;  // dcp: less is not worth another holder
   PlacementCosts costs = {};            // dcp
+  DcpParts parts = {};                  // dcp
 };
 
 // One of bound, uniform_cp, threshold_cp, dcp.

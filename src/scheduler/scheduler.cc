@@ -57,11 +57,12 @@ Status Scheduler::add(request::Sequence* sequence) {
         std::to_string(most * block_size) +
         ": shorten it, lower max_tokens, or give the KV cache more memory");
   }
-  auto entry = std::make_unique<Entry>(Entry{.sequence = sequence,
-                                             .placement = kvcache::KvPlacement(block_size),
-                                             .priority = sequence->request.priority,
-                                             .arrival = state_.num_added++,
-                                             .max_blocks = shape.max_blocks});
+  auto entry =
+      std::make_unique<Entry>(Entry{.sequence = sequence,
+                                    .placement = kvcache::KvPlacement(block_size, &state_.retired),
+                                    .priority = sequence->request.priority,
+                                    .arrival = state_.num_added++,
+                                    .max_blocks = shape.max_blocks});
   sequence->status = SequenceStatus::kWaiting;
   state_.waiting.insert(entry.get());
   state_.entries.emplace(sequence->id, std::move(entry));
@@ -70,6 +71,8 @@ Status Scheduler::add(request::Sequence* sequence) {
 
 StepPlan& Scheduler::plan_step(PlanTables tables) {
   NANOCP_CHECK(!awaits_commit_);
+  // The last step's plan stays, the one before it has no reader any more.
+  if (!plans_[num_steps_ % plans_.size()].empty()) state_.retired.free_older();
   const StepDecision* decision = &planner_.plan();
   commit_decision(*decision);
   if (!decision->has_rows() && (decision->preempted || decision->synthesized)) {

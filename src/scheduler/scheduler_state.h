@@ -23,6 +23,7 @@ struct SchedulerState {
 
   SchedulerOptions options;
   std::vector<kvcache::BlockPool> pools;    // [num_instances]
+  kvcache::RetiredLists retired;            // of all placements
   std::vector<InstanceLoad> loads;          // [num_instances]
   std::vector<int64_t> num_waiting_blocks;  // [num_instances], prefixes of waiting entries
   std::unordered_map<SequenceId, std::unique_ptr<Entry>> entries;

@@ -1,6 +1,6 @@
 // One step of all instances: the numbers each device needs and the tokens to sample.
-// Filled by Scheduler::plan_step, read by runners. Plain data; owns all it points to but the
-// sequences.
+// Filled by Scheduler::plan_step, read by runners. Plain data. Items point to lists of blocks that
+// the scheduler keeps as long as the plan, samples and tasks to the engine's sequences.
 #pragma once
 
 #include <cstdint>
@@ -41,8 +41,6 @@ struct StepPlan {
   std::vector<InstancePlan> instances;                // [num_instances]
   std::vector<std::vector<SampleTask>> sample_tasks;  // [num_instances], order of sample_rows
   std::vector<ScheduledChunk> chunks;
-  std::vector<BlockId> blocks;     // of all items
-  std::vector<int32_t> block_idx;  // likewise
 
   bool empty() const { return num_rows == 0; }
 };

@@ -84,7 +84,6 @@ void StepPlanner::plan_growth() {
 void StepPlanner::plan_moves() {
   for (Entry* entry : state_.decoding.movable().slots()) {
     if (entry == nullptr || is_planned_away(entry)) continue;
-    state_.decoding.settle(*entry);
     const InstanceId current = entry->sequence->binding;
     // Its own row is not in its way.
     --decision_.loads[static_cast<size_t>(current)].num_rows;

@@ -102,6 +102,10 @@ Metrics compute_metrics(std::span<const RequestRecord> records, const Objectives
   Metrics metrics;
   for (const RequestRecord& record : records) {
     if (!record.is_measured) continue;
+    if (record.is_cancelled) {
+      ++metrics.num_cancelled;
+      continue;
+    }
     all.add(record, objectives);
     by_class[static_cast<size_t>(length_class(record.arrival.num_prompt_tokens))].add(record,
                                                                                       objectives);

@@ -29,8 +29,9 @@ struct RequestRecord {
   int64_t num_tokens = 0;  // sampled so far
   int32_t degree = 0;      // instances that held its KV at the end
   int32_t num_preemptions = 0;
-  bool is_refused = false;  // can never fit
-  bool is_measured = true;  // false during the warm-up
+  bool is_refused = false;    // can never fit
+  bool is_cancelled = false;  // by its client; no objective applies to it
+  bool is_measured = true;    // false during the warm-up
 
   bool is_finished() const { return finish_us >= 0; }
   double queue_us() const { return static_cast<double>(start_us - arrival.time_us); }
@@ -74,6 +75,7 @@ struct Metrics {
   ClassMetrics all;
   std::array<ClassMetrics, kNumClasses> by_class;
   int64_t num_preemptions = 0;
+  int64_t num_cancelled = 0;  // counted nowhere else
 
   // Share of requests that keep the TPOT objective.
   double attainment() const;

@@ -12,17 +12,20 @@ SimRunner::SimRunner(const scheduler::CostModel& model, int32_t block_size, bool
     : model_(model), block_size_(block_size), is_ideal_(is_ideal), clock_(clock) {}
 
 engine::StepTicket SimRunner::launch(const scheduler::StepPlan& plan) {
-  work_.assign(plan.work.size(), InstanceWork{});
-  for (size_t i = 0; i < plan.work.size(); ++i) work_[i] = weigh(plan.work[i]);
-  for (size_t i = 0; i < plan.instances.size() && reads_tables(); ++i) {
-    for (const AttentionItem& item : plan.instances[i].items) count_window(item, work_[i]);
+  if (on_launch) on_launch(plan);
+  Step& step = steps_[num_launched_++ % 2];
+  step.work.assign(plan.work.size(), InstanceWork{});
+  for (size_t i = 0; i < plan.work.size(); ++i) step.work[i] = weigh(plan.work[i]);
+  const bool has_windows = model_.shape.num_window_layers > 0;
+  for (size_t i = 0; i < plan.instances.size() && has_windows; ++i) {
+    for (const AttentionItem& item : plan.instances[i].items) count_window(item, step.work[i]);
   }
-  result_ = engine::StepResult{};
-  result_.tokens.resize(plan.samples.size());
+  step.result = engine::StepResult{};
+  step.result.tokens.resize(plan.samples.size());
   for (size_t i = 0; i < plan.samples.size(); ++i) {
-    result_.tokens[i].sequence = plan.samples[i].id;
+    step.result.tokens[i].sequence = plan.samples[i].id;
   }
-  cost_ = is_ideal_ ? model_.ideal_step(work_) : model_.step(work_);
+  step.cost = is_ideal_ ? model_.ideal_step(step.work) : model_.step(step.work);
   return plan.step_id;
 }
 
@@ -59,12 +62,13 @@ void SimRunner::count_window(const AttentionItem& item, InstanceWork& work) cons
 }
 
 Result<engine::StepResult> SimRunner::wait(engine::StepTicket /*ticket*/) {
-  const double step_us = cost_.step_us + remainder_us_;
-  const auto whole_us = static_cast<int64_t>(std::floor(step_us));
-  remainder_us_ = step_us - static_cast<double>(whole_us);
-  clock_.advance_us(whole_us);
-  result_.duration_us = whole_us;
-  return std::move(result_);
+  constexpr int64_t kNsPerUs = 1000;
+  Step& step = steps_[num_waited_++ % 2];
+  const int64_t step_ns = std::llround(step.cost.step_us * kNsPerUs) + remainder_ns_;
+  remainder_ns_ = step_ns % kNsPerUs;
+  clock_.advance_us(step_ns / kNsPerUs);
+  step.result.duration_us = step_ns / kNsPerUs;
+  return std::move(step.result);
 }
 
 }  // namespace nanocp::sim

@@ -2,18 +2,24 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
+#include <queue>
 #include <string>
+#include <utility>
 
 #include "base/clock.h"
 #include "engine/engine.h"
 #include "sim/oracle_policy.h"
+#include "sim/plan_hash.h"
 #include "sim/sim_runner.h"
+#include "sim/step_checker.h"
 
 namespace nanocp::sim {
 namespace {
 
 constexpr double kUsPerSecond = 1e6;
 constexpr int64_t kCheckEveryUs = 1'000'000;
+constexpr size_t kRefusalsMax = 8;  // of which the reason is kept
 
 class Simulation {
  public:
@@ -25,7 +31,16 @@ class Simulation {
                 clock_),
         engine_({.scheduler = options.scheduler, .eos_token_ids = {}}, std::move(policy), runner_,
                 clock_, Random(options.seed)),
-        recorder_(options.record, options.cost) {
+        recorder_(options.record, options.cost),
+        checker_(engine_),
+        ahead_random_(options.seed) {
+    runner_.on_launch = [this](const scheduler::StepPlan& plan) { observe(plan); };
+    runner_.needs_tables = options.checks_steps;
+    // Now and then a step has to wait for the tokens of the one before, as with sampling on the
+    // host.
+    if (options.plans_ahead) {
+      runner_.allows_ahead = [this] { return ahead_random_.below(8) != 0; };
+    }
     result_.records.reserve(arrivals.size());
     for (const Arrival& arrival : arrivals) {
       if (!is_measured(arrival)) continue;
@@ -42,6 +57,8 @@ class Simulation {
   }
   void admit_arrivals();
   void add(const Arrival& arrival);
+  void cancel_given_up();
+  void observe(const scheduler::StepPlan& plan);
   Status step();
   void commit(const engine::TokenEvent& event, int64_t step_start_us);
   void count_step(int64_t start_us);
@@ -57,9 +74,16 @@ class Simulation {
   SimRunner runner_;
   engine::Engine engine_;
   Recorder recorder_;
+  StepChecker checker_;
+  PlanHash plan_hash_;
+  Status plan_status_ = ok_status();  // of the first plan that is wrong
+  Random ahead_random_;
   SimulationResult result_;
   std::vector<size_t> record_of_;  // [sequence id - 1]; ids count from 1
   size_t num_arrived_ = 0;
+  // (time, sequence) of clients that will give up, the next one on top.
+  using GivingUp = std::pair<int64_t, SequenceId>;
+  std::priority_queue<GivingUp, std::vector<GivingUp>, std::greater<>> giving_up_;
   std::vector<size_t> unstarted_;  // records, those that have started are dropped now and then
   // Of measured requests: how many there are, and misses that are certain by now.
   int64_t num_measured_ = 0;
@@ -84,8 +108,12 @@ Result<SimulationResult> Simulation::run() {
       if (gap_us > 0) clock_.advance_us(gap_us);
     }
     admit_arrivals();
+    cancel_given_up();
     NANOCP_RETURN_IF_ERROR(step());
     if (clock_.now_us() >= next_check_us_) check_misses();
+  }
+  if (options_.checks_steps && !engine_.has_work()) {
+    NANOCP_RETURN_IF_ERROR(checker_.check_end());
   }
   return finish();
 }
@@ -109,21 +137,49 @@ void Simulation::add(const Arrival& arrival) {
   request.prompt.assign(static_cast<size_t>(arrival.num_prompt_tokens), 0);
   request.max_tokens = static_cast<int32_t>(arrival.num_output_tokens);
   request.ignore_eos = true;
+  request.priority = arrival.priority;
   request.synthetic_kv = options_.prefill_elsewhere;
   const Result<SequenceId> id = engine_.add_request(std::move(request));
   record.is_refused = !id.ok();
-  if (record.is_refused) count_tpot_miss(record);
-  if (id.ok()) {
+  if (record.is_refused) {
+    count_tpot_miss(record);
+    if (result_.refusals.size() < kRefusalsMax) {
+      result_.refusals.push_back({result_.records.size(), id.error().message});
+    }
+  } else {
     record_of_.push_back(result_.records.size());
     unstarted_.push_back(result_.records.size());
+    if (options_.checks_steps) checker_.add(*id);
+    if (arrival.cancel_after_us >= 0) {
+      giving_up_.emplace(arrival.time_us + arrival.cancel_after_us, *id);
+    }
   }
   result_.records.push_back(record);
+}
+
+void Simulation::cancel_given_up() {
+  while (!giving_up_.empty() && giving_up_.top().first <= clock_.now_us()) {
+    const SequenceId id = giving_up_.top().second;
+    giving_up_.pop();
+    if (!engine_.cancel(id)) continue;  // it was quicker
+    if (options_.checks_steps) checker_.cancel(id);
+    result_.records[record_of_[id - 1]].is_cancelled = true;
+  }
+}
+
+void Simulation::observe(const scheduler::StepPlan& plan) {
+  plan_hash_.add(plan);
+  if (options_.checks_steps && plan_status_.ok()) plan_status_ = checker_.check_plan(plan);
 }
 
 Status Simulation::step() {
   const uint64_t num_steps = engine_.num_steps();
   const int64_t start_us = clock_.now_us();
   NANOCP_ASSIGN_OR_RETURN(const std::vector<engine::TokenEvent> events, engine_.step());
+  if (options_.checks_steps) {
+    NANOCP_RETURN_IF_ERROR(plan_status_);
+    NANOCP_RETURN_IF_ERROR(checker_.check_step(events));
+  }
   if (engine_.num_steps() == num_steps) {
     if (!engine_.has_work()) return ok_status();
     return Error{ErrorCode::kInternal, "the scheduler has work but planned no row at " +
@@ -147,9 +203,7 @@ void Simulation::commit(const engine::TokenEvent& event, int64_t step_start_us) 
   if (record.tpot_us() > options_.objectives.tpot_us) count_tpot_miss(record);
   record.degree = static_cast<int32_t>(event.summary->kv_tokens.size());
   record.num_preemptions = event.summary->num_preemptions;
-  const auto key = static_cast<uint64_t>(record.finish_us) * 1024 +
-                   static_cast<uint64_t>(event.summary->binding);
-  result_.trace_hash = mix_bits(result_.trace_hash ^ mix_bits(event.sequence) ^ key);
+  plan_hash_.add(event.sequence, *event.summary);
 }
 
 void Simulation::count_tpot_miss(const RequestRecord& record) {
@@ -213,6 +267,7 @@ SimulationResult Simulation::finish() {
     record.is_measured = is_measured(record.arrival);
     result_.records.push_back(record);
   }
+  result_.trace_hash = plan_hash_.value();
   result_.metrics = compute_metrics(result_.records, options_.objectives);
   result_.recording = recorder_.finish();
   if (!result_.is_stopped) result_.missed = result_.metrics.missed(options_.objectives);

@@ -1,6 +1,6 @@
 // Runs a load through the production engine, scheduler and policy on a virtual clock, with the cost
-// model in place of devices. Deterministic: the same arguments give the same records on any
-// machine. One thread.
+// model in place of devices. Deterministic: the same arguments give the same plans, and so the same
+// trace hash, on any machine. One thread.
 #pragma once
 
 #include <cstdint>
@@ -30,8 +30,21 @@ struct SimulationOptions {
   double drain_s = 600.0;     // time after the last arrival; what has not finished then is a miss
   bool stop_at_miss = false;  // end as soon as the objectives cannot be met any more
   RecorderOptions record;     // nothing by default
+  bool plans_ahead = false;   // a step is planned before the one under way is over, as on GPUs
+  // What the scheduler promises is checked in every step (sim/step_checker.h).
+#ifdef NDEBUG
+  bool checks_steps = false;
+#else
+  bool checks_steps = true;
+#endif
   // Called now and then with the share of arrivals that have come; false stops the simulation.
   std::function<bool(double done)> progress;
+};
+
+// Why the engine did not take a request.
+struct Refusal {
+  size_t record = 0;
+  std::string reason;
 };
 
 struct SimulationResult {
@@ -49,10 +62,12 @@ struct SimulationResult {
   double exchange_share = 0.0;
   double experts_share = 0.0;
   Recording recording;
-  uint64_t trace_hash = 0;  // of every sampled token's request, step and instance
+  std::vector<Refusal> refusals;  // the first few
+  uint64_t trace_hash = 0;        // of all plans, see sim/plan_hash.h
 };
 
-// Fails where the options contradict each other, or the engine makes no progress.
+// Fails where the options contradict each other, the engine makes no progress, or (checks_steps) it
+// breaks a promise.
 Result<SimulationResult> simulate(const SimulationOptions& options,
                                   std::unique_ptr<scheduler::Policy> policy,
                                   const std::vector<Arrival>& arrivals);

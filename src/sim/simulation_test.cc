@@ -118,6 +118,48 @@ TEST(Simulation, WhatCannotFitIsRefusedAndCounts) {
   EXPECT_EQ(result.missed, kRefusedName);
 }
 
+TEST(Simulation, WhoGivesUpIsTakenOutAndNotMeasured) {
+  SimulationOptions options = make_options(1, 10);
+  options.checks_steps = true;
+  // The first fills the pool for long; the second waits for it, and gives up in the queue.
+  const std::vector<Arrival> arrivals = {
+      {.num_prompt_tokens = 60, .num_output_tokens = 100, .cancel_after_us = 20'000},
+      {.time_us = 10, .num_prompt_tokens = 150, .num_output_tokens = 5, .cancel_after_us = 500},
+      {.time_us = 20, .num_prompt_tokens = 150, .num_output_tokens = 5}};
+  const auto result = run(options, "bound", arrivals);
+  EXPECT_TRUE(result.records[0].is_cancelled);
+  EXPECT_GT(result.records[0].num_tokens, 10);
+  EXPECT_TRUE(result.records[1].is_cancelled);
+  EXPECT_EQ(result.records[1].num_tokens, 0);
+  EXPECT_TRUE(result.records[2].is_finished());
+  EXPECT_GE(result.records[2].start_us, 20'000);
+  EXPECT_EQ(result.metrics.num_cancelled, 2);
+  EXPECT_EQ(result.metrics.all.num_requests, 1);
+}
+
+TEST(Simulation, MoreImportantRequestsRunFirst) {
+  SimulationOptions options = make_options(1, 10);
+  options.checks_steps = true;
+  const std::vector<Arrival> arrivals = {
+      {.num_prompt_tokens = 150, .num_output_tokens = 5, .priority = 1},
+      {.time_us = 1, .num_prompt_tokens = 150, .num_output_tokens = 5, .priority = 1},
+      {.time_us = 2, .num_prompt_tokens = 150, .num_output_tokens = 5, .priority = -1}};
+  const auto result = run(options, "bound", arrivals);
+  EXPECT_LT(result.records[2].start_us, result.records[1].start_us);
+}
+
+TEST(Simulation, PlanningAheadServesTheSameTokens) {
+  SimulationOptions options = make_options(4);
+  options.checks_steps = true;
+  const auto arrivals = mixed_load(20.0, 5);
+  const auto at_once = run(options, "dcp", arrivals);
+  options.plans_ahead = true;
+  const auto ahead = run(options, "dcp", arrivals);
+  EXPECT_EQ(ahead.num_tokens, at_once.num_tokens);
+  // Arrivals are seen a step later; nothing else changes.
+  EXPECT_NEAR(ahead.mean_step_us, at_once.mean_step_us, 0.05 * at_once.mean_step_us);
+}
+
 TEST(Simulation, StopsOnceTheObjectivesAreMissed) {
   SimulationOptions options = make_options(1, 100);
   options.objectives.queue_us = 1e6;

@@ -22,6 +22,8 @@ struct Arrival {
   int64_t time_us = 0;
   int64_t num_prompt_tokens = 0;
   int64_t num_output_tokens = 0;
+  int32_t priority = 0;          // lower runs first
+  int64_t cancel_after_us = -1;  // the client gives up then, if it still waits; -1: never
 };
 
 // Draws prompt and output lengths together.

@@ -1,9 +1,10 @@
 #include "text/bpe.h"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <functional>
 
-#include "base/check.h"
 #include "base/random.h"
 
 namespace nanocp::text {
@@ -47,47 +48,89 @@ class Queue {
 };
 
 // Pieces longer than this do not fit 32-bit positions; they are merged part by part.
-constexpr size_t kPieceBytesMax = size_t{1} << 30;
+constexpr size_t kPieceSymbolsMax = size_t{1} << 30;
+
+// Up to here a scan for the lowest rank beats a queue.
+constexpr size_t kShortPiece = 24;
 
 }  // namespace
 
-size_t Bpe::PairHash::operator()(uint64_t pair) const {
-  return mix_bits(pair);
-}
-
-Bpe::Bpe(const std::array<TokenId, 256>& byte_tokens, const std::vector<BpeMerge>& merges)
-    : byte_tokens_(byte_tokens) {
-  merges_.reserve(merges.size());
+Bpe::Bpe(const std::vector<BpeMerge>& merges) {
+  const size_t size = std::bit_ceil(std::max<size_t>(merges.size() * 2, 2));
+  mask_ = size - 1;
+  entries_.resize(size, {.pair = 0, .rank = kNoRank, .merged = 0});
   for (size_t rank = 0; rank < merges.size(); ++rank) {
     const BpeMerge& merge = merges[rank];
-    merges_[pair_key(merge.left, merge.right)] = {static_cast<uint32_t>(rank), merge.merged};
+    // Found or free, it is the place of the pair.
+    auto& entry = const_cast<Entry&>(find(merge.left, merge.right));
+    entry = {pair_key(merge.left, merge.right), static_cast<uint32_t>(rank), merge.merged};
   }
 }
 
-const Bpe::Ranked* Bpe::find(TokenId left, TokenId right) const {
-  const auto found = merges_.find(pair_key(left, right));
-  return found == merges_.end() ? nullptr : &found->second;
+const Bpe::Entry& Bpe::find(TokenId left, TokenId right) const {
+  const uint64_t pair = pair_key(left, right);
+  uint64_t slot = mix_bits(pair) & mask_;
+  while (entries_[slot].rank != kNoRank && entries_[slot].pair != pair) slot = (slot + 1) & mask_;
+  return entries_[slot];
 }
 
-void Bpe::encode(std::string_view piece, std::vector<TokenId>& tokens) const {
-  while (piece.size() > kPieceBytesMax) {
-    encode(piece.substr(0, kPieceBytesMax), tokens);
-    piece.remove_prefix(kPieceBytesMax);
+void Bpe::encode(std::span<TokenId> symbols, std::vector<TokenId>& tokens) const {
+  while (symbols.size() > kPieceSymbolsMax) {
+    encode_long(symbols.first(kPieceSymbolsMax), tokens);
+    symbols = symbols.subspan(kPieceSymbolsMax);
   }
-  const auto count = static_cast<int32_t>(piece.size());
-  std::vector<Symbol> symbols(piece.size());
+  if (symbols.size() <= kShortPiece) {
+    encode_short(symbols, tokens);
+  } else {
+    encode_long(symbols, tokens);
+  }
+}
+
+void Bpe::encode_short(std::span<TokenId> symbols, std::vector<TokenId>& tokens) const {
+  struct Candidate {
+    uint32_t rank = kNoRank;
+    TokenId merged = 0;
+  };
+  size_t count = symbols.size();
+  std::array<Candidate, kShortPiece> with_next;  // of each symbol and its successor
+  const auto look_up = [&](size_t i) {
+    const Entry& entry = find(symbols[i], symbols[i + 1]);
+    with_next[i] = {entry.rank, entry.merged};
+  };
+  for (size_t i = 0; i + 1 < count; ++i) look_up(i);
+  while (count > 1) {
+    size_t best = 0;
+    for (size_t i = 1; i + 1 < count; ++i) {
+      if (with_next[i].rank < with_next[best].rank) best = i;
+    }
+    if (with_next[best].rank == kNoRank) break;
+    symbols[best] = with_next[best].merged;
+    std::copy(symbols.begin() + static_cast<ptrdiff_t>(best) + 2,
+              symbols.begin() + static_cast<ptrdiff_t>(count),
+              symbols.begin() + static_cast<ptrdiff_t>(best) + 1);
+    std::copy(with_next.begin() + best + 1, with_next.begin() + count - 1,
+              with_next.begin() + best);
+    --count;
+    if (best + 1 < count) look_up(best);
+    if (best > 0) look_up(best - 1);
+  }
+  tokens.insert(tokens.end(), symbols.begin(), symbols.begin() + static_cast<ptrdiff_t>(count));
+}
+
+void Bpe::encode_long(std::span<const TokenId> tokens_in, std::vector<TokenId>& tokens) const {
+  const auto count = static_cast<int32_t>(tokens_in.size());
+  std::vector<Symbol> symbols(tokens_in.size());
   Queue queue;
   const auto propose = [&](int32_t position) {
     if (position == kEnd) return;
     const Symbol& symbol = symbols[static_cast<size_t>(position)];
     if (symbol.next == kEnd) return;
-    const Ranked* merge = find(symbol.token, symbols[static_cast<size_t>(symbol.next)].token);
-    if (merge != nullptr) queue.push(queue_entry(merge->rank, position));
+    const Entry& merge = find(symbol.token, symbols[static_cast<size_t>(symbol.next)].token);
+    if (merge.rank != kNoRank) queue.push(queue_entry(merge.rank, position));
   };
   for (int32_t i = 0; i < count; ++i) {
-    const auto byte = static_cast<uint8_t>(piece[static_cast<size_t>(i)]);
-    symbols[static_cast<size_t>(i)] = {byte_tokens_[byte], i - 1, i + 1 < count ? i + 1 : kEnd,
-                                       true};
+    symbols[static_cast<size_t>(i)] = {tokens_in[static_cast<size_t>(i)], i - 1,
+                                       i + 1 < count ? i + 1 : kEnd, true};
   }
   for (int32_t i = 0; i < count; ++i) propose(i);
 
@@ -97,10 +140,10 @@ void Bpe::encode(std::string_view piece, std::vector<TokenId>& tokens) const {
     Symbol& left = symbols[static_cast<size_t>(position)];
     if (!left.alive || left.next == kEnd) continue;
     Symbol& right = symbols[static_cast<size_t>(left.next)];
-    const Ranked* merge = find(left.token, right.token);
-    // Entries are not removed when a neighbour changes: an outdated one no longer has its rank.
-    if (merge == nullptr || merge->rank != static_cast<uint32_t>(entry >> 32)) continue;
-    left.token = merge->merged;
+    const Entry& merge = find(left.token, right.token);
+    // Queue entries stay when a neighbour changes: an outdated one no longer has its rank.
+    if (merge.rank != static_cast<uint32_t>(entry >> 32)) continue;
+    left.token = merge.merged;
     right.alive = false;
     left.next = right.next;
     if (left.next != kEnd) symbols[static_cast<size_t>(left.next)].previous = position;

@@ -1,11 +1,10 @@
-// Byte-pair encoding over bytes (Sennrich et al., 2016; byte-level as in GPT-2). Immutable after
-// construction; any thread. Time is O(n log n) in the length of a piece, whatever its content.
+// Byte-pair encoding (Sennrich et al., 2016) over token ids: adjacent tokens are merged, lowest
+// rank first. Immutable after construction; any thread. Time is O(n log n) in the length of a
+// piece, whatever its content.
 #pragma once
 
-#include <array>
 #include <cstdint>
-#include <string_view>
-#include <unordered_map>
+#include <span>
 #include <vector>
 
 #include "plan/ids.h"
@@ -21,24 +20,28 @@ struct BpeMerge {
 
 class Bpe {
  public:
-  // `byte_tokens`: the token of each single byte. Of equal pairs in `merges` the last one counts.
-  Bpe(const std::array<TokenId, 256>& byte_tokens, const std::vector<BpeMerge>& merges);
+  // Of equal pairs in `merges` the last one counts.
+  explicit Bpe(const std::vector<BpeMerge>& merges);
 
-  // Appends the tokens of `piece`.
-  void encode(std::string_view piece, std::vector<TokenId>& tokens) const;
+  // Merges `symbols`, the tokens of single bytes or characters, and appends the result to `tokens`.
+  // `symbols` is working memory: its content afterwards is unspecified.
+  void encode(std::span<TokenId> symbols, std::vector<TokenId>& tokens) const;
 
  private:
-  struct Ranked {
-    uint32_t rank;
+  struct Entry {
+    uint64_t pair;
+    uint32_t rank;  // kNoRank: free
     TokenId merged;
   };
-  struct PairHash {
-    size_t operator()(uint64_t pair) const;
-  };
-  const Ranked* find(TokenId left, TokenId right) const;
+  static constexpr uint32_t kNoRank = UINT32_MAX;
 
-  std::array<TokenId, 256> byte_tokens_;
-  std::unordered_map<uint64_t, Ranked, PairHash> merges_;
+  // The free entry, of rank kNoRank, if the pair does not merge.
+  const Entry& find(TokenId left, TokenId right) const;
+  void encode_short(std::span<TokenId> symbols, std::vector<TokenId>& tokens) const;
+  void encode_long(std::span<const TokenId> symbols, std::vector<TokenId>& tokens) const;
+
+  std::vector<Entry> entries_;  // open addressing, at most half full
+  uint64_t mask_;
 };
 
 }  // namespace nanocp::text

@@ -13,7 +13,10 @@ class Detokenizer {
  public:
   // Requires: `tokenizer` outlives this.
   Detokenizer(const Tokenizer& tokenizer, bool skip_special)
-      : tokenizer_(&tokenizer), skip_special_(skip_special) {}
+      : tokenizer_(&tokenizer),
+        skip_special_(skip_special),
+        num_leading_spaces_(tokenizer.num_leading_spaces()),
+        is_first_(tokenizer.first_token_without_spaces()) {}
 
   // The text that `token` completes, possibly empty.
   std::string push(TokenId token);
@@ -23,9 +26,14 @@ class Detokenizer {
   std::string flush();
 
  private:
+  // Appends the bytes of `token`, less what decoding drops at the start of a text.
+  void append_bytes(TokenId token);
+
   const Tokenizer* tokenizer_;
   bool skip_special_;
-  std::string pending_;  // at most 3 bytes between calls
+  int32_t num_leading_spaces_;  // that the text may still lose
+  bool is_first_;               // the next token loses its spaces
+  std::string pending_;         // at most 3 bytes between calls
 };
 
 }  // namespace nanocp::text

@@ -63,11 +63,8 @@ size_t end_of_gpt2_piece(std::string_view text, size_t begin) {
 
 }  // namespace
 
-void split(SplitPattern pattern, std::string_view text, std::vector<std::string_view>& pieces) {
-  if (pattern == SplitPattern::kNone) {
-    if (!text.empty()) pieces.push_back(text);
-    return;
-  }
+void split(SplitPattern /*only one*/, std::string_view text,
+           std::vector<std::string_view>& pieces) {
   size_t begin = 0;
   while (begin < text.size()) {
     const size_t end = end_of_gpt2_piece(text, begin);

@@ -1,5 +1,5 @@
-// Cuts text into the pieces within which BPE merges. The patterns are written out by hand: they are
-// few, known by name, and run over every prompt. Pure functions, any thread.
+// The split pattern that tokenizer.json does not write out but implies (ByteLevel with use_regex),
+// by hand: no regular expression is as quick. Pure functions, any thread.
 #pragma once
 
 #include <string_view>
@@ -8,7 +8,6 @@
 namespace nanocp::text {
 
 enum class SplitPattern {
-  kNone,  // one piece
   // 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+  (GPT-2, 2019)
   kGpt2,
 };

@@ -1,40 +1,42 @@
 #include "text/tokenizer.h"
 
 #include <algorithm>
-#include <fstream>
-#include <system_error>
+#include <charconv>
 #include <utility>
 
 #include "text/byte_level.h"
+#include "text/detokenizer.h"
+#include "text/text_file.h"
 #include "text/unicode.h"
 
 namespace nanocp::text {
 namespace {
 
-constexpr uintmax_t kFileBytesMax = uintmax_t{256} << 20;
+constexpr int64_t kFileBytesMax = int64_t{256} << 20;
 
-Result<std::string> read_file(const std::filesystem::path& path) {
-  std::error_code error;
-  if (!std::filesystem::is_regular_file(path, error)) {
-    return not_found(path.string() + ": no such file");
+// <0xE4> is the byte e4.
+std::optional<char> fallback_byte(std::string_view token) {
+  if (token.size() != 6 || !token.starts_with("<0x") || token[5] != '>') return std::nullopt;
+  int value = 0;
+  const auto [end, error] = std::from_chars(token.data() + 3, token.data() + 5, value, 16);
+  if (error != std::errc() || end != token.data() + 5) return std::nullopt;
+  return static_cast<char>(value);
+}
+
+// The bytes that a token of the vocabulary stands for.
+std::string decoded(const std::string& token, const DecoderSpec& decoder) {
+  if (decoder.byte_level) return bytes_of_characters(token).value_or(token);
+  if (decoder.byte_fallback) {
+    if (const auto byte = fallback_byte(token)) return std::string(1, *byte);
   }
-  const uintmax_t size_bytes = std::filesystem::file_size(path, error);
-  if (error) return Error{ErrorCode::kInternal, path.string() + ": " + error.message()};
-  if (size_bytes > kFileBytesMax) {
-    return invalid_argument(path.string() + ": larger than 256 MiB, not a tokenizer");
-  }
-  std::string content(size_bytes, '\0');
-  std::ifstream file(path, std::ios::binary);
-  if (!file.read(content.data(), static_cast<std::streamsize>(size_bytes))) {
-    return Error{ErrorCode::kInternal, path.string() + ": cannot be read"};
-  }
-  return content;
+  std::string storage;
+  return std::string(Normalizer(decoder.replacements).apply(token, storage));
 }
 
 }  // namespace
 
 Result<Tokenizer> Tokenizer::from_file(const std::filesystem::path& path) {
-  NANOCP_ASSIGN_OR_RETURN(const std::string content, read_file(path));
+  NANOCP_ASSIGN_OR_RETURN(const std::string content, read_text_file(path, kFileBytesMax));
   return from_json(content, path.string());
 }
 
@@ -43,94 +45,151 @@ Result<Tokenizer> Tokenizer::from_json(std::string_view json_text, const std::st
   return Tokenizer(std::move(spec));
 }
 
+// Working memory of one call.
+struct Tokenizer::Scratch {
+  PreTokenizer::Scratch pre_tokenizer;
+  std::string normalized;
+  std::vector<TextSegment> segments;
+  std::vector<std::string_view> pieces;
+  std::vector<TokenId> symbols;
+};
+
 Tokenizer::Tokenizer(TokenizerSpec spec)
-    : split_(spec.split),
-      add_prefix_space_(spec.add_prefix_space),
+    : normalizer_(std::move(spec.normalizer)),
+      pre_tokenizer_(std::move(spec.pre_tokenizer)),
+      byte_level_(spec.decoder.byte_level),
       ignore_merges_(spec.ignore_merges),
-      bpe_(spec.byte_tokens, spec.merges) {
+      num_leading_spaces_(spec.decoder.num_leading_spaces),
+      first_token_without_spaces_(spec.decoder.first_token_without_spaces),
+      byte_tokens_(spec.byte_tokens),
+      bpe_(spec.merges),
+      prefix_tokens_(std::move(spec.prefix_tokens)),
+      suffix_tokens_(std::move(spec.suffix_tokens)),
+      model_vocab_size_(spec.vocab.size()) {
   size_t size = spec.vocab.size();
   for (const AddedToken& token : spec.added_tokens) {
     size = std::max(size, static_cast<size_t>(token.id) + 1);
   }
   bytes_.resize(size);
   special_.resize(size, false);
-  add_vocab(std::move(spec.vocab));
-  for (const AddedToken& token : spec.added_tokens) add_token(token);
+  add_vocab(std::move(spec.vocab), spec.decoder);
+  for (const AddedToken& token : spec.added_tokens) add_token(token, spec.decoder);
+  if (byte_level_) add_whole_tokens();
 }
 
-void Tokenizer::add_vocab(std::vector<std::string> vocab) {
+void Tokenizer::add_vocab(std::vector<std::string> vocab, const DecoderSpec& decoder) {
+  id_of_content_.reserve(vocab.size());
   for (size_t id = 0; id < vocab.size(); ++id) {
     if (vocab[id].empty()) continue;
-    bytes_[id] = bytes_of_characters(vocab[id]).value_or(vocab[id]);
+    bytes_[id] = decoded(vocab[id], decoder);
     id_of_content_.emplace(std::move(vocab[id]), static_cast<TokenId>(id));
-    if (ignore_merges_) id_of_bytes_.emplace(bytes_[id], static_cast<TokenId>(id));
   }
 }
 
-void Tokenizer::add_token(const AddedToken& token) {
+void Tokenizer::add_token(const AddedToken& token, const DecoderSpec& decoder) {
   const auto index = static_cast<size_t>(token.id);
-  if (bytes_[index].empty()) {
-    bytes_[index] = bytes_of_characters(token.content).value_or(token.content);
-  }
+  if (bytes_[index].empty()) bytes_[index] = decoded(token.content, decoder);
   special_[index] = token.special;
   id_of_content_.emplace(token.content, token.id);
-  (token.normalized ? normalized_matcher_ : raw_matcher_).add(token);
+  if (!token.normalized) {
+    raw_matcher_.add(token);
+    return;
+  }
+  std::string storage;
+  AddedToken normalized = token;
+  normalized.content = normalizer_.apply(token.content, storage);
+  normalized_matcher_.add(normalized);
 }
 
-std::vector<TokenId> Tokenizer::encode(std::string_view text, bool allow_special) const {
+// With ignore_merges every token of the model counts, else only what merging arrives at.
+void Tokenizer::add_whole_tokens() {
+  whole_tokens_.reserve(model_vocab_size_);
+  std::vector<TokenId> symbols;
+  std::vector<TokenId> merged;
+  for (size_t id = 0; id < model_vocab_size_; ++id) {
+    if (bytes_[id].empty()) continue;
+    if (!ignore_merges_) {
+      symbols.clear();
+      merged.clear();
+      append_symbols(bytes_[id], symbols);
+      bpe_.encode(symbols, merged);
+      if (merged.size() != 1 || merged[0] != static_cast<TokenId>(id)) continue;
+    }
+    whole_tokens_.emplace(bytes_[id], static_cast<TokenId>(id));
+  }
+}
+
+std::vector<TokenId> Tokenizer::encode(std::string_view text, const EncodeOptions& options) const {
   std::vector<TokenId> tokens;
+  if (options.add_special) tokens = prefix_tokens_;
+  Scratch scratch;
   std::vector<TextSegment> outer;
-  std::vector<TextSegment> inner;
-  raw_matcher_.split(text, allow_special, outer);
+  raw_matcher_.split(text, options.allow_special, outer);
   for (const TextSegment& segment : outer) {
     if (segment.token) {
       tokens.push_back(*segment.token);
       continue;
     }
-    inner.clear();
-    normalized_matcher_.split(segment.text, allow_special, inner);
-    for (const TextSegment& part : inner) {
+    const std::string_view normalized = normalizer_.apply(segment.text, scratch.normalized);
+    scratch.segments.clear();
+    normalized_matcher_.split(normalized, options.allow_special, scratch.segments);
+    for (const TextSegment& part : scratch.segments) {
       if (part.token) {
         tokens.push_back(*part.token);
-      } else {
-        encode_text(part.text, tokens);
+        continue;
       }
+      const bool at_start =
+          segment.text.data() == text.data() && part.text.data() == normalized.data();
+      encode_text(part.text, at_start, scratch, tokens);
     }
+  }
+  if (options.add_special) {
+    tokens.insert(tokens.end(), suffix_tokens_.begin(), suffix_tokens_.end());
   }
   return tokens;
 }
 
-void Tokenizer::encode_text(std::string_view text, std::vector<TokenId>& tokens) const {
-  std::string prefixed;
-  if (add_prefix_space_ && !text.starts_with(' ')) {
-    prefixed.append(" ").append(text);
-    text = prefixed;
-  }
-  std::vector<std::string_view> pieces;
-  split(split_, text, pieces);
-  for (const std::string_view piece : pieces) encode_piece(piece, tokens);
+void Tokenizer::encode_text(std::string_view text, bool at_start, Scratch& scratch,
+                            std::vector<TokenId>& tokens) const {
+  pre_tokenizer_.split(text, at_start, scratch.pieces, scratch.pre_tokenizer);
+  for (const std::string_view piece : scratch.pieces) encode_piece(piece, scratch, tokens);
 }
 
-void Tokenizer::encode_piece(std::string_view piece, std::vector<TokenId>& tokens) const {
-  if (ignore_merges_) {
-    const auto found = id_of_bytes_.find(piece);
-    if (found != id_of_bytes_.end()) {
-      tokens.push_back(found->second);
-      return;
+void Tokenizer::encode_piece(std::string_view piece, Scratch& scratch,
+                             std::vector<TokenId>& tokens) const {
+  const auto found = whole_tokens_.find(piece);
+  if (found != whole_tokens_.end()) {
+    tokens.push_back(found->second);
+    return;
+  }
+  scratch.symbols.clear();
+  append_symbols(piece, scratch.symbols);
+  bpe_.encode(scratch.symbols, tokens);
+}
+
+void Tokenizer::append_symbols(std::string_view piece, std::vector<TokenId>& symbols) const {
+  if (byte_level_) {
+    for (const char c : piece) symbols.push_back(byte_tokens_[static_cast<uint8_t>(c)]);
+    return;
+  }
+  std::string character;
+  for (size_t position = 0; position < piece.size();) {
+    character = piece.substr(position, next_utf8(piece, position).length);
+    position += character.size();
+    const auto found = id_of_content_.find(character);
+    if (found != id_of_content_.end() && static_cast<size_t>(found->second) < model_vocab_size_) {
+      symbols.push_back(found->second);
+    } else {
+      for (const char c : character) symbols.push_back(byte_tokens_[static_cast<uint8_t>(c)]);
     }
   }
-  bpe_.encode(piece, tokens);
 }
 
 std::string Tokenizer::decode(std::span<const TokenId> tokens, bool skip_special) const {
-  std::string bytes;
-  for (const TokenId token : tokens) {
-    if (!(skip_special && is_special(token))) bytes.append(token_bytes(token));
-  }
+  Detokenizer detokenizer(*this, skip_special);
   std::string text;
-  text.reserve(bytes.size());
-  append_valid_utf8(bytes, true, text);
-  return text;
+  for (const TokenId token : tokens) text.append(detokenizer.push(token));
+  return text.append(detokenizer.flush());
 }
 
 std::string_view Tokenizer::token_bytes(TokenId token) const {

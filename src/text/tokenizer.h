@@ -1,7 +1,9 @@
-// Text to token ids and back, as the tokenizer.json of a checkpoint says (byte-level BPE).
-// Immutable after construction, so that one serves all threads; the server or command owns it.
+// Text to token ids and back, as the tokenizer.json of a checkpoint says: byte-level BPE, or BPE
+// over characters with a fallback to bytes. Immutable after construction, so that one serves all
+// threads; the server or command owns it.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -19,6 +21,15 @@
 
 namespace nanocp::text {
 
+struct EncodeOptions {
+  // Special tokens written in the text are recognised. Off for text of users: they must not be able
+  // to forge a turn of the conversation.
+  bool allow_special = false;
+  // The tokens that the post-processor puts around a text, such as <s>. Off for a rendered chat
+  // template, which writes them itself.
+  bool add_special = false;
+};
+
 class Tokenizer {
  public:
   static Result<Tokenizer> from_file(const std::filesystem::path& path);
@@ -30,9 +41,11 @@ class Tokenizer {
   Tokenizer(const Tokenizer&) = delete;
   Tokenizer& operator=(const Tokenizer&) = delete;
 
-  // The tokens of `text`; any bytes are allowed and kept. Special tokens written in the text are
-  // recognised only with `allow_special`: text of users must not be able to forge them.
-  std::vector<TokenId> encode(std::string_view text, bool allow_special) const;
+  // The tokens of `text`. Any bytes are allowed; what the normaliser leaves of them is kept.
+  std::vector<TokenId> encode(std::string_view text, const EncodeOptions& options) const;
+  std::vector<TokenId> encode(std::string_view text, bool allow_special) const {
+    return encode(text, {.allow_special = allow_special});
+  }
 
   // Always valid UTF-8: broken sequences become U+FFFD. Ids that are not in the vocabulary are
   // skipped, as models have padded vocabularies.
@@ -40,6 +53,11 @@ class Tokenizer {
 
   // The bytes of one token, which need not be whole characters. Empty for an unknown id.
   std::string_view token_bytes(TokenId token) const;
+
+  // What decoding drops at the start of a text: this many spaces, and all spaces of the first
+  // token.
+  int32_t num_leading_spaces() const { return num_leading_spaces_; }
+  bool first_token_without_spaces() const { return first_token_without_spaces_; }
 
   bool is_special(TokenId token) const;
   // The id of a token as tokenizer.json writes it, e.g. "<|im_end|>".
@@ -49,21 +67,34 @@ class Tokenizer {
 
  private:
   explicit Tokenizer(TokenizerSpec spec);
-  void add_vocab(std::vector<std::string> vocab);
-  void add_token(const AddedToken& token);
-  void encode_text(std::string_view text, std::vector<TokenId>& tokens) const;
-  void encode_piece(std::string_view piece, std::vector<TokenId>& tokens) const;
+  struct Scratch;
+  void add_vocab(std::vector<std::string> vocab, const DecoderSpec& decoder);
+  void add_token(const AddedToken& token, const DecoderSpec& decoder);
+  void add_whole_tokens();
+  void encode_text(std::string_view text, bool at_start, Scratch& scratch,
+                   std::vector<TokenId>& tokens) const;
+  void encode_piece(std::string_view piece, Scratch& scratch, std::vector<TokenId>& tokens) const;
+  // The tokens of single bytes or characters, before merging.
+  void append_symbols(std::string_view piece, std::vector<TokenId>& symbols) const;
 
-  SplitPattern split_;
-  bool add_prefix_space_;
+  Normalizer normalizer_;
+  PreTokenizer pre_tokenizer_;
+  bool byte_level_;
   bool ignore_merges_;
+  int32_t num_leading_spaces_;
+  bool first_token_without_spaces_;
+  std::array<TokenId, 256> byte_tokens_;
   Bpe bpe_;
+  std::vector<TokenId> prefix_tokens_;
+  std::vector<TokenId> suffix_tokens_;
   AddedTokenMatcher raw_matcher_;         // runs first
-  AddedTokenMatcher normalized_matcher_;  // on what the first one leaves
+  AddedTokenMatcher normalized_matcher_;  // on what the first one leaves, normalised
+  size_t model_vocab_size_;               // ids below it are of the model, not added
   std::vector<std::string> bytes_;        // by id
   std::vector<bool> special_;             // by id
   std::unordered_map<std::string, TokenId> id_of_content_;
-  std::unordered_map<std::string_view, TokenId> id_of_bytes_;  // into bytes_, for ignore_merges
+  // Pieces that are one token, into bytes_: a look-up instead of merges. Byte-level only.
+  std::unordered_map<std::string_view, TokenId> whole_tokens_;
 };
 
 }  // namespace nanocp::text

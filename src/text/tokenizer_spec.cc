@@ -1,5 +1,6 @@
 #include "text/tokenizer_spec.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <unordered_map>
@@ -7,12 +8,11 @@
 
 #include "text/byte_level.h"
 #include "text/json_field.h"
+#include "text/tokenizer_components.h"
 
 namespace nanocp::text {
 namespace {
 
-// Far above any published vocabulary; bounds the memory that a bad id can ask for.
-constexpr int64_t kTokenIdMax = (int64_t{1} << 22) - 1;
 constexpr size_t kAddedTokenBytesMax = 1024;
 
 using IdOfToken = std::unordered_map<std::string, TokenId>;
@@ -41,45 +41,6 @@ Status expect_type(const JsonField& component, const std::string& supported) {
   return ok_status();
 }
 
-Status parse_pre_tokenizer(const JsonField& field, TokenizerSpec& spec) {
-  NANOCP_RETURN_IF_ERROR(expect_type(field, "ByteLevel"));
-  NANOCP_ASSIGN_OR_RETURN(const bool use_regex, field.member("use_regex").boolean(true));
-  NANOCP_ASSIGN_OR_RETURN(spec.add_prefix_space, field.member("add_prefix_space").boolean(false));
-  spec.split = use_regex ? SplitPattern::kGpt2 : SplitPattern::kNone;
-  return ok_status();
-}
-
-// A post-processor may stay if it leaves a single text as it is.
-Status check_post_processor(const JsonField& field) {
-  if (field.is_null()) return ok_status();
-  NANOCP_RETURN_IF_ERROR(field.expect_object());
-  NANOCP_ASSIGN_OR_RETURN(const std::string type, field.member("type").string());
-  if (type == "ByteLevel") return ok_status();
-  if (type != "TemplateProcessing") {
-    return field.unsupported("of type " + shown(type) +
-                             " is not supported; supported: ByteLevel, TemplateProcessing");
-  }
-  const JsonField single = field.member("single");
-  NANOCP_RETURN_IF_ERROR(single.expect_array());
-  for (size_t i = 0; i < single.value().size(); ++i) {
-    const JsonField part = single.element(i);
-    NANOCP_RETURN_IF_ERROR(part.expect_object());
-    if (!part.value().contains("Sequence")) {
-      return part.unsupported("adds a special token, which is not supported");
-    }
-  }
-  if (single.value().size() != 1) return single.invalid("must contain the text once");
-  return ok_status();
-}
-
-Status check_components(const JsonField& root) {
-  NANOCP_RETURN_IF_ERROR(root.expect_object());
-  NANOCP_RETURN_IF_ERROR(expect_null(root.member("normalizer")));
-  NANOCP_RETURN_IF_ERROR(expect_type(root.member("decoder"), "ByteLevel"));
-  NANOCP_RETURN_IF_ERROR(check_post_processor(root.member("post_processor")));
-  return expect_type(root.member("model"), "BPE");
-}
-
 Status check_model_options(const JsonField& model) {
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     const JsonField field = model.member(key);
@@ -90,8 +51,6 @@ Status check_model_options(const JsonField& model) {
   if (!dropout.is_null() && !(dropout.value().is_number() && dropout.value() == 0)) {
     return dropout.unsupported("must be null or 0: random merges are for training");
   }
-  NANOCP_ASSIGN_OR_RETURN(const bool byte_fallback, model.member("byte_fallback").boolean(false));
-  if (byte_fallback) return model.member("byte_fallback").unsupported("is not supported");
   return ok_status();
 }
 
@@ -122,13 +81,21 @@ Status parse_vocab(const JsonField& field, TokenizerSpec& spec, IdOfToken& ids) 
   return ok_status();
 }
 
+// What a byte-fallback vocabulary calls a byte, e.g. <0x0A>.
+std::string fallback_name(size_t byte) {
+  constexpr std::string_view kDigits = "0123456789ABCDEF";
+  return std::string("<0x") + kDigits[byte >> 4] + kDigits[byte & 15] + ">";
+}
+
 Status find_byte_tokens(const JsonField& vocab, const IdOfToken& ids, TokenizerSpec& spec) {
   for (size_t byte = 0; byte < spec.byte_tokens.size(); ++byte) {
-    const std::string& character = byte_character(static_cast<uint8_t>(byte));
-    const auto found = ids.find(character);
+    const std::string& name =
+        spec.decoder.byte_level ? byte_character(static_cast<uint8_t>(byte)) : fallback_name(byte);
+    const auto found = ids.find(name);
     if (found == ids.end()) {
-      return vocab.invalid("has no token " + shown(character) + " for byte " +
-                           std::to_string(byte) + ", so it is not byte-level");
+      return vocab.invalid(
+          "has no token " + shown(name) + " for byte " + std::to_string(byte) +
+          (spec.decoder.byte_level ? ", so it is not byte-level" : ", so some text has no tokens"));
     }
     spec.byte_tokens[byte] = found->second;
   }
@@ -217,14 +184,54 @@ Status parse_added_tokens(const JsonField& field, IdOfToken ids, TokenizerSpec& 
   return ok_status();
 }
 
+// The alphabet must be the same on the way in and out.
+Status check_alphabet(const JsonField& root, const TokenizerSpec& spec) {
+  const JsonField fallback = root.member("model").member("byte_fallback");
+  NANOCP_ASSIGN_OR_RETURN(const bool falls_back, fallback.boolean(false));
+  if (falls_back && spec.decoder.byte_level) {
+    return fallback.unsupported("is not supported with a ByteLevel decoder");
+  }
+  if (!falls_back && !spec.decoder.byte_level) {
+    return fallback.unsupported("must be true with this decoder");
+  }
+  return ok_status();
+}
+
+// Whether one of the steps of the pre-tokenizer is ByteLevel.
+bool has_byte_level(const nlohmann::json& component) {
+  if (!component.is_object()) return false;
+  const auto type = component.find("type");
+  if (type != component.end() && *type == "ByteLevel") return true;
+  const auto steps = component.find("pretokenizers");
+  if (steps == component.end() || !steps->is_array()) return false;
+  return std::any_of(steps->begin(), steps->end(), [](const nlohmann::json& step) {
+    return step.is_object() && step.contains("type") && step["type"] == "ByteLevel";
+  });
+}
+
+Status parse_components(const JsonField& root, TokenizerSpec& spec) {
+  NANOCP_RETURN_IF_ERROR(root.expect_object());
+  NANOCP_RETURN_IF_ERROR(parse_normalizer(root.member("normalizer"), spec.normalizer));
+  NANOCP_RETURN_IF_ERROR(parse_pre_tokenizer(root.member("pre_tokenizer"), spec.pre_tokenizer));
+  NANOCP_RETURN_IF_ERROR(parse_decoder(root.member("decoder"), spec.decoder));
+  NANOCP_RETURN_IF_ERROR(parse_post_processor(root.member("post_processor"), spec));
+  NANOCP_RETURN_IF_ERROR(expect_type(root.member("model"), "BPE"));
+  const JsonField pre_tokenizer = root.member("pre_tokenizer");
+  if (has_byte_level(pre_tokenizer.value()) != spec.decoder.byte_level) {
+    return pre_tokenizer.unsupported(
+        spec.decoder.byte_level ? "must have a ByteLevel step, as the decoder is ByteLevel"
+                                : "must have no ByteLevel step, as the decoder is not ByteLevel");
+  }
+  return check_alphabet(root, spec);
+}
+
 }  // namespace
 
 Result<TokenizerSpec> parse_tokenizer(std::string_view json_text, const std::string& name) {
   NANOCP_ASSIGN_OR_RETURN(const nlohmann::json document, parse_json(json_text, name));
   const JsonField root(document, name);
-  NANOCP_RETURN_IF_ERROR(check_components(root));
   TokenizerSpec spec;
-  NANOCP_RETURN_IF_ERROR(parse_pre_tokenizer(root.member("pre_tokenizer"), spec));
+  NANOCP_RETURN_IF_ERROR(parse_components(root, spec));
   const JsonField model = root.member("model");
   NANOCP_RETURN_IF_ERROR(check_model_options(model));
   NANOCP_ASSIGN_OR_RETURN(spec.ignore_merges, model.member("ignore_merges").boolean(false));

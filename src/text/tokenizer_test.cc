@@ -52,7 +52,9 @@ TEST(Tokenizer, EqualsTheReferenceLibrary) {
   const json golden = read_json("src/text/testdata/tokenizer_golden.json");
   int num_cases = 0;
   for (const json& variant : golden["variants"]) {
-    const auto tokenizer = patched_tokenizer(variant["patch"]);
+    const auto tokenizer = variant.contains("document")
+                               ? Tokenizer::from_json(variant["document"].dump(), "tokenizer.json")
+                               : patched_tokenizer(variant["patch"]);
     ASSERT_TRUE(tokenizer.ok()) << variant["name"] << ": " << tokenizer.error().message;
     for (const json& test : variant["cases"]) {
       SCOPED_TRACE(variant["name"].dump() + " " + test["text"].dump());
@@ -64,7 +66,7 @@ TEST(Tokenizer, EqualsTheReferenceLibrary) {
       ++num_cases;
     }
   }
-  EXPECT_GE(num_cases, 300);
+  EXPECT_GE(num_cases, 800);
 }
 
 TEST(Tokenizer, KnowsItsVocabulary) {
@@ -112,6 +114,56 @@ TEST(Tokenizer, KeepsRandomUnicode) {
     }
     ASSERT_EQ(bundled().decode(bundled().encode(text, true), false), text);
   }
+}
+
+TEST(Tokenizer, AddsSpecialTokensWhenAsked) {
+  const json golden = read_json("src/text/testdata/tokenizer_golden.json");
+  for (const json& variant : golden["variants"]) {
+    if (variant["name"] != "byte_fallback") continue;
+    const auto tokenizer = Tokenizer::from_json(variant["document"].dump(), "t");
+    ASSERT_TRUE(tokenizer.ok()) << tokenizer.error().message;
+    const auto plain = tokenizer.value().encode("hello", {.add_special = false});
+    auto with_start = plain;
+    with_start.insert(with_start.begin(), 1);
+    EXPECT_EQ(tokenizer.value().encode("hello", {.add_special = true}), with_start);
+    EXPECT_EQ(tokenizer.value().decode(with_start, true), "hello");
+    return;
+  }
+  FAIL() << "no variant byte_fallback";
+}
+
+TEST(Tokenizer, NormalisesALongRunOfMarksInLinearithmicTime) {
+  const auto tokenizer = patched_tokenizer({{"normalizer", {{"type", "NFC"}}}});
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.error().message;
+  std::string marks = "a";
+  while (marks.size() < (1U << 20)) marks += "\u0301\u0323";  // the second one goes before
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_FALSE(tokenizer.value().encode(marks, true).empty());
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(60));
+}
+
+TEST(Tokenizer, SplitsHostileTextInBoundedTime) {
+  const std::string pattern =
+      read_json("src/text/testdata/tokenizer_golden.json")["variants"][6]["patch"]["pre_tokenizer"]
+                                                          ["pretokenizers"][0]["pattern"]["Regex"];
+  const auto regex = SplitRegex::compile(pattern);
+  ASSERT_TRUE(regex.ok()) << regex.error().message;
+  // The second is no published pattern: it needs exponential time on what does not match.
+  const auto hostile = SplitRegex::compile("(?:a+)+b");
+  ASSERT_TRUE(hostile.ok()) << hostile.error().message;
+  SplitScratch scratch;
+  const auto start = std::chrono::steady_clock::now();
+  for (const std::string& text : {std::string(1 << 20, ' ') + "x", std::string(1 << 20, 'a'),
+                                  std::string(1 << 20, '\n'), std::string(1 << 20, '7')}) {
+    for (const SplitRegex* one : {&regex.value(), &hostile.value()}) {
+      std::vector<std::string_view> pieces;
+      one->split(text, true, pieces, scratch);
+      size_t size = 0;
+      for (const std::string_view piece : pieces) size += piece.size();
+      EXPECT_EQ(size, text.size());
+    }
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(60));
 }
 
 TEST(Tokenizer, DecodesUnknownIdsToNothing) {
@@ -168,23 +220,55 @@ TEST_P(BadTokenizer, IsRefusedByName) {
 }
 
 INSTANTIATE_TEST_SUITE_P(
-    Fields, BadTokenizer,
+    Components, BadTokenizer,
     testing::Values(
-        BadFile{R"({"normalizer": {"type": "NFC"}})", "normalizer of type 'NFC' is not supported"},
-        BadFile{R"({"normalizer": 3})", "normalizer is not supported"},
-        BadFile{R"({"pre_tokenizer": null})", "pre_tokenizer is missing; supported: ByteLevel"},
-        BadFile{R"({"pre_tokenizer": {"type": "Metaspace"}})", "pre_tokenizer of type 'Metaspace'"},
+        BadFile{R"({"normalizer": {"type": "Lowercase"}})",
+                "normalizer of type 'Lowercase' is not"},
+        BadFile{R"({"normalizer": 3})", "normalizer must be an object"},
+        BadFile{R"({"normalizer": {"type": "Sequence", "normalizers": 1}})",
+                "normalizer.normalizers must be an array"},
+        BadFile{R"({"normalizer": {"type": "Sequence", "normalizers": [{"type": "Strip"}]}})",
+                "normalizer.normalizers[0] of type 'Strip' is not supported"},
+        BadFile{R"({"normalizer": {"type": "Replace", "pattern": {"Regex": "a"}}})",
+                "normalizer.pattern.Regex is not supported in a replacement"},
+        BadFile{R"({"pre_tokenizer": null})", "pre_tokenizer must have a ByteLevel step"},
+        BadFile{R"({"pre_tokenizer": {"type": "BertPreTokenizer"}})",
+                "pre_tokenizer of type 'BertPreTokenizer' is not supported"},
+        BadFile{R"({"pre_tokenizer": {"type": "Metaspace", "replacement": "_"}})",
+                "pre_tokenizer must have a ByteLevel step, as the decoder is ByteLevel"},
+        BadFile{R"({"pre_tokenizer": {"type": "Metaspace", "replacement": ""}})",
+                "pre_tokenizer.replacement must not be empty"},
+        BadFile{
+            R"x({"pre_tokenizer": {"type": "Split", "behavior": "Isolated", "pattern": {"Regex": "("}}})x",
+            "pre_tokenizer.pattern.Regex is not a valid pattern: missing closing parenthesis"},
+        BadFile{
+            R"x({"pre_tokenizer": {"type": "Split", "behavior": "Isolated", "pattern": {"Regex": "\\w+"}}})x",
+            "pre_tokenizer.pattern.Regex uses '\\w', which is not supported"},
+        BadFile{
+            R"x({"pre_tokenizer": {"type": "Split", "behavior": "Isolated", "pattern": {"Regex": "[a&&b]"}}})x",
+            "pre_tokenizer.pattern.Regex uses '&& inside [...]', which is not supported"},
+        BadFile{R"x({"pre_tokenizer": {"type": "Split", "behavior": "Contiguous"}})x",
+                "pre_tokenizer.behavior 'Contiguous' is not supported"},
+        BadFile{R"({"decoder": {"type": "Sequence", "decoders": []}})", "decoder has no steps"},
+        BadFile{R"({"decoder": {"type": "Sequence", "decoders": [{"type": "Strip"}]}})",
+                "decoder.decoders[0] of type 'Strip' is not supported"},
+        BadFile{R"({"decoder": {"type": "Fuse"}})", "pre_tokenizer must have no ByteLevel step"},
         BadFile{R"({"pre_tokenizer": {"type": 4}})", "pre_tokenizer.type must be a string"},
         BadFile{R"({"pre_tokenizer": []})", "pre_tokenizer must be an object"},
         BadFile{R"({"pre_tokenizer": {"use_regex": 1}})", "pre_tokenizer.use_regex must be true"},
         BadFile{R"({"decoder": {"type": "WordPiece"}})", "decoder of type 'WordPiece'"},
         BadFile{R"({"post_processor": {"type": "BertProcessing"}})", "post_processor of type"},
         BadFile{R"({"post_processor": {"single": [{"SpecialToken": {"id": "a"}}]}})",
-                "post_processor.single[0] adds a special token"},
-        BadFile{R"({"post_processor": {"single": []}})", "post_processor.single must contain"},
+                "post_processor.single[0].SpecialToken.id is 'a', which post_processor.special"},
+        BadFile{R"({"post_processor": {"single": []}})", "post_processor.single must contain"}));
+
+INSTANTIATE_TEST_SUITE_P(
+    Model, BadTokenizer,
+    testing::Values(
         BadFile{R"({"model": {"type": "Unigram"}})", "model of type 'Unigram'"},
         BadFile{R"({"model": 7})", "model must be an object"},
-        BadFile{R"({"model": {"byte_fallback": true}})", "model.byte_fallback is not supported"},
+        BadFile{R"({"model": {"byte_fallback": true}})",
+                "model.byte_fallback is not supported with"},
         BadFile{R"({"model": {"dropout": 0.1}})", "model.dropout must be null or 0"},
         BadFile{R"({"model": {"continuing_subword_prefix": "##"}})",
                 "model.continuing_subword_prefix is not supported"},

@@ -109,10 +109,12 @@ TEST(Calibrate, WritesAProfileOfAllConstants) {
     // Five runs (4 x 4096 is left out) on two instances.
     EXPECT_EQ(constant["num_points"], 10) << name;
   }
+  EXPECT_GE(profile["timing_us_per_phase"].get<double>(), 0.0);
   ASSERT_EQ(profile["points"].size(), 20U);
   for (const json& point : profile["points"]) {
     EXPECT_EQ(point["route_bytes"].get<int64_t>() > 0, point["is_split"].get<bool>());
     EXPECT_GT(point["phase_us"]["attention"].get<double>(), 0.0);
+    EXPECT_GT(point["plain_step_us"].get<double>(), 0.0);
   }
 }
 

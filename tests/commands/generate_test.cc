@@ -159,6 +159,21 @@ TEST(Generate, GivesLogprobs) {
   }
 }
 
+TEST(Generate, AnswersAChatInTheFormOfTheTemplate) {
+  const std::string prompt = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n";
+  const json plain = generate_json({"--prompt", prompt, "--max-tokens", "8"});
+  const json chat = generate_json({"--chat", "hi", "--max-tokens", "8"});
+  const TempFolder folder;
+  const std::string messages =
+      folder.write("m.json", R"({"messages": [{"role": "user", "content": "hi"}]})");
+  const json file = generate_json({"--messages", messages, "--max-tokens", "8"});
+  for (const json* document : {&chat, &file}) {
+    EXPECT_EQ((*document)["requests"][0]["token_ids"], plain["requests"][0]["token_ids"]);
+    EXPECT_EQ((*document)["requests"][0]["num_prompt_tokens"],
+              plain["requests"][0]["num_prompt_tokens"]);
+  }
+}
+
 TEST(Generate, RunsAConfigWithoutWeightsOnTokenIds) {
   const TempFolder folder;
   const std::string file = folder.write("p.jsonl", R"({"prompt": [1, 2, 3], "max_tokens": 5})");

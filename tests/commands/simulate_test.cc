@@ -37,6 +37,26 @@ TEST(Simulate, ComparesPoliciesAndWritesJson) {
   EXPECT_FALSE(document["constants"]["route_fixed_us"]["source"].get<std::string>().empty());
 }
 
+TEST(Simulate, AdversarialLoadsAreCheckedInEveryStep) {
+  const TempFolder folder;
+  const auto hash_of = [&](const std::string& seed) {
+    const std::string file = folder.path() / ("seed" + seed + ".json");
+    const auto result =
+        run_program({"simulate", "qwen3-30b-a3b", "--instances", "4", "--kv-tokens", "4096",
+                     "--rate", "5", "--duration", "10", "--workload", "adversarial:mixed",
+                     "--check-steps", "--policies", "dcp", "--seeds", seed, "--json", file});
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    const json run = json::parse(read_whole_file(file))["runs"][0];
+    EXPECT_GT(run["num_cancelled"], 0);
+    EXPECT_FALSE(run["refusals"].empty());
+    return run["trace_hash"].get<std::string>();
+  };
+  const std::string hash = hash_of("1");
+  EXPECT_EQ(hash.size(), 16U);
+  EXPECT_EQ(hash_of("1"), hash);
+  EXPECT_NE(hash_of("2"), hash);
+}
+
 TEST(Simulate, BundledModelsAndProfilesHaveCosts) {
   for (const char* model :
        {"qwen3-235b-a22b", "deepseek-v3", "kimi-k2", "gpt-oss-120b", "glm-4.5"}) {
@@ -185,6 +205,7 @@ TEST(Simulate, BadInputIsRefused) {
   refused({"--policies", "uniform_cp/x"}, "is not a degree");
   refused({"--hardware", "abacus"}, "bundled profile");
   refused({"--workload", "1k"}, "PROMPT -> OUTPUT");
+  refused({"--workload", "adversarial:gentle"}, "use one of bursts");
   refused({"--slo", "tpot=soon"}, "is not a time");
   refused({"--trace", "/nonexistent.csv"}, "cannot be read");
   refused({"--arrivals", "trace"}, "needs --trace");

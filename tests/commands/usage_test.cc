@@ -36,7 +36,7 @@ TEST(Usage, HelpNamesCommandsAndGroups) {
 TEST(Usage, BadCommandLinesAreRefused) {
   expect_error({}, "no command: use one of generate, verify");
   expect_error({"serve-all"}, "unknown command 'serve-all'");
-  expect_error({"generate"}, "give --prompt TEXT or --prompts FILE");
+  expect_error({"generate"}, "give --prompt TEXT, --prompts FILE, --chat TEXT");
   expect_error({"generate", "--bogus"}, "--bogus");
   expect_error({"generate", "--prompt"}, "--prompt");
   expect_error({"generate", "--prompt", "x", "--instances", "0"}, "--instances: Value 0");
@@ -48,6 +48,8 @@ TEST(Usage, BadCommandLinesAreRefused) {
   expect_error({"generate", "--prompt", "x", "--kv-memory", "1MiB", "--num-kv-blocks", "4"},
                "--kv-memory");
   expect_error({"verify"}, "MODEL_DIR is required");
+  expect_error({"verify", "--tokenizer", "x"}, "--golden is required");
+  expect_error({"verify", "x", "--tokenizer", "y"}, "MODEL_DIR excludes --tokenizer");
   expect_error({"verify", kModel, "--tolerance", "-1"}, "--tolerance");
 }
 
@@ -84,6 +86,27 @@ TEST(Usage, MissingFilesAreNamed) {
                "tests/fixtures/mixtral/tokenizer.json: no such file");
   expect_error({"verify", "no/such/model"}, "no/such/model: no such directory");
   expect_error({"verify", kModel}, "models/tiny-qwen3-moe/golden.json: No such file");
+}
+
+TEST(Usage, BadChatsAreRefusedByFileAndField) {
+  const TempFolder folder;
+  const auto refused = [&](const std::string& content, const std::string& message) {
+    expect_error({"generate", "--messages", folder.write("m.json", content)}, message);
+  };
+  refused("[", "m.json: not valid JSON near byte 2");
+  refused("7", "m.json: must be a list of messages or an object with one");
+  refused("{\"mesages\": []}", "m.json: \"mesages\" is not a known field");
+  refused("[]", "m.json: messages must not be empty");
+  refused("[7]", "m.json: messages[0] must be an object");
+  refused("[{\"content\": \"a\"}]", "m.json: messages[0].role must be a string");
+  refused("{\"messages\": [{\"role\": \"user\"}], \"tools\": 1}", "m.json: tools must be a list");
+  expect_error({"generate", "--messages", "no/such.json"}, "no/such.json: no such file");
+  expect_error({"generate", "tests/fixtures/mixtral", "--chat", "x"},
+               "tests/fixtures/mixtral: no chat template");
+  expect_error({"generate", "no/such/model", "--chat", "x"}, "no/such/model: no such directory");
+  expect_error({"generate", "--config", "tests/fixtures/mixtral/config.json", "--load-format",
+                "dummy", "--chat", "x"},
+               "a chat needs a MODEL_DIR with a chat template");
 }
 
 TEST(Usage, BadPromptFilesAreRefusedByLineAndField) {

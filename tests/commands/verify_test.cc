@@ -51,6 +51,25 @@ void expect_passes(const Arguments& arguments) {
   }
 }
 
+TEST(Verify, ChecksATokenizerAndItsTemplate) {
+  const std::string folder = "src/text/testdata/chat_templates/qwen3";
+  const Verified passed =
+      verify_json({"--tokenizer", folder, "--golden", folder + "/golden.jsonl"});
+  EXPECT_EQ(passed.exit_code, 0);
+  EXPECT_EQ(passed.document["summary"]["num_chats"], 34);
+  EXPECT_EQ(passed.document["summary"]["num_failed"], 0);
+
+  const TempFolder own;
+  const std::string golden =
+      own.write("g.jsonl",
+                "{\"kind\":\"text\",\"id\":\"a\",\"text\":\"!\",\"ids\":[0],\"decoded\":\"!\"}\n"
+                "{\"kind\":\"text\",\"id\":\"b\",\"text\":\"!\",\"ids\":[1],\"decoded\":\"!\"}\n");
+  const Verified failed = verify_json({"--tokenizer", "models/tiny-qwen3-moe", "--golden", golden});
+  EXPECT_EQ(failed.exit_code, 1);
+  ASSERT_EQ(failed.document["failures"].size(), 1U);
+  EXPECT_EQ(failed.document["failures"][0]["id"], "b");
+}
+
 TEST(Verify, FixturesPassUnderEveryPlacement) {
   const TempFolder folder;
   for (const char* model : {kModel, kLatentModel}) {

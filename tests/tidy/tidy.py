@@ -35,6 +35,7 @@ LIBRARY_USERS = {
     "CLI": set(),
     "cblas.h": {"backend"},
     "utf8proc.h": {"text"},
+    "pcre2.h": {"text"},
     "zlib.h": set(),
 }
 HOST_POLICY = {"plan", "request", "kvcache", "scheduler", "engine", "sim"}

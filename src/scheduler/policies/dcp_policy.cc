@@ -29,6 +29,14 @@ std::vector<std::vector<InstanceId>> domains_by_level(const ClusterView& view,
   return domains;
 }
 
+// Those that a request is split in.
+std::vector<std::vector<InstanceId>> candidate_domains(ClusterView view,
+                                                       const PlacementScore& score,
+                                                       const DcpParts& parts) {
+  if (!parts.stays_in_domain) view.num_instances_per_domain = 0;
+  return domains_by_level(view, score);
+}
+
 int64_t num_free_on(const ClusterView& view, std::span<const InstanceId> instances) {
   return std::accumulate(
       instances.begin(), instances.end(), int64_t{0},
@@ -63,8 +71,9 @@ std::optional<AdmissionDecision> DcpPolicy::plan_admission(const ClusterView& vi
   } else {
     const int64_t count = shape.num_new_blocks;
     best = best_local(view, score, count);
-    if (best.decision.spans.empty() || count >= 2 * blocks_per_shard(view)) {
-      for (const auto& domain : domains_by_level(view, score)) {
+    const bool is_long = parts_.splits && count >= 2 * blocks_per_shard(view);
+    if (best.decision.spans.empty() || is_long) {
+      for (const auto& domain : candidate_domains(view, score, parts_)) {
         consider_domain(view, score, domain, count, best);
       }
     }
@@ -72,6 +81,9 @@ std::optional<AdmissionDecision> DcpPolicy::plan_admission(const ClusterView& vi
       best = over_domains(view, score, count);
     }
     if (best.decision.spans.empty()) return std::nullopt;
+    if (parts_.keeps_budget && score.is_over_budget(work_of(view, best.decision))) {
+      return std::nullopt;
+    }
   }
   AdmissionDecision& decision = best.decision;
   if (decision.binding == kNoInstance) return std::nullopt;
@@ -180,12 +192,12 @@ DcpPolicy::Candidate DcpPolicy::continued(const ClusterView& view, const Placeme
   return candidate;
 }
 
-void DcpPolicy::rate(const ClusterView& view, const PlacementScore& score,
-                     Candidate& candidate) const {
-  const InstanceId binding = candidate.decision.binding;
+std::vector<AddedWork> DcpPolicy::work_of(const ClusterView& view,
+                                          const AdmissionDecision& decision) const {
+  const InstanceId binding = decision.binding;
   std::vector<AddedWork> added;
   RouteCount home;
-  for (const BlockSpan& span : candidate.decision.spans) {
+  for (const BlockSpan& span : decision.spans) {
     AddedWork work{span.holder, span.num_blocks * view.block_size, 0, {}};
     if (span.holder == binding) {
       work.num_rows = 1;
@@ -206,7 +218,12 @@ void DcpPolicy::rate(const ClusterView& view, const PlacementScore& score,
   } else {
     added.push_back({binding, 0, 1, home});
   }
-  candidate.score = score.with(added);
+  return added;
+}
+
+void DcpPolicy::rate(const ClusterView& view, const PlacementScore& score,
+                     Candidate& candidate) const {
+  candidate.score = score.with(work_of(view, candidate.decision));
 }
 
 // A holder that can take the row: one that is no holder would cost every layer a round trip. The
@@ -228,24 +245,25 @@ InstanceId DcpPolicy::choose_binding(const ClusterView& view, const PlacementSco
 }
 
 // The tail stays where it is unless that instance is full or, for a request worth splitting,
-// stands out by more than a shard; then the least used holder, or a new one, takes over.
+// stands out by more than a shard; then the least used holder takes over that does not. A new
+// holder costs routes for the rest of the request's life: only where no holder has a free block.
 std::optional<InstanceId> DcpPolicy::plan_growth(const ClusterView& view,
                                                  const RequestShape& shape) const {
   const InstanceId tail = shape.placement->tail_holder();
   const bool is_short = shape.num_tokens < 2 * min_tokens_per_shard_;
-  if (is_short && view.at(tail).num_free_blocks > 0) return tail;
+  const bool stays = is_short || !parts_.moves_tails;
+  if (stays && view.at(tail).num_free_blocks > 0) return tail;
   int64_t used = 0;
   for (const InstanceLoad& load : view.instances) used += load.num_used_blocks();
   const int64_t limit = used / view.num_instances() + blocks_per_shard(view);
-  const auto has_room = [&](InstanceId i) {
-    return view.at(i).num_free_blocks > 0 && view.at(i).num_used_blocks() <= limit;
-  };
-  if (has_room(tail)) return tail;
 
+  // Lower is better: the tail while it does not stand out, holders that do not, the tail, others.
   const auto rank = [&](InstanceId i) {
     const bool is_holder = shape.placement->find_shard(i) != nullptr;
+    const bool stands_out = view.at(i).num_used_blocks() > limit;
+    const int place = i == tail ? (stands_out ? 2 : 0) : is_holder ? (stands_out ? 3 : 1) : 4;
     const bool is_far = view.domain_of(i) != view.domain_of(tail);
-    return std::make_tuple(!(is_holder && has_room(i)), is_far, view.at(i).num_used_blocks());
+    return std::make_tuple(place, is_far, view.at(i).num_used_blocks());
   };
   std::optional<InstanceId> best;
   for (InstanceId i = 0; i < view.num_instances(); ++i) {
@@ -265,6 +283,7 @@ InstanceId DcpPolicy::plan_binding(const ClusterView& view, const BindingQuery& 
   const auto shards = query.placement->shards();
   if (shards.size() <= 1 && query.placement->tail_holder() == query.current) return query.current;
   const bool must_move = view.at(query.current).num_rows_left() == 0;
+  if (!parts_.moves_bindings && !must_move) return query.current;
   // What the row costs its binding beside K/V, and a holder that is not the binding.
   double query_cost = 0.0;
   for (const kvcache::Shard& shard : shards) {

@@ -1,7 +1,8 @@
 // `dcp`: every request gets its own degree, holders, split and binding, those whose predicted step
 // time is lowest (PlacementScore). Candidates are each instance alone, and in each domain of fast
 // links the 2, 3, ... least loaded ones. Between domains a request is split only when it is too
-// large for any. Stateless; any thread.
+// large for any. With DcpParts::keeps_budget a request waits while the step that it would bring
+// about is predicted to take longer than the objective. Stateless; any thread.
 #pragma once
 
 #include <optional>
@@ -16,8 +17,8 @@ namespace nanocp::scheduler {
 class DcpPolicy final : public Policy {
  public:
   // Less than `min_tokens_per_shard` is not worth another holder; > 0.
-  DcpPolicy(const PlacementCosts& costs, int64_t min_tokens_per_shard)
-      : costs_(costs), min_tokens_per_shard_(min_tokens_per_shard) {}
+  DcpPolicy(const PlacementCosts& costs, const DcpParts& parts, int64_t min_tokens_per_shard)
+      : costs_(costs), parts_(parts), min_tokens_per_shard_(min_tokens_per_shard) {}
 
   std::string_view name() const override { return "dcp"; }
   int64_t max_request_blocks(std::span<const int64_t> capacities,
@@ -50,12 +51,14 @@ class DcpPolicy final : public Policy {
                          int64_t num_blocks) const;
   Candidate continued(const ClusterView& view, const PlacementScore& score,
                       const RequestShape& shape) const;
+  std::vector<AddedWork> work_of(const ClusterView& view, const AdmissionDecision& decision) const;
   void rate(const ClusterView& view, const PlacementScore& score, Candidate& candidate) const;
   InstanceId choose_binding(const ClusterView& view, const PlacementScore& score,
                             const kvcache::KvPlacement* placement,
                             std::span<const BlockSpan> spans) const;
 
   PlacementCosts costs_;
+  DcpParts parts_;
   int64_t min_tokens_per_shard_;
 };
 

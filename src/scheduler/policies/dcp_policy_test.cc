@@ -99,9 +99,8 @@ TEST(DcpPolicy, DoesNotSplitUnderAFullerInstance) {
 }
 
 TEST(DcpPolicy, SplitsWithinADomainAndWaitsForOne) {
-  ClusterView view;
-  const Cluster cluster({700, 700, 900, 600});
-  view = cluster.view();
+  const Cluster cluster({700, 700, 740, 300});
+  ClusterView view = cluster.view();
   view.num_instances_per_domain = 2;
   const Amounts amounts = placed(*make_dcp(), view, NewRequest(400));
   EXPECT_EQ(amounts[0] + amounts[1], 400);
@@ -116,6 +115,59 @@ TEST(DcpPolicy, SplitsWithinADomainAndWaitsForOne) {
   EXPECT_GT(make_dcp()->plan_admission(view, NewRequest(2500).shape)->spans.size(), 2U);
 }
 
+std::unique_ptr<Policy> make_with(const DcpParts& parts, const PlacementCosts& costs) {
+  return make("dcp", {.min_tokens_per_shard = 160, .costs = costs, .parts = parts});
+}
+
+TEST(DcpPolicy, KeepsTheBudgetOnlyWhenToldTo) {
+  PlacementCosts costs = kCheapSplits;
+  costs.budget = 16 * 150.0;
+  const DcpParts keeps = {.keeps_budget = true};
+  Cluster cluster({900, 900});
+  const NewRequest small(20);
+  const NewRequest large(200);  // 100 on each, beside the 100 that are there
+  // With nobody running a request is never held back.
+  EXPECT_TRUE(make_with(keeps, costs)->plan_admission(cluster.view(), large.shape).has_value());
+  cluster.loads[0].num_sequences = 1;
+  EXPECT_FALSE(make_with(keeps, costs)->plan_admission(cluster.view(), large.shape).has_value());
+  EXPECT_TRUE(make_with(keeps, costs)->plan_admission(cluster.view(), small.shape).has_value());
+  EXPECT_TRUE(make_with({}, costs)->plan_admission(cluster.view(), large.shape).has_value());
+  // Rows take their part of it.
+  cluster.loads[0].num_sequences = 60;
+  costs.row_of_fullest = 16.0;
+  EXPECT_FALSE(make_with(keeps, costs)->plan_admission(cluster.view(), small.shape).has_value());
+  costs.budget = 0.0;
+  EXPECT_FALSE(make_policy("dcp", {.costs = costs, .parts = keeps}).ok());
+}
+
+TEST(DcpPolicy, PartsCanBeLeftOut) {
+  const Cluster even({1000, 1000, 1000, 1000});
+  const NewRequest request(400);
+  EXPECT_EQ(placed(*make_with({.splits = false}, kCheapSplits), even.view(), request),
+            (Amounts{400, 0, 0, 0}));
+  ClusterView view = even.view();
+  view.num_instances_per_domain = 2;
+  EXPECT_EQ(placed(*make_with(
+                       {.stays_in_domain = false},
+                       {.near_split = 1.0, .far_split = 1.0, .far_query = 1.0, .far_partial = 1.0}),
+                   view, request)
+                .back(),
+            100);
+  Cluster uneven({500, 500});
+  uneven.loads[0].num_sequences = 5;
+  kvcache::KvPlacement split(16);
+  split.append_block({0, 0});
+  split.append_block({1, 0});
+  EXPECT_EQ(make_with({.moves_bindings = false}, kCheapSplits)
+                ->plan_binding(uneven.view(), {&split, 0, 1}),
+            0);
+  NewRequest grown(100);
+  grown.placement.append_block({0, 0});
+  EXPECT_EQ(make_with({.moves_tails = false}, kCheapSplits)
+                ->plan_growth(Cluster({100, 500, 600}).view(), grown.shape),
+            0);
+}
+
 TEST(DcpPolicy, GrowthLeavesAFullOrTallTail) {
   const auto policy = make_dcp();
   NewRequest request(100);
@@ -123,6 +175,9 @@ TEST(DcpPolicy, GrowthLeavesAFullOrTallTail) {
   request.placement.append_block({0, 0});
   EXPECT_EQ(policy->plan_growth(Cluster({500, 500, 500}).view(), request.shape), 0);
   EXPECT_EQ(policy->plan_growth(Cluster({100, 500, 600}).view(), request.shape), 1);
+  // A new holder only when no other has a free block.
+  EXPECT_EQ(policy->plan_growth(Cluster({100, 100, 600}).view(), request.shape), 0);
+  EXPECT_EQ(policy->plan_growth(Cluster({0, 100, 600}).view(), request.shape), 1);
   EXPECT_EQ(policy->plan_growth(Cluster({0, 0, 600}).view(), request.shape), 2);
   NewRequest brief(3);
   brief.placement.append_block({0, 0});

@@ -55,8 +55,13 @@ Result<std::unique_ptr<Policy>> make_policy(std::string_view name, const PolicyO
                               std::to_string(options.min_tokens_per_shard) +
                               ", it must be at least 1");
     }
+    if (options.parts.keeps_budget && options.costs.budget <= 0.0) {
+      return invalid_argument(
+          "dcp cannot keep the objective: a step of one row takes longer, or its costs are "
+          "unknown");
+    }
     return std::unique_ptr<Policy>(
-        std::make_unique<DcpPolicy>(options.costs, options.min_tokens_per_shard));
+        std::make_unique<DcpPolicy>(options.costs, options.parts, options.min_tokens_per_shard));
   }
   return not_found("policy '" + std::string(name) +
                    "' is unknown: use bound, uniform_cp, threshold_cp or dcp");

@@ -26,8 +26,9 @@ double power(double value) {
   return eighth * eighth;
 }
 
+// By square roots: those are the same on every machine, powers are not.
 double root(double value) {
-  return std::pow(value, 1.0 / 16.0);
+  return std::sqrt(std::sqrt(std::sqrt(std::sqrt(value))));
 }
 
 }  // namespace
@@ -62,6 +63,26 @@ double PlacementScore::added_level(const AddedWork& work) const {
   sum.far_partials += work.routes.far_partials;
   return static_cast<double>(work.num_tokens) + costs_.row * work.num_rows +
          route_level(sum, costs_) - route_level(old, costs_);
+}
+
+bool PlacementScore::is_over_budget(std::span<const AddedWork> added) const {
+  double highest = 0.0;
+  int32_t most_rows = 0;
+  int64_t num_rows = 0;
+  for (InstanceId i = 0; i < view_.num_instances(); ++i) {
+    highest = std::max(highest, level(i));
+    most_rows = std::max(most_rows, view_.at(i).num_sequences);
+    num_rows += view_.at(i).num_sequences;
+  }
+  if (num_rows == 0) return false;
+  for (const AddedWork& work : added) {
+    highest = std::max(highest, level(work.instance) + added_level(work));
+    most_rows = std::max(most_rows, view_.at(work.instance).num_sequences + work.num_rows);
+    num_rows += work.num_rows;
+  }
+  return highest + costs_.row_of_fullest * most_rows +
+             costs_.row_of_all * static_cast<double>(num_rows) >
+         costs_.budget;
 }
 
 double PlacementScore::with(std::span<const AddedWork> added) const {

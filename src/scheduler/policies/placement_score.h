@@ -30,6 +30,9 @@ class PlacementScore {
   double level(InstanceId instance) const { return levels_[static_cast<size_t>(instance)]; }
   // Of the view with the work added; lower is better. At most one entry per instance.
   double with(std::span<const AddedWork> added) const;
+  // Whether a step with the work takes longer than PlacementCosts::budget allows. Never when no
+  // sequence runs.
+  bool is_over_budget(std::span<const AddedWork> added) const;
 
  private:
   double added_level(const AddedWork& work) const;

@@ -53,6 +53,13 @@ ADDED_TEXTS = [
 ]
 
 
+MARKS = ["e\u0301", "\u1e69 s\u0323\u0307 s\u0307\u0323", "\uac00 \u1100\u1161 \u1100\u1161\u11a8", "\ufb01 \u00bd \u2460 \uff21", "a" + "\u0301\u0323" * 20, "\u0958 \u2126 \u212b \u1e9b\u0323",
+         "'\u017f I'\u017f it'S WE'LL", "\U0001d15e \u0344", "x\u0301\n\u0301", "HelloWorld helloWORLD ABCdef \u01c5a", "a/b//\n/c \u200d\u0301"]
+# Text whose bytes are tokens decodes one by one there and by whole characters here, so only valid text is compared.
+FALLBACK_TEXTS = ["", " ", "  ", "a", " a", "hello world", " hello  world ", "the\nhello", "日本語 中文 \U0001f600!", "the<s>hello</s> world", "<s> the", "\u2581the", "a\u2581b", "é ü x\u0301", "\t\x00\x7f", "in the " * 20,
+                  "<0x41>", "ing ering", "\ud55c\uad6d\uc5b4", "<unk> a", "</s>", " </s> ", "a  b"]
+
+
 def random_texts(rng):
     ascii_chars = [chr(c) for c in range(32, 127)] + ["\n", "\t", " ", " ", "'", "s"]
     wide = [0x20, 0x27, 0x41, 0x61, 0x30, 0xA0, 0xB2, 0xE9, 0x301, 0x3B1, 0x416, 0x5D0, 0x661, 0x915, 0x2003, 0x2028,
@@ -83,7 +90,68 @@ def merge_patch(target, patch):
     return result
 
 
-def make_variant(name, base, patch, texts):
+# The split patterns of published tokenizers, with the bundled vocabulary.
+QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+GPT_OSS = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+           r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+           r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+DEEPSEEK = [r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+",
+            "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*"
+            "|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"]
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+
+
+def splits(*patterns):
+    steps = [{"type": "Split", "pattern": {"Regex": p}, "behavior": "Isolated", "invert": False} for p in patterns]
+    return {"type": "Sequence", "pretokenizers": steps + [BYTE_LEVEL]}
+
+
+def byte_fallback_base():
+    """Characters and bytes, as in Llama 2 and Mixtral, merged by what a few English words suggest."""
+    vocab = ["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)]
+    vocab += ["\u2581"] + [chr(c) for c in range(33, 127)] + list("éüßñ日本中文한Пр")
+    merges = []
+    for word in ["\u2581the", "\u2581a", "\u2581to", "\u2581hello", "\u2581world", "ing", "er", "\u2581\u2581", "日本", "\u2581in", "he"]:
+        left = word[0]
+        for right in word[1:]:
+            if [left, right] not in merges:
+                merges.append([left, right])
+                if left + right not in vocab:
+                    vocab.append(left + right)
+            left += right
+    return {
+        "version": "1.0", "truncation": None, "padding": None,
+        "added_tokens": [added({"id": i, "content": vocab[i], "special": True}) for i in range(3)],
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "Prepend", "prepend": "\u2581"}, {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}]},
+        "pre_tokenizer": None,
+        "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                           "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+                           "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}},
+        "decoder": {"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
+            {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+        "model": {"type": "BPE", "dropout": None, "unk_token": "<unk>", "continuing_subword_prefix": None, "end_of_word_suffix": None,
+                  "fuse_unk": True, "byte_fallback": True, "ignore_merges": False,
+                  "vocab": {token: i for i, token in enumerate(vocab)}, "merges": [" ".join(m) for m in merges]},
+    }
+
+
+def metaspace(base, scheme, split):
+    step = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": scheme, "split": split}
+    return {**base, "normalizer": None, "pre_tokenizer": step, "decoder": step}
+
+
+def make_variant(name, base, patch, texts, is_document=False):
+    """With `is_document`, `base` is written out whole and takes the place of the bundled tokenizer."""
+    variant = make_cases(name, base, patch, texts)
+    if is_document:
+        variant["document"] = base
+    return variant
+
+
+def make_cases(name, base, patch, texts):
     tokenizer = Tokenizer.from_str(json.dumps(merge_patch(base, patch)))
     cases = []
     for allow_special in (True, False):
@@ -105,13 +173,14 @@ def cases_have(cases, text, ids):
 
 
 def variant_lines(variant):
-    head = json.dumps({"name": variant["name"], "patch": variant["patch"]})
+    head = json.dumps({key: value for key, value in variant.items() if key != "cases"})
     cases = ",\n".join(json.dumps(case) for case in variant["cases"])
     return head[:-1] + ', "cases": [\n' + cases + "\n]}"
 
 
 def main():
     base = json.load(open(BASE, encoding="utf-8"))
+    fallback = byte_fallback_base()
     texts = TEXTS + list(random_texts(random.Random(1)))
     variants = [
         make_variant("plain", base, {}, texts),
@@ -121,6 +190,17 @@ def main():
         make_variant("ignore_merges", base,
                      {"added_tokens": [], "model": {"ignore_merges": True, "vocab": {"Ġzq": 508, "zq": 509}}},
                      ["zq", " zq", "zqx", "a zq", "zq zq", "the set of lists"]),
+        make_variant("qwen", base, {"normalizer": {"type": "NFC"}, "pre_tokenizer": splits(QWEN)}, TEXTS + MARKS),
+        make_variant("llama", base, {"pre_tokenizer": splits(LLAMA)}, TEXTS[::3]),
+        make_variant("gpt_oss", base, {"pre_tokenizer": splits(GPT_OSS)}, TEXTS + MARKS),
+        make_variant("deepseek", base, {"normalizer": {"type": "Sequence", "normalizers": []}, "pre_tokenizer": splits(*DEEPSEEK)}, TEXTS + MARKS),
+        make_variant("digits", base, {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, BYTE_LEVEL]}}, TEXTS[20:60:3]),
+        make_variant("nfkc", base, {"normalizer": {"type": "NFKC"}}, MARKS + TEXTS[50:80:2]),
+        make_variant("nfd", base, {"normalizer": {"type": "NFD"}}, MARKS),
+        make_variant("byte_fallback", fallback, {}, FALLBACK_TEXTS, True),
+        make_variant("metaspace_first", metaspace(fallback, "first", False), {}, FALLBACK_TEXTS, True),
+        make_variant("metaspace_always", metaspace(fallback, "always", True), {}, FALLBACK_TEXTS, True),
+        make_variant("metaspace_never", metaspace(fallback, "never", True), {}, FALLBACK_TEXTS, True),
     ]
     with open(OUT, "w", encoding="utf-8") as out:
         out.write('{"variants": [\n' + ",\n".join(variant_lines(v) for v in variants) + "\n]}\n")
