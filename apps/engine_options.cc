@@ -216,7 +216,9 @@ scheduler::PolicyOptions policy_options(const EngineOptions& options) {
           .router = options.router,
           .degree = options.cp_degree > 0 ? options.cp_degree : options.num_instances,
           .threshold_tokens = options.cp_threshold_tokens,
-          .min_tokens_per_shard = options.min_tokens_per_shard};
+          .min_tokens_per_shard = options.min_tokens_per_shard,
+          .costs = options.device == "cpu" ? scheduler::costs_without_routes()
+                                           : scheduler::PlacementCosts{}};
 }
 
 }  // namespace nanocp::apps

@@ -19,6 +19,15 @@ struct PlacementCosts {
   double budget = 0.0;
 };
 
+// Where instances are threads that share memory: what is sent costs no more than what is kept, and
+// how small a shard may be is left to the policy's own limit.
+inline PlacementCosts costs_without_routes() {
+  PlacementCosts costs;
+  costs.near_split = costs.near_query = costs.near_partial = 0.0;
+  costs.far_split = costs.far_query = costs.far_partial = 0.0;
+  return costs;
+}
+
 // What `dcp` does; all of it, but for measuring what a part is worth.
 struct DcpParts {
   bool splits = true;           // else only where a request fits nowhere alone
