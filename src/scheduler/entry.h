@@ -46,7 +46,7 @@ struct Entry {
 struct Seniority {
   int32_t priority;
   uint64_t arrival;
-  auto operator<=>(const Seniority&) const = default;
+  auto operator<=>(const Seniority&) const = default;  // NOLINT(modernize-use-nullptr): not ours
 };
 inline Seniority seniority_of(const Entry& entry) {
   return {entry.priority, entry.arrival};

@@ -147,6 +147,7 @@ std::vector<StepPlanner::Drop> StepPlanner::find_drops(const Entry* entry,
   std::vector<Drop> drops;
   const BySeniority is_senior;
   const auto holders = state_.holders.slots();
+  // NOLINTNEXTLINE(modernize-loop-convert): in reverse
   for (auto it = holders.rbegin(); it != holders.rend(); ++it) {
     if (*it == nullptr) continue;
     if (!is_senior(entry, *it)) break;

@@ -48,6 +48,7 @@ void SimRunner::count_window(const AttentionItem& item, InstanceWork& work) cons
   const int64_t last_position = item.first_position + item.num_rows - 1;
   const int64_t first_seen = std::max<int64_t>(0, last_position + 1 - model_.shape.window_tokens);
   int64_t num_tokens = 0;
+  // NOLINTNEXTLINE(modernize-loop-convert): in reverse
   for (auto idx = item.block_idx.rbegin(); idx != item.block_idx.rend(); ++idx) {
     const int64_t begin = int64_t{*idx} * block_size_;
     const int64_t end = std::min(begin + block_size_, last_position + 1);

@@ -59,6 +59,7 @@ Status StepChecker::check_step(std::span<const engine::TokenEvent> events) {
 // came to the queue within the step was not passed by those who left it in the same step.
 Status StepChecker::check_overtakes() {
   int32_t num_admitted = 0;
+  // NOLINTNEXTLINE(modernize-loop-convert): in reverse
   for (auto it = open_.rbegin(); it != open_.rend(); ++it) {
     auto& [seniority, open] = *it;
     const request::Sequence* sequence = find(seniority.second);

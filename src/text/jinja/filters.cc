@@ -45,7 +45,7 @@ Value filter_to_json(const Value& value, const Arguments& arguments, Meter& mete
 
 Value filter_int(const Value& value, const Arguments& arguments, Meter& /*meter*/) {
   const Value* named = arguments.find(0, "default");
-  const Value if_not = named == nullptr ? Value(int64_t{0}) : *named;
+  Value if_not = named == nullptr ? Value(int64_t{0}) : *named;
   if (value.is_integer()) return value.integer();
   if (value.is_float()) {
     const double number = value.number();

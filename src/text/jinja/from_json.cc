@@ -28,7 +28,9 @@ Result<Value> from_object(const ordered_json& json, const std::string& name, int
   Dict items;
   items.reserve(json.size());
   for (const auto& [key, element] : json.items()) {
-    NANOCP_ASSIGN_OR_RETURN(Value value, from_json(element, name + "." + key, depth_max - 1));
+    std::string path = name;
+    path.append(".").append(key);
+    NANOCP_ASSIGN_OR_RETURN(Value value, from_json(element, path, depth_max - 1));
     items.emplace_back(key, std::move(value));
   }
   return Value(std::move(items));
