@@ -8,11 +8,12 @@
 #include <utility>
 
 #include "apps/find_rate.h"
+#include "apps/grouped_number.h"
 #include "apps/json_output.h"
 #include "apps/parallel_tasks.h"
 #include "apps/policy_list.h"
 #include "apps/progress_bar.h"
-#include "apps/simulate_cluster.h"
+#include "apps/simulate_report.h"
 
 namespace nanocp::apps {
 namespace {
@@ -198,13 +199,6 @@ Status find_max_rate(const SimulateOptions& options, const std::vector<Size>& si
   return ok_status();
 }
 
-// 1234567 as 1,234,567.
-std::string grouped(int64_t value) {
-  std::string text = std::to_string(value);
-  for (size_t i = text.size(); i > 3; i -= 3) text.insert(i - 3, ",");
-  return text;
-}
-
 void print_need(const PolicyNeed& need) {
   const sim::ClassMetrics& all = need.run.result.metrics.all;
   if (need.num_gpus == 0) {
@@ -293,12 +287,9 @@ Status write_plan_json(const SimulateOptions& options, const CapacityPlan& plan)
   json document = {{"plan", 1},
                    {"model", plan.model},
                    {"hardware", options.hardware},
-                   {"workload", options.trace_file.empty() ? options.workload : options.trace_file},
+                   {"workload", workload_name(options)},
                    {"rate_per_s", plan.rate_per_s},
-                   {"slo",
-                    {{"tpot_us", options.objectives.tpot_us},
-                     {"queue_us", options.objectives.queue_us},
-                     {"percentile", options.objectives.percentile}}},
+                   {"slo", objectives_json(options.objectives)},
                    {"gpus", plan.gpus},
                    {"policies", std::move(needs)},
                    {"best", nullptr}};

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "apps/simulate_cluster.h"
 #include "apps/simulate_options.h"
-#include "apps/simulate_report.h"
 #include "base/result.h"
 
 namespace nanocp::apps {

@@ -8,6 +8,7 @@
 
 #include "apps/parallel_tasks.h"
 #include "apps/progress_bar.h"
+#include "apps/simulate_report.h"
 #include "sim/rate_search.h"
 
 namespace nanocp::apps {
@@ -160,8 +161,7 @@ void print_rate(const FoundRate& found) {
 
 Status write_rates(const SimulateOptions& options, const Cluster& cluster,
                    const std::vector<FoundRate>& rates) {
-  json document = simulation_json(
-      options, {.model = cluster.model, .kv_tokens = cluster.kv_tokens, .costs = cluster.costs});
+  json document = simulation_json(options, cluster);
   document["rate_precision"] = options.rate_precision;
   json list = json::array();
   for (const FoundRate& found : rates) list.push_back(found_json(found));

@@ -9,7 +9,6 @@
 
 #include "apps/simulate_cluster.h"
 #include "apps/simulate_options.h"
-#include "apps/simulate_report.h"
 #include "base/result.h"
 
 namespace nanocp::apps {

@@ -3,21 +3,14 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "apps/grouped_number.h"
+
 namespace nanocp::apps {
 namespace {
 
 using model::AttentionKind;
 using model::ModelSpec;
 using model::Quantization;
-
-// 1234567 -> "1,234,567".
-std::string grouped(int64_t number) {
-  std::string text = std::to_string(number);
-  for (auto i = static_cast<int64_t>(text.size()) - 3; i > 0; i -= 3) {
-    text.insert(static_cast<size_t>(i), 1, ',');
-  }
-  return text;
-}
 
 // Four digits and a unit of thousands: "30.53 G" bytes, "30.53 B" (billion) parameters.
 std::string scaled(int64_t number, const char* billion = "G") {

@@ -10,11 +10,11 @@
 #include <vector>
 
 #include "apps/simulate_options.h"
-#include "apps/simulate_report.h"
 #include "base/result.h"
 #include "scheduler/policy.h"
 #include "sim/adversary.h"
 #include "sim/hardware_profile.h"
+#include "sim/simulation.h"
 #include "sim/workload.h"
 
 namespace nanocp::apps {
@@ -27,6 +27,14 @@ struct Cluster {
   std::vector<sim::Arrival> trace;
   std::optional<sim::AdversaryKind> adversary;  // goes before the mixture
   std::unique_ptr<sim::LengthMixture> mixture;  // null: the trace
+};
+
+struct SimulatedRun {
+  std::string policy;
+  double rate_per_s = 0.0;
+  uint64_t seed = 1;
+  double wall_s = 0.0;  // that the simulation took
+  sim::SimulationResult result;
 };
 
 // Fails where the model, profile, trace or workload cannot be read, or the weights do not fit.

@@ -40,9 +40,7 @@ Status simulate_runs(const SimulateOptions& options, const Cluster& cluster) {
       }
     }
   }
-  return write_runs(
-      options, {.model = cluster.model, .kv_tokens = cluster.kv_tokens, .costs = cluster.costs},
-      runs);
+  return write_runs(options, cluster, runs);
 }
 
 Status search_rates(const SimulateOptions& options, const Cluster& cluster) {

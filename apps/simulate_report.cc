@@ -172,7 +172,17 @@ json simulated_run_json(const SimulatedRun& run) {
   return document;
 }
 
-json simulation_json(const SimulateOptions& options, const SimulatedCluster& cluster) {
+std::string workload_name(const SimulateOptions& options) {
+  return options.trace_file.empty() ? options.workload : options.trace_file;
+}
+
+json objectives_json(const sim::Objectives& objectives) {
+  return {{"tpot_us", objectives.tpot_us},
+          {"queue_us", objectives.queue_us},
+          {"percentile", objectives.percentile}};
+}
+
+json simulation_json(const SimulateOptions& options, const Cluster& cluster) {
   return {{"simulation", 1},
           {"model", cluster.model},
           {"hardware", options.hardware},
@@ -181,15 +191,12 @@ json simulation_json(const SimulateOptions& options, const SimulatedCluster& clu
           {"kv_tokens_per_instance", cluster.kv_tokens},
           {"block_size", options.block_size},
           {"max_num_seqs", options.max_num_seqs},
-          {"workload", options.trace_file.empty() ? options.workload : options.trace_file},
+          {"workload", workload_name(options)},
           {"arrivals", options.arrivals},
           {"duration_s", options.duration_s},
           {"warmup_s", options.warmup_s},
           {"clip_share", options.clip_share},
-          {"slo",
-           {{"tpot_us", options.objectives.tpot_us},
-            {"queue_us", options.objectives.queue_us},
-            {"percentile", options.objectives.percentile}}},
+          {"slo", objectives_json(options.objectives)},
           {"constants", constants_json(cluster.costs)}};
 }
 
@@ -204,7 +211,7 @@ Status write_simulation(const SimulateOptions& options, const json& document) {
   return write_png(options.png_file, simulation_picture(document));
 }
 
-Status write_runs(const SimulateOptions& options, const SimulatedCluster& cluster,
+Status write_runs(const SimulateOptions& options, const Cluster& cluster,
                   const std::vector<SimulatedRun>& runs) {
   json list = json::array();
   for (const SimulatedRun& run : runs) list.push_back(simulated_run_json(run));

@@ -5,36 +5,25 @@
 #include <string>
 #include <vector>
 
+#include "apps/simulate_cluster.h"
 #include "apps/simulate_options.h"
 #include "base/result.h"
-#include "sim/hardware_profile.h"
-#include "sim/simulation.h"
+#include "sim/metrics.h"
 
 namespace nanocp::apps {
-
-struct SimulatedRun {
-  std::string policy;
-  double rate_per_s = 0.0;
-  uint64_t seed = 1;
-  double wall_s = 0.0;  // that the simulation took
-  sim::SimulationResult result;
-};
-
-struct SimulatedCluster {
-  std::string model;
-  int64_t kv_tokens = 0;  // per instance
-  sim::DerivedCosts costs;
-};
 
 void print_run_header();
 void print_run(const SimulatedRun& run, const sim::Objectives& objectives);
 // All that a run's result says but its records.
 nlohmann::json simulated_run_json(const SimulatedRun& run);
+// The trace's file, or the description of the lengths.
+std::string workload_name(const SimulateOptions& options);
+nlohmann::json objectives_json(const sim::Objectives& objectives);
 // The model, machine, load and objectives that runs share.
-nlohmann::json simulation_json(const SimulateOptions& options, const SimulatedCluster& cluster);
+nlohmann::json simulation_json(const SimulateOptions& options, const Cluster& cluster);
 // The files that the options ask for, of such a document with `runs` or `rates`.
 Status write_simulation(const SimulateOptions& options, const nlohmann::json& document);
-Status write_runs(const SimulateOptions& options, const SimulatedCluster& cluster,
+Status write_runs(const SimulateOptions& options, const Cluster& cluster,
                   const std::vector<SimulatedRun>& runs);
 
 }  // namespace nanocp::apps

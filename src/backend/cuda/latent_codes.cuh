@@ -27,6 +27,11 @@ constexpr int kCodeSteps = (kCodeChunks + 1) / 2;  // of a tile; the last one ha
 constexpr int kCodeStages = 2;
 constexpr uint32_t kCodePieceBytes = kCodeTokens * 128;
 
+// Whether the barrier's phase has ended for all lanes of a warp, at once.
+__device__ inline bool all_ended(uint64_t& barrier, uint32_t parity) {
+  return __all_sync(0xffffffffU, device::has_ended(device::shared_address(&barrier), parity)) != 0;
+}
+
 // What the warps need besides the tiles. A barrier counts what a step waits for.
 struct CodeShared {
   alignas(16) uint8_t exponents[kCodeStages][kCodeWarps][kCodeTokens];

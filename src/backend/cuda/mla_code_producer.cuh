@@ -63,10 +63,6 @@ struct CodeProducer {
     publish_to_copies();
   }
 
-  __device__ static bool all_ended(uint64_t& barrier, uint32_t parity) {
-    return __all_sync(0xffffffffU, has_ended(shared_address(&barrier), parity)) != 0;
-  }
-
   __device__ void load_queries() {
     queries_tile = -1;
     if (codes.warp != 0) return;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <map>
 
+#include "base/markup.h"
 #include "text/jinja/characters.h"
 #include "text/jinja/list_filters.h"
 #include "text/jinja/methods.h"
@@ -124,29 +125,7 @@ Value filter_indent(const Value& value, const Arguments& arguments, Meter& meter
 Value filter_escape(const Value& value, const Arguments& /*arguments*/, Meter& meter) {
   const Value text = text_of(value, meter);
   meter.allocate(text.string().size() * 6);
-  std::string out;
-  for (const char c : text.string()) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&#34;";
-        break;
-      case '\'':
-        out += "&#39;";
-        break;
-      default:
-        out.push_back(c);
-    }
-  }
-  return meter.make(std::move(out));
+  return meter.make(escape_markup(text.string(), "&#34;"));
 }
 
 // A filter that is the string method `name`.
