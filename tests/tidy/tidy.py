@@ -26,12 +26,13 @@ MAY_INCLUDE = {
     "model": {"base", "plan", "tensor", "ops", "comm"},
     "chart": {"base"},
     "text": {"base", "plan"},
+    "api": {"base", "plan", "request", "kvcache", "scheduler", "engine", "text"},
 }
 MAY_INCLUDE["runner"] = (set(_HOST) - {"sim"}) | {"tensor", "ops", "comm", "graph", "model", "backend"}
 
 # Libraries, by the header's first part, and the folders of src/ that may use them.
 LIBRARY_USERS = {
-    "nlohmann": {"model", "text"},
+    "nlohmann": {"model", "text", "api"},
     "CLI": set(),
     "cblas.h": {"backend"},
     "utf8proc.h": {"text"},
