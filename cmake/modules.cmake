@@ -73,6 +73,10 @@ nanocp_module(model FOLDERS model
 nanocp_module(text FOLDERS text text/jinja
   LINK nanocp_plan nlohmann_json::nlohmann_json PkgConfig::UTF8PROC PkgConfig::PCRE2)
 nanocp_module(api FOLDERS api LINK nanocp_engine nanocp_text)
+# HTTP knows no model; the server is where it meets the engine.
+nanocp_module(http FOLDERS http LINK nanocp_base Boost::headers)
+nanocp_module(server FOLDERS server LINK nanocp_api nanocp_http nanocp_chart)
+
 include(${CMAKE_SOURCE_DIR}/cmake/runner_device.cmake)
 nanocp_module(runner FOLDERS runner LINK nanocp_engine nanocp_model nanocp_runner_device)
 

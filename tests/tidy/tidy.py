@@ -27,13 +27,16 @@ MAY_INCLUDE = {
     "chart": {"base"},
     "text": {"base", "plan"},
     "api": {"base", "plan", "request", "kvcache", "scheduler", "engine", "text"},
+    "http": {"base"},
 }
+MAY_INCLUDE["server"] = (set(_HOST) - {"sim"}) | {"text", "grammar", "api", "http", "chart"}
 MAY_INCLUDE["runner"] = (set(_HOST) - {"sim"}) | {"tensor", "ops", "comm", "graph", "model", "backend"}
 
 # Libraries, by the header's first part, and the folders of src/ that may use them.
 LIBRARY_USERS = {
     "nlohmann": {"model", "text", "api"},
     "CLI": set(),
+    "boost": {"http"},
     "cblas.h": {"backend"},
     "utf8proc.h": {"text"},
     "pcre2.h": {"text"},
