@@ -1,12 +1,15 @@
-// How the next token of one sequence is chosen. Plain numbers, immutable after admission; read by
-// the sampler on the device side and by the engine on the host side.
+// How the next token of one sequence is chosen. Plain numbers, immutable after admission but
+// for what the engine sets; read by the sampler on the device side and by the engine on the host
+// side.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include "plan/ids.h"
+#include "plan/token_mask.h"
 
 namespace nanocp {
 
@@ -23,6 +26,9 @@ struct SamplingParams {
   std::vector<std::pair<TokenId, float>> logit_bias = {};  // added to the logits
   std::vector<TokenId> forbidden_tokens =
       {};  // set by the engine, e.g. stop tokens before min_tokens
+  // Set by the engine for a sequence with a constraint: all others are impossible. Null: all may be
+  // sampled.
+  std::shared_ptr<const TokenMask> allowed_tokens = nullptr;
 };
 
 }  // namespace nanocp

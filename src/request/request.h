@@ -4,11 +4,13 @@
 
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "plan/ids.h"
 #include "plan/sampling_params.h"
+#include "request/token_constraint.h"
 
 namespace nanocp::request {
 
@@ -25,6 +27,8 @@ struct Request {
   // For benchmarks: all prompt tokens but the last count as cached once blocks are there. Their K/V
   // is whatever the cache holds.
   bool synthetic_kv = false;
+  // Structured output; null: none. Requests may share it.
+  std::shared_ptr<const TokenConstraint> constraint = nullptr;
 };
 
 enum class FinishReason { kNone, kStop, kLength, kCancelled, kError };

@@ -26,7 +26,8 @@ MAY_INCLUDE = {
     "model": {"base", "plan", "tensor", "ops", "comm"},
     "chart": {"base"},
     "text": {"base", "plan"},
-    "api": {"base", "plan", "request", "kvcache", "scheduler", "engine", "text"},
+    "grammar": {"base", "plan", "request", "text"},
+    "api": {"base", "plan", "request", "kvcache", "scheduler", "engine", "text", "grammar"},
     "http": {"base"},
 }
 MAY_INCLUDE["server"] = (set(_HOST) - {"sim"}) | {"text", "grammar", "api", "http", "chart"}
@@ -34,7 +35,7 @@ MAY_INCLUDE["runner"] = (set(_HOST) - {"sim"}) | {"tensor", "ops", "comm", "grap
 
 # Libraries, by the header's first part, and the folders of src/ that may use them.
 LIBRARY_USERS = {
-    "nlohmann": {"model", "text", "api"},
+    "nlohmann": {"model", "text", "api", "grammar"},
     "CLI": set(),
     "boost": {"http"},
     "cblas.h": {"backend"},
