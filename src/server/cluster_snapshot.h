@@ -30,6 +30,7 @@ struct LongRequest {
   int64_t num_prompt_tokens = 0;
   int64_t num_output_tokens = 0;
   int64_t num_kv_tokens = 0;                              // stored
+  int64_t arrival_us = 0;                                 // of the EngineLoop's clock
   std::vector<std::pair<InstanceId, int64_t>> kv_tokens;  // per holder
 };
 

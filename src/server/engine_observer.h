@@ -9,6 +9,7 @@
 
 #include "engine/engine.h"
 #include "request/request.h"
+#include "server/cluster_snapshot.h"
 
 namespace nanocp::server {
 
@@ -35,6 +36,8 @@ struct StepRecord {
   int64_t num_tokens = 0;  // sampled
   // Between a token of this step and the one before of the same sequence, for each that has one.
   std::span<const double> inter_token_s;
+  // From arrival to the first token, for each sequence that got it in this step.
+  std::span<const double> first_token_s = {};
   // [num_instances]; empty unless the runner profiles.
   std::span<const std::vector<engine::PhaseSpan>> spans;
 };
@@ -45,6 +48,8 @@ class EngineObserver {
   virtual void on_step(const StepRecord& step) = 0;
   // Finished, cancelled or failed.
   virtual void on_end(const SequenceRecord& sequence) = 0;
+  // Each time that one is published, the one after the last step included.
+  virtual void on_snapshot(const ClusterSnapshot& /*snapshot*/) {}
 };
 
 }  // namespace nanocp::server
