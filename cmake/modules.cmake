@@ -76,6 +76,7 @@ nanocp_module(grammar FOLDERS grammar LINK nanocp_request nanocp_text)
 nanocp_module(api FOLDERS api LINK nanocp_engine nanocp_grammar)
 # HTTP knows no model; the server is where it meets the engine.
 nanocp_module(http FOLDERS http LINK nanocp_base Boost::headers)
+nanocp_module(http_client FOLDERS http_client LINK nanocp_base Boost::headers)
 nanocp_module(server FOLDERS server LINK nanocp_api nanocp_http nanocp_chart)
 
 include(${CMAKE_SOURCE_DIR}/cmake/runner_device.cmake)

@@ -29,6 +29,7 @@ MAY_INCLUDE = {
     "grammar": {"base", "plan", "request", "text"},
     "api": {"base", "plan", "request", "kvcache", "scheduler", "engine", "text", "grammar"},
     "http": {"base"},
+    "http_client": {"base"},
 }
 MAY_INCLUDE["server"] = (set(_HOST) - {"sim"}) | {"text", "grammar", "api", "http", "chart"}
 MAY_INCLUDE["runner"] = (set(_HOST) - {"sim"}) | {"tensor", "ops", "comm", "graph", "model", "backend"}
@@ -37,7 +38,7 @@ MAY_INCLUDE["runner"] = (set(_HOST) - {"sim"}) | {"tensor", "ops", "comm", "grap
 LIBRARY_USERS = {
     "nlohmann": {"model", "text", "api", "grammar"},
     "CLI": set(),
-    "boost": {"http"},
+    "boost": {"http", "http_client"},
     "cblas.h": {"backend"},
     "utf8proc.h": {"text"},
     "pcre2.h": {"text"},
