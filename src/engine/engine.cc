@@ -89,6 +89,8 @@ Result<std::vector<TokenEvent>> Engine::step() {
   if (!result.ok()) return fail(result.error());
 
   ++num_steps_;
+  last_work_ = steps_.front().plan->work;
+  last_duration_us_ = result->duration_us;
   last_spans_ = std::move(result->spans);
   last_idle_us_ = std::move(result->idle_us);
   std::vector<TokenEvent> events = commit_tokens(*steps_.front().plan, result->tokens);

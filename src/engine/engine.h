@@ -76,7 +76,10 @@ class Engine {
   std::span<const scheduler::InstanceLoad> loads() const { return scheduler_.loads(); }
   const scheduler::Scheduler& scheduler() const { return scheduler_; }
   uint64_t num_steps() const { return num_steps_; }
-  // Of the last step, [num_instances]; empty unless the runner profiles.
+  // Of the last step, [num_instances]: its work, and its time on the slowest instance.
+  std::span<const scheduler::InstanceWorkCount> last_work() const { return last_work_; }
+  int64_t last_duration_us() const { return last_duration_us_; }
+  // Likewise; empty unless the runner profiles.
   std::span<const std::vector<PhaseSpan>> last_spans() const { return last_spans_; }
   // Likewise, device time between the step before and this one; empty unless the runner times it.
   std::span<const double> last_idle_us() const { return last_idle_us_; }
@@ -130,6 +133,8 @@ class Engine {
   std::optional<Error> failure_;  // of the runner; final
   SequenceId next_id_ = 1;
   uint64_t num_steps_ = 0;
+  std::vector<scheduler::InstanceWorkCount> last_work_;
+  int64_t last_duration_us_ = 0;
   std::vector<std::vector<PhaseSpan>> last_spans_;
   std::vector<double> last_idle_us_;
 };

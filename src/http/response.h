@@ -23,6 +23,9 @@ class Response {
   Response(const Response&) = delete;
   Response& operator=(const Response&) = delete;
 
+  // A field of the answer to come besides those it is begun with. Ignored when it has begun.
+  void add_header(Header header);
+
   // The whole answer. Content-Length, Connection, Date and x-request-id are added. Ignored after a
   // send or begin_stream before it.
   void send(int status, Headers headers, std::string body);

@@ -40,6 +40,7 @@ struct Options {
   int64_t header_bytes_max = 32 * 1024;
   int32_t num_headers_max = 100;
   int64_t body_bytes_max = 64 << 20;
+  int64_t all_bodies_bytes_max = int64_t{1} << 30;  // of all connections together; beyond: 503
   // Unread by the client, of one connection; more drops it.
   int64_t unsent_bytes_max = 16 << 20;
   double header_timeout_s = 30.0;  // from the first byte of a request to the end of its header
@@ -47,10 +48,10 @@ struct Options {
   double idle_timeout_s = 300.0;   // between requests
   double write_timeout_s = 60.0;   // for the client to take up to 256 KiB
   // The body of an error, with its Content-Type.
-  std::function<std::string(int status, const std::string& message)> error_body;
+  std::function<std::string(int status, const std::string& message)> error_body = {};
   std::string error_content_type = "text/plain; charset=utf-8";
   // Called after each exchange, on an I/O thread: must be quick. May be empty.
-  std::function<void(const Exchange&)> on_exchange;
+  std::function<void(const Exchange&)> on_exchange = {};
 };
 
 struct Counters {

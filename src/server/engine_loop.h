@@ -23,12 +23,12 @@ using TicketId = uint64_t;
 // Who gets the tokens of a ticket. Its functions are called in this order, by one delivery thread
 // at a time, and must not block:
 //   admitted, token... (any number)    or    refused    ; failed may follow at any time and is
-//   last.
+//   last, even after the last token.
 class TokenSink {
  public:
   virtual ~TokenSink() = default;
   // All sequences of the ticket are in the engine's queue.
-  virtual void admitted() = 0;
+  virtual void admitted(TicketId ticket) = 0;
   // The engine can never run one of them; none is queued.
   virtual void refused(const Error& error) = 0;
   // The next token of request `index` of the ticket. The last one has a finish reason; a request
@@ -75,10 +75,12 @@ class EngineLoop {
   // passed engine::check_request where that was possible. `request_id` is for observers.
   Result<TicketId> submit(std::vector<request::Request> requests, std::string request_id,
                           std::shared_ptr<TokenSink> sink);
-  // Before the step after the present one; no token of them is delivered once the sink's present
-  // call has returned. Unknown tickets and indices are ignored.
+  // The client wants no more: all of the ticket ends before the next step, and its sink is not
+  // called again once its present call has returned.
   void cancel(TicketId ticket);
-  void cancel(TicketId ticket, size_t index);
+  // The answer of one request is complete before its last token (a stop string was found). Tokens
+  // of it that are under way may still be delivered.
+  void end(TicketId ticket, size_t index);
 
   EngineHealth health() const;
   // Sequences that wait, those on their way to the engine included.
@@ -92,7 +94,7 @@ class EngineLoop {
   void begin_drain();
   // Waits until nothing is open or the engine has failed; false when that took longer.
   bool wait_idle(double timeout_s) const;
-  // Fails what is open with `reason` and ends the threads. A step that hangs is waited for.
+  // Fails what is open with `reason` and ends the threads. Waits for a step that hangs.
   void stop(const std::string& reason);
 
  private:
