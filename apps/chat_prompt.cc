@@ -38,9 +38,7 @@ Result<Prompt> read_messages_file(const text::ChatTemplate& chat_template,
                                   const std::filesystem::path& path,
                                   const GenerationParams& params) {
   NANOCP_ASSIGN_OR_RETURN(const std::string content, text::read_text_file(path, kMessagesBytesMax));
-  // Checks nesting and gives the place of an error.
-  NANOCP_RETURN_IF_ERROR(text::parse_json(content, path.string()));
-  ordered_json chat = ordered_json::parse(content);
+  NANOCP_ASSIGN_OR_RETURN(ordered_json chat, text::parse_ordered_json(content, path.string()));
   if (chat.is_array()) chat = {{"messages", std::move(chat)}};
   if (!chat.is_object()) {
     return invalid_argument(path.string() + ": must be a list of messages or an object with one");

@@ -35,15 +35,16 @@ Generation::Generation(engine::Engine& engine, const text::Tokenizer* tokenizer,
 Status Generation::add(const GenerationTask& task) {
   auto id = engine_.add_request(make_request(task));
   if (!id.ok()) return with_source(task, id.error());
-  std::unique_ptr<text::Detokenizer> detokenizer;
+  std::unique_ptr<text::AnswerText> answer_text;
   if (tokenizer_ != nullptr) {
-    detokenizer = std::make_unique<text::Detokenizer>(*tokenizer_, skip_special_);
+    answer_text = std::make_unique<text::AnswerText>(
+        *tokenizer_, text::AnswerTextOptions{.skip_special = skip_special_,
+                                             .stop = task.params.stop,
+                                             .min_tokens = task.params.min_tokens});
   }
   open_.emplace(id.value(), Open{.index = answers_.size(),
-                                 .min_tokens = task.params.min_tokens,
                                  .wants_logprobs = task.params.sampling.num_logprobs >= 0,
-                                 .detokenizer = std::move(detokenizer),
-                                 .matcher = text::StopMatcher(task.params.stop)});
+                                 .answer_text = std::move(answer_text)});
   answers_.emplace_back();
   return ok_status();
 }
@@ -78,13 +79,10 @@ void Generation::handle(engine::TokenEvent& event, const OnText& on_text) {
     answer.finish_reason = event.finish_reason;
     if (event.summary) answer.placement = std::move(*event.summary);
   }
-  if (open.detokenizer != nullptr) {
-    std::string text = event.is_text ? open.detokenizer->push(event.token) : std::string();
-    if (finished) text += open.detokenizer->flush();
-    const auto num_tokens = static_cast<int64_t>(answer.token_ids.size());
-    emit(open.index, num_tokens > open.min_tokens ? open.matcher.push(text) : text, on_text);
-    if (finished) emit(open.index, open.matcher.flush(), on_text);
-    if (open.matcher.matched()) {
+  if (open.answer_text != nullptr) {
+    emit(open.index, open.answer_text->push(event.token, event.is_text), on_text);
+    if (finished) emit(open.index, open.answer_text->flush(), on_text);
+    if (open.answer_text->stopped()) {
       answer.finish_reason = FinishReason::kStop;
       if (!finished) cancel(event.sequence, open, FinishReason::kStop);
     }

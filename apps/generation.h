@@ -13,8 +13,7 @@
 #include "base/result.h"
 #include "engine/check_request.h"
 #include "engine/engine.h"
-#include "text/detokenizer.h"
-#include "text/stop_matcher.h"
+#include "text/answer_text.h"
 #include "text/tokenizer.h"
 
 namespace nanocp::apps {
@@ -62,10 +61,8 @@ class Generation {
  private:
   struct Open {
     size_t index;
-    int32_t min_tokens;
     bool wants_logprobs;
-    std::unique_ptr<text::Detokenizer> detokenizer;
-    text::StopMatcher matcher;
+    std::unique_ptr<text::AnswerText> answer_text;
   };
 
   void handle(engine::TokenEvent& event, const OnText& on_text);

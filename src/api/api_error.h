@@ -25,8 +25,14 @@ std::string to_json(const ApiError& error);
 // full queue a 429, all else a 500 or 503.
 ApiError from_error(const Error& error, std::string param = {});
 
+// A request that the engine can never run: 400, whatever it lacks.
+ApiError from_refusal(const Error& error);
+
 // 404 for a path or a method that the server does not have.
 ApiError no_such_route(const std::string& method, const std::string& path);
+
+// 404 for a model that is not served.
+ApiError model_not_found(const std::string& name);
 
 // A value, or what to tell the client.
 template <typename T>

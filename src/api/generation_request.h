@@ -2,13 +2,16 @@
 // and how its answer is to be written. Pure functions, any thread; tokenising happens here.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "api/api_error.h"
 #include "api/model_context.h"
+#include "api/output_parser.h"
 #include "request/request.h"
 
 namespace nanocp::api {
@@ -19,6 +22,7 @@ enum class Endpoint { kChat, kCompletion };
 struct PromptInfo {
   int64_t num_tokens = 0;
   std::vector<TokenId> token_ids = {};  // only if the answer needs them
+  std::string text = {};                // likewise
 };
 
 // How the answers are written. Given to the ResponseWriter.
@@ -37,6 +41,9 @@ struct OutputOptions {
   bool return_token_ids = false;
   bool echo = false;         // the prompt is part of the text
   bool prompt_only = false;  // max_tokens is 0: the token that was sampled is not shown
+  // [num_choices], or empty: the text is content as it is.
+  std::vector<std::unique_ptr<OutputParser>> parsers;
+  std::vector<TokenId> parser_tokens;  // special ones that the parsers need to see
 
   size_t num_choices() const { return prompts.size() * static_cast<size_t>(n); }
 };

@@ -14,7 +14,11 @@ namespace nanocp::text {
 namespace {
 
 using nlohmann::ordered_json;
-using Templates = std::map<std::string, jinja::Template>;
+
+struct Templates {
+  std::map<std::string, jinja::Template> by_name;
+  std::string source;  // of all
+};
 
 constexpr const char* kDefault = "default";
 constexpr const char* kToolUse = "tool_use";
@@ -55,7 +59,8 @@ Result<SpecialTokens> parse_special_tokens(const JsonField& config) {
 Status add_template(std::string_view source, const std::string& file, const std::string& name,
                     Templates& templates) {
   NANOCP_ASSIGN_OR_RETURN(jinja::Template parsed, jinja::Template::parse(source, file));
-  templates.insert_or_assign(name, std::move(parsed));
+  templates.by_name.insert_or_assign(name, std::move(parsed));
+  templates.source.append(source).push_back('\n');
   return ok_status();
 }
 
@@ -124,19 +129,21 @@ Result<ChatTemplate> ChatTemplate::load(const std::filesystem::path& model_dir) 
                             read_text_file(template_file, jinja::kTemplateBytesMax));
     NANOCP_RETURN_IF_ERROR(add_template(source, template_file.string(), kDefault, templates));
   }
-  if (templates.empty()) {
+  if (templates.by_name.empty()) {
     return not_found(model_dir.string() +
                      ": no chat template: neither chat_template.jinja nor chat_template in "
                      "tokenizer_config.json");
   }
-  return ChatTemplate(std::move(templates), std::move(special_tokens));
+  return ChatTemplate(std::move(templates.by_name), std::move(special_tokens),
+                      std::move(templates.source));
 }
 
 Result<ChatTemplate> ChatTemplate::from_string(std::string_view source, const std::string& name,
                                                SpecialTokens special_tokens) {
   Templates templates;
   NANOCP_RETURN_IF_ERROR(add_template(source, name, kDefault, templates));
-  return ChatTemplate(std::move(templates), std::move(special_tokens));
+  return ChatTemplate(std::move(templates.by_name), std::move(special_tokens),
+                      std::move(templates.source));
 }
 
 Result<std::string> ChatTemplate::render(const ordered_json& messages, const ordered_json& tools,

@@ -49,12 +49,19 @@ class ChatTemplate {
                              const nlohmann::ordered_json& variables,
                              const ChatOptions& options) const;
 
+  // Whether `word` is in the source of a template: one that never names a role drops its messages.
+  bool mentions(std::string_view word) const { return source_.find(word) != std::string::npos; }
+
  private:
-  ChatTemplate(std::map<std::string, jinja::Template> templates, SpecialTokens special_tokens)
-      : templates_(std::move(templates)), special_tokens_(std::move(special_tokens)) {}
+  ChatTemplate(std::map<std::string, jinja::Template> templates, SpecialTokens special_tokens,
+               std::string source)
+      : templates_(std::move(templates)),
+        special_tokens_(std::move(special_tokens)),
+        source_(std::move(source)) {}
 
   std::map<std::string, jinja::Template> templates_;  // by name
   SpecialTokens special_tokens_;
+  std::string source_;  // of all templates, one after the other
 };
 
 }  // namespace nanocp::text

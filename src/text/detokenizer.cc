@@ -24,8 +24,12 @@ void Detokenizer::append_bytes(TokenId token) {
 }
 
 std::string Detokenizer::push(TokenId token) {
+  if (skip_special_ && tokenizer_->is_special(token)) return {};
+  return push_shown(token);
+}
+
+std::string Detokenizer::push_shown(TokenId token) {
   std::string text;
-  if (skip_special_ && tokenizer_->is_special(token)) return text;
   append_bytes(token);
   pending_.erase(0, append_valid_utf8(pending_, false, text));
   return text;

@@ -20,6 +20,8 @@ class Detokenizer {
 
   // The text that `token` completes, possibly empty.
   std::string push(TokenId token);
+  // The same for a token that is never skipped.
+  std::string push_shown(TokenId token);
 
   // The end of the answer: an incomplete character becomes U+FFFD. All returned text together
   // equals Tokenizer::decode of all tokens.

@@ -1,50 +1,80 @@
 #include "text/json_field.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "text/unicode.h"
 
 namespace nanocp::text {
 namespace {
 
-constexpr int kNestingMax = 64;
+constexpr size_t kNestingMax = 64;
 const nlohmann::json kNull;
 
-// The deepest nesting of objects and arrays, brackets in strings aside.
-int nesting_depth(std::string_view content) {
-  int depth = 0;
-  int deepest = 0;
+// Pairs of members of one object, added up over all objects: each member that is read is compared
+// with those before it.
+constexpr int64_t kMemberPairsMax = int64_t{1} << 26;
+
+struct Shape {
+  size_t depth = 0;  // the deepest nesting of objects and arrays
+  int64_t num_member_pairs = 0;
+};
+
+// Of valid JSON; brackets and colons in strings do not count.
+Shape shape_of(std::string_view content) {
+  Shape shape;
+  std::vector<int64_t> num_members = {0};  // of the objects that are open
   bool in_string = false;
-  for (size_t i = 0; i < content.size(); ++i) {
+  for (size_t i = 0; i < content.size() && shape.depth <= kNestingMax; ++i) {
     const char c = content[i];
     if (in_string) {
       if (c == '\\') ++i;
       if (c == '"') in_string = false;
     } else if (c == '"') {
       in_string = true;
+    } else if (c == ':') {
+      shape.num_member_pairs += num_members.back()++;
     } else if (c == '{' || c == '[') {
-      deepest = std::max(deepest, ++depth);
-    } else if (c == '}' || c == ']') {
-      --depth;
+      num_members.push_back(0);
+      shape.depth = std::max(shape.depth, num_members.size() - 1);
+    } else if ((c == '}' || c == ']') && num_members.size() > 1) {
+      num_members.pop_back();
     }
   }
-  return deepest;
+  return shape;
 }
 
-}  // namespace
-
-Result<nlohmann::json> parse_json(std::string_view content, const std::string& name) {
-  if (nesting_depth(content) > kNestingMax) {
-    return invalid_argument(name + ": JSON nested deeper than " + std::to_string(kNestingMax) +
-                            " levels");
-  }
+template <typename Json>
+Result<Json> parse(std::string_view content, const std::string& name) {
   try {
-    return nlohmann::json::parse(content);
+    return Json::parse(content);
   } catch (const nlohmann::json::parse_error& error) {
     return invalid_argument(name + ": not valid JSON near byte " + std::to_string(error.byte));
   } catch (const nlohmann::json::exception&) {
     return invalid_argument(name + ": not valid JSON (a number is out of range)");
   }
+}
+
+Error too_deep(const std::string& name) {
+  return invalid_argument(name + ": JSON nested deeper than " + std::to_string(kNestingMax) +
+                          " levels");
+}
+
+}  // namespace
+
+Result<nlohmann::json> parse_json(std::string_view content, const std::string& name) {
+  if (shape_of(content).depth > kNestingMax) return too_deep(name);
+  return parse<nlohmann::json>(content, name);
+}
+
+Result<nlohmann::ordered_json> parse_ordered_json(std::string_view content,
+                                                  const std::string& name) {
+  const Shape shape = shape_of(content);
+  if (shape.depth > kNestingMax) return too_deep(name);
+  if (shape.num_member_pairs > kMemberPairsMax) {
+    return invalid_argument(name + ": an object has too many members");
+  }
+  return parse<nlohmann::ordered_json>(content, name);
 }
 
 JsonField JsonField::member(const std::string& key) const {

@@ -14,6 +14,11 @@ namespace nanocp::text {
 // Parses `content`; nesting is limited, and the message of an error has the position in the file.
 Result<nlohmann::json> parse_json(std::string_view content, const std::string& name);
 
+// The same with members in the order of the file, for what templates print. Objects with so many
+// members that looking them up takes long are refused.
+Result<nlohmann::ordered_json> parse_ordered_json(std::string_view content,
+                                                  const std::string& name);
+
 class JsonField {
  public:
   // The root of `document`.
