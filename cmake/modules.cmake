@@ -73,7 +73,7 @@ nanocp_module(model FOLDERS model
 nanocp_module(text FOLDERS text text/jinja
   LINK nanocp_plan nlohmann_json::nlohmann_json PkgConfig::UTF8PROC PkgConfig::PCRE2)
 nanocp_module(grammar FOLDERS grammar LINK nanocp_request nanocp_text)
-nanocp_module(api FOLDERS api LINK nanocp_engine nanocp_grammar)
+nanocp_module(api FOLDERS api api/output LINK nanocp_engine nanocp_grammar)
 # HTTP knows no model; the server is where it meets the engine.
 nanocp_module(http FOLDERS http LINK nanocp_base Boost::headers)
 nanocp_module(http_client FOLDERS http_client LINK nanocp_base Boost::headers)

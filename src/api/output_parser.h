@@ -84,7 +84,7 @@ std::vector<std::string_view> format_tokens(const OutputFormat& format);
 enum class ToolChoice {
   kNone,      // calls are not looked for
   kAuto,      // calls in the model's own format
-  kRequired,  // the answer is constrained to [{"name" or "parameters"...}]: see forced_tool_schema
+  kRequired,  // the answer is constrained to a list of calls: see forced_tool_schema
   kNamed,     // the answer is constrained to the arguments of OutputParserOptions::named_tool
 };
 
