@@ -23,11 +23,6 @@ void Detokenizer::append_bytes(TokenId token) {
   pending_.append(bytes);
 }
 
-bool Detokenizer::skips(TokenId token) const {
-  return skip_special_ && tokenizer_->is_special(token) &&
-         std::find(shown_special_.begin(), shown_special_.end(), token) == shown_special_.end();
-}
-
 std::string Detokenizer::push(TokenId token) {
   if (skip_special_ && tokenizer_->is_special(token)) return {};
   return push_shown(token);
@@ -35,10 +30,6 @@ std::string Detokenizer::push(TokenId token) {
 
 std::string Detokenizer::push_shown(TokenId token) {
   std::string text;
-<<<<<<< HEAD
-=======
-  if (skips(token)) return text;
->>>>>>> 513cdc7 (Answers are parted into content, reasoning and tool calls in the formats of nine model families, whatever the cuts)
   append_bytes(token);
   pending_.erase(0, append_valid_utf8(pending_, false, text));
   return text;

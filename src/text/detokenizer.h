@@ -3,8 +3,6 @@
 #pragma once
 
 #include <string>
-#include <utility>
-#include <vector>
 
 #include "plan/ids.h"
 #include "text/tokenizer.h"
@@ -13,13 +11,10 @@ namespace nanocp::text {
 
 class Detokenizer {
  public:
-  // `shown_special` are part of the text although special tokens are skipped. Requires: `tokenizer`
-  // outlives this.
-  Detokenizer(const Tokenizer& tokenizer, bool skip_special,
-              std::vector<TokenId> shown_special = {})
+  // Requires: `tokenizer` outlives this.
+  Detokenizer(const Tokenizer& tokenizer, bool skip_special)
       : tokenizer_(&tokenizer),
         skip_special_(skip_special),
-        shown_special_(std::move(shown_special)),
         num_leading_spaces_(tokenizer.num_leading_spaces()),
         is_first_(tokenizer.first_token_without_spaces()) {}
 
@@ -29,17 +24,15 @@ class Detokenizer {
   std::string push_shown(TokenId token);
 
   // The end of the answer: an incomplete character becomes U+FFFD. All returned text together
-  // equals Tokenizer::decode of all tokens, if there are no `shown_special`.
+  // equals Tokenizer::decode of all tokens.
   std::string flush();
 
  private:
-  bool skips(TokenId token) const;
   // Appends the bytes of `token`, less what decoding drops at the start of a text.
   void append_bytes(TokenId token);
 
   const Tokenizer* tokenizer_;
   bool skip_special_;
-  std::vector<TokenId> shown_special_;
   int32_t num_leading_spaces_;  // that the text may still lose
   bool is_first_;               // the next token loses its spaces
   std::string pending_;         // at most 3 bytes between calls

@@ -52,14 +52,6 @@ TEST(Detokenizer, HoldsBackAnIncompleteCharacter) {
   EXPECT_EQ(detokenizer.flush(), "");
 }
 
-TEST(Detokenizer, ShowsTheSpecialTokensThatAreAskedFor) {
-  Detokenizer detokenizer(bundled(), true, {511});
-  EXPECT_EQ(detokenizer.push(510), "");
-  EXPECT_EQ(detokenizer.push(511), bundled().token_bytes(511));
-  EXPECT_FALSE(bundled().token_bytes(511).empty());
-  EXPECT_TRUE(bundled().is_special(511));
-}
-
 TEST(Detokenizer, EqualsDecodeOfTheWholeWhateverTheBytes) {
   Random random(3);
   for (int i = 0; i < 3000; ++i) {
