@@ -23,13 +23,8 @@ void Detokenizer::append_bytes(TokenId token) {
   pending_.append(bytes);
 }
 
-bool Detokenizer::skips(TokenId token) const {
-  return skip_special_ && tokenizer_->is_special(token) &&
-         std::find(shown_special_.begin(), shown_special_.end(), token) == shown_special_.end();
-}
-
 std::string Detokenizer::push(TokenId token) {
-  if (skips(token)) return {};
+  if (skip_special_ && tokenizer_->is_special(token)) return {};
   return push_shown(token);
 }
 
