@@ -43,7 +43,7 @@ class Vocabulary {
   }
 
  private:
-  void add_nodes(const std::string& bytes, const std::string& previous);
+  void add_tree();
 
   std::vector<std::string> bytes_;  // by id
   std::vector<TokenId> end_tokens_;

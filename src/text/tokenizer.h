@@ -60,6 +60,10 @@ class Tokenizer {
   bool first_token_without_spaces() const { return first_token_without_spaces_; }
 
   bool is_special(TokenId token) const;
+  // Whether the token was added to the model's vocabulary, as marks are: <think>, <tool_call>.
+  bool is_added(TokenId token) const {
+    return token >= 0 && static_cast<size_t>(token) >= model_vocab_size_;
+  }
   // The id of a token as tokenizer.json writes it, e.g. "<|im_end|>".
   std::optional<TokenId> token_id(std::string_view content) const;
   // The largest id plus one.
