@@ -101,6 +101,12 @@ Status check_request(const request::Request& request, const RequestLimits& limit
     return wrong("min_tokens", request.min_tokens,
                  "in 0 .. max_tokens (" + std::to_string(request.max_tokens) + ")");
   }
+  // The rule says where the output may end, and there nothing else is allowed.
+  if (request.constraint != nullptr && (request.min_tokens > 0 || request.ignore_eos)) {
+    return invalid_argument(std::string(request.ignore_eos ? "ignore_eos" : "min_tokens") +
+                            " cannot be set for structured output, which ends where its format "
+                            "does");
+  }
   NANOCP_RETURN_IF_ERROR(check_length(request, limits.max_model_len));
   return check_sampling(request.sampling);
 }

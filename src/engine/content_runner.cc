@@ -36,21 +36,36 @@ TokenId ContentRunner::next_token(const std::vector<TokenId>& tokens, int32_t vo
   return token_of(digest, vocab_size);
 }
 
-StepTicket ContentRunner::launch(const scheduler::StepPlan& plan) {
-  NANOCP_CHECK(plans_.size() < (options_.runs_ahead ? 2U : 1U));
-  for (const InstancePlan& instance : plan.instances) {
-    NANOCP_CHECK(instance.unread_tokens.empty() || !plans_.empty());
+TokenId ContentRunner::allowed_from(TokenId token, const TokenMask* mask, int32_t vocab_size) {
+  if (mask == nullptr) return token;
+  for (int32_t i = 0; i < vocab_size; ++i) {
+    const TokenId next = (token + i) % vocab_size;
+    if (mask_allows(*mask, next)) return next;
   }
-  num_launched_ahead += plans_.empty() ? 0 : 1;
-  plans_.push_back(&plan);
+  return token;
+}
+
+StepTicket ContentRunner::launch(const scheduler::StepPlan& plan) {
+  NANOCP_CHECK(launched_.size() < (options_.runs_ahead ? 2U : 1U));
+  for (const InstancePlan& instance : plan.instances) {
+    NANOCP_CHECK(instance.unread_tokens.empty() || !launched_.empty());
+  }
+  num_launched_ahead += launched_.empty() ? 0 : 1;
+  Launched& launched = launched_.emplace_back(Launched{&plan, {}});
+  for (const auto& tasks : plan.sample_tasks) {
+    for (const scheduler::SampleTask& task : tasks) {
+      launched.masks.push_back(task.sequence->request.sampling.allowed_tokens);
+    }
+  }
   return plan.step_id;
 }
 
 Result<StepResult> ContentRunner::wait(StepTicket ticket) {
-  NANOCP_CHECK(!plans_.empty() && plans_.front()->step_id == ticket);
-  const scheduler::StepPlan& plan = *plans_.front();
+  NANOCP_CHECK(!launched_.empty() && launched_.front().plan->step_id == ticket);
   if (during_wait) during_wait();
-  plans_.pop_front();
+  const Launched launched = std::move(launched_.front());
+  const scheduler::StepPlan& plan = *launched.plan;
+  launched_.pop_front();
   if (!failure.empty()) return Error{ErrorCode::kDeadlineExceeded, failure};
   read_tokens(plan);
   seen_.assign(plan.instances.size(), {});
@@ -60,7 +75,7 @@ Result<StepResult> ContentRunner::wait(StepTicket ticket) {
   }
   for (size_t i = 0; i < plan.instances.size(); ++i) write(plan, i);
   for (size_t i = 0; i < plan.instances.size(); ++i) NANOCP_RETURN_IF_ERROR(read(plan, i));
-  return sample(plan);
+  return sample(plan, launched.masks);
 }
 
 bool ContentRunner::can_launch_ahead(const scheduler::StepPlan& /*next*/) const {
@@ -132,7 +147,8 @@ Status ContentRunner::read_row(const AttentionItem& item, size_t instance, int32
   return ok_status();
 }
 
-Result<StepResult> ContentRunner::sample(const scheduler::StepPlan& plan) {
+Result<StepResult> ContentRunner::sample(const scheduler::StepPlan& plan,
+                                         const std::vector<Mask>& masks) {
   StepResult result;
   sampled_.assign(plan.instances.size(), {});
   for (size_t i = 0; i < plan.instances.size(); ++i) {
@@ -145,7 +161,10 @@ Result<StepResult> ContentRunner::sample(const scheduler::StepPlan& plan) {
     for (const scheduler::SampleTask& task : plan.sample_tasks[i]) {
       SampledToken sampled;
       sampled.sequence = task.sequence->id;
-      sampled.token = token_of(seen_[i][static_cast<size_t>(task.row)].digest, options_.vocab_size);
+      const TokenId token =
+          token_of(seen_[i][static_cast<size_t>(task.row)].digest, options_.vocab_size);
+      const TokenMask* mask = ignores_masks ? nullptr : masks[result.tokens.size()].get();
+      sampled.token = allowed_from(token, mask, options_.vocab_size);
       sampled_[i].push_back(sampled.token);
       result.tokens.push_back(std::move(sampled));
     }

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -32,15 +33,19 @@ class ContentRunner final : public ModelRunner {
 
   // The token that follows `tokens` in this "model".
   static TokenId next_token(const std::vector<TokenId>& tokens, int32_t vocab_size);
+  // `token`, or the first one behind it that the mask allows; 0 is behind the last one.
+  static TokenId allowed_from(TokenId token, const TokenMask* mask, int32_t vocab_size);
 
   std::function<void()> during_wait;   // called while the step is in flight
   std::function<bool()> allows_ahead;  // asked by can_launch_ahead(); none: always
   std::string failure;                 // when set, wait() fails with it
-  int64_t num_rows = 0;                // so far
-  int64_t num_remote_items = 0;        // so far
-  int64_t num_launched_ahead = 0;      // steps so far
+  bool ignores_masks = false;
+  int64_t num_rows = 0;            // so far
+  int64_t num_remote_items = 0;    // so far
+  int64_t num_launched_ahead = 0;  // steps so far
 
  private:
+  using Mask = std::shared_ptr<const TokenMask>;
   struct Slot {
     SequenceId sequence = 0;
     int32_t position = -1;
@@ -56,15 +61,19 @@ class ContentRunner final : public ModelRunner {
   void write(const scheduler::StepPlan& plan, size_t instance);
   Status read(const scheduler::StepPlan& plan, size_t instance);
   Status read_row(const AttentionItem& item, size_t instance, int32_t position, Seen& seen) const;
-  Result<StepResult> sample(const scheduler::StepPlan& plan);
+  Result<StepResult> sample(const scheduler::StepPlan& plan, const std::vector<Mask>& masks);
 
   Options options_;
   std::vector<std::vector<Slot>> slots_;  // [num_instances][num_blocks * block_size]
   // Of the step that wait() carries out.
-  std::vector<std::vector<Seen>> seen_;           // [num_instances][rows]
-  std::vector<std::vector<TokenId>> token_ids_;   // [num_instances][rows]
-  std::vector<std::vector<TokenId>> sampled_;     // [num_instances], of the last step carried out
-  std::deque<const scheduler::StepPlan*> plans_;  // launched
+  std::vector<std::vector<Seen>> seen_;          // [num_instances][rows]
+  std::vector<std::vector<TokenId>> token_ids_;  // [num_instances][rows]
+  std::vector<std::vector<TokenId>> sampled_;    // [num_instances], of the last step carried out
+  struct Launched {
+    const scheduler::StepPlan* plan;
+    std::vector<Mask> masks;  // of its samples when it was launched, as a device would see them
+  };
+  std::deque<Launched> launched_;
 };
 
 }  // namespace nanocp::engine

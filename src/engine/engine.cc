@@ -24,6 +24,7 @@ Result<SequenceId> Engine::add_request(request::Request request) {
   NANOCP_RETURN_IF_ERROR(check_request(
       request, {.max_model_len = options_.max_model_len, .vocab_size = options_.vocab_size}));
   std::unique_ptr<Record> record = make_record(std::move(request));
+  NANOCP_RETURN_IF_ERROR(start_constraint(*record));
   NANOCP_RETURN_IF_ERROR(scheduler_.add(record.get()));
   const SequenceId id = next_id_++;
   records_.emplace(id, std::move(record));
@@ -49,6 +50,28 @@ std::unique_ptr<Engine::Record> Engine::make_record(request::Request request) {
   record->arrival_us = clock_.now_us();
   record->request = std::move(request);
   return record;
+}
+
+Status Engine::start_constraint(Record& record) {
+  if (record.request.constraint == nullptr) return ok_status();
+  record.constraint = record.request.constraint->start();
+  record.is_constrained = true;
+  return set_allowed_tokens(record);
+}
+
+// No step in flight samples the sequence: see needs_tokens_read().
+Status Engine::set_allowed_tokens(Record& record) {
+  auto& allowed = record.request.sampling.allowed_tokens;
+  allowed = record.constraint->allowed();
+  const bool is_stuck = allowed != nullptr && std::all_of(allowed->begin(), allowed->end(),
+                                                          [](uint32_t word) { return word == 0; });
+  if (is_stuck) return invalid_argument(record.constraint->problem());
+  return ok_status();
+}
+
+Status Engine::follow_constraint(Record& record, TokenId token) {
+  if (!record.constraint->accept(token)) return invalid_argument(record.constraint->problem());
+  return set_allowed_tokens(record);
 }
 
 Engine::~Engine() {
@@ -108,7 +131,8 @@ void Engine::plan_next() {
   if (plan.empty()) return;
   scheduler_.commit_step();
   announce_tokens(plan);
-  const bool can_launch = steps_.empty() || runner_.can_launch_ahead(plan);
+  const bool can_launch =
+      steps_.empty() || (!needs_tokens_read(plan) && runner_.can_launch_ahead(plan));
   steps_.push_back({.plan = &plan, .ticket = std::nullopt, .ended = {}});
   if (can_launch) steps_.back().ticket = runner_.launch(plan);
 }
@@ -140,6 +164,14 @@ void Engine::announce_tokens(const scheduler::StepPlan& plan) {
     const bool is_last = sequence.num_outputs() >= sequence.request.max_tokens;
     if (is_last) leave(record_of(sequence), FinishReason::kLength);
   }
+}
+
+// Which tokens may follow one that nobody has read yet is not known.
+bool Engine::needs_tokens_read(const scheduler::StepPlan& plan) {
+  return std::any_of(
+      plan.samples.begin(), plan.samples.end(), [](const scheduler::SamplingSequence& sample) {
+        return record_of(*sample.sequence).is_constrained && sample.sequence->num_unread > 1;
+      });
 }
 
 Result<StepResult> Engine::wait_first() {
@@ -219,10 +251,16 @@ void Engine::commit_token(Record& record, SampledToken& sampled, TokenEvent& eve
   event.logprob = sampled.logprob;
   event.details = std::move(sampled.details);
   event.finish_reason = finish_reason(record, sampled.token);
+  Status followed = ok_status();
+  if (record.is_constrained && event.finish_reason == FinishReason::kNone) {
+    followed = follow_constraint(record, sampled.token);
+    if (!followed.ok()) event.finish_reason = FinishReason::kError;
+  }
   if (event.finish_reason == FinishReason::kNone) return;
   event.is_text = event.finish_reason != FinishReason::kStop;
   leave(record, event.finish_reason);
   event.summary = std::move(record.summary);
+  if (!followed.ok()) event.summary->error = followed.error().message;
 }
 
 FinishReason Engine::finish_reason(const Record& record, TokenId token) const {

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -34,6 +35,7 @@ struct SequenceSummary {
   InstanceId binding = kNoInstance;                       // of its last rows
   std::vector<std::pair<InstanceId, int64_t>> kv_tokens;  // per holder
   int32_t num_preemptions = 0;
+  std::string error = {};  // why the sequence ended, with kError in an event
 };
 
 struct TokenEvent {
@@ -89,6 +91,7 @@ class Engine {
   struct RecordState {
     bool is_open = true;           // false: tokens are dropped
     bool has_stop_tokens = false;  // stop_tokens are not empty
+    bool is_constrained = false;   // constraint is not null
   };
   // An open sequence, or one that plans still name. Every step touches all that run, each in one
   // cache line.
@@ -97,6 +100,7 @@ class Engine {
     std::vector<TokenId> forbidden_tokens;  // the request's own, back in force after min_tokens
     // Taken when the scheduler let go of the sequence, which is before its last token is read.
     std::unique_ptr<SequenceSummary> summary;
+    std::unique_ptr<request::ConstraintState> constraint;
   };
   // A planned step that is not over.
   struct Step {
@@ -109,6 +113,7 @@ class Engine {
   std::unique_ptr<Record> make_record(request::Request request);
   void plan_next();
   void announce_tokens(const scheduler::StepPlan& plan);
+  static bool needs_tokens_read(const scheduler::StepPlan& plan);
   static Record& record_of(request::Sequence& sequence) { return static_cast<Record&>(sequence); }
   void leave(Record& record, request::FinishReason reason);
   void bury(std::unique_ptr<Record> record);
@@ -117,6 +122,9 @@ class Engine {
   std::vector<TokenEvent> commit_tokens(const scheduler::StepPlan& plan,
                                         std::vector<SampledToken>& tokens);
   void commit_token(Record& record, SampledToken& sampled, TokenEvent& event);
+  static Status start_constraint(Record& record);
+  static Status set_allowed_tokens(Record& record);
+  static Status follow_constraint(Record& record, TokenId token);
   void launch_waiting(const scheduler::StepPlan& finished, const std::vector<SampledToken>& tokens);
   request::FinishReason finish_reason(const Record& record, TokenId token) const;
   std::unique_ptr<SequenceSummary> summarize(const Record& record) const;

@@ -14,6 +14,7 @@
 
 #include "engine/content_runner.h"
 #include "engine/engine.h"
+#include "engine/test_constraint.h"
 #include "scheduler/check_plan.h"
 
 namespace nanocp::engine {
@@ -109,6 +110,7 @@ struct Expected {
   request::Request request;
   std::vector<TokenId> output;  // seen so far
   uint64_t num_steps_at_add = 0;
+  std::unique_ptr<request::ConstraintState> constraint = nullptr;
 };
 
 enum class Ahead { kNever, kAlways, kByChance };
@@ -203,6 +205,7 @@ class RandomRun {
     request.max_tokens = static_cast<int32_t>(random_.between(1, 30));
     request.min_tokens = static_cast<int32_t>(random_.between(0, request.max_tokens));
     request.ignore_eos = random_.below(2) == 0;
+    if (random_.below(4) == 0) constrain(expected);
     request.priority = random_.below(5) == 0 ? static_cast<int32_t>(random_.between(-1, 1)) : 0;
     expected.num_steps_at_add = engine_->num_steps();
     const auto id = engine_->add_request(request);
@@ -211,6 +214,16 @@ class RandomRun {
       return;
     }
     expected_.emplace(*id, std::move(expected));
+  }
+
+  void constrain(Expected& expected) {
+    request::Request& request = expected.request;
+    request.min_tokens = 0;
+    request.ignore_eos = false;
+    const bool ends = random_.below(2) == 0;
+    request.constraint = std::make_shared<SumConstraint>(SumConstraint::Options{
+        .vocab_size = kVocabSize, .num_tokens = ends ? random_.between(1, 30) : 0, .end = kEos});
+    expected.constraint = request.constraint->start();
   }
 
   void cancel() {
@@ -234,7 +247,12 @@ class RandomRun {
     Expected& expected = found->second;
     std::vector<TokenId> tokens = expected.request.prompt;
     tokens.insert(tokens.end(), expected.output.begin(), expected.output.end());
-    ASSERT_EQ(event.token, ContentRunner::next_token(tokens, kVocabSize));
+    TokenId token = ContentRunner::next_token(tokens, kVocabSize);
+    if (expected.constraint != nullptr) {
+      token = ContentRunner::allowed_from(token, expected.constraint->allowed().get(), kVocabSize);
+      ASSERT_TRUE(expected.constraint->accept(token));
+    }
+    ASSERT_EQ(event.token, token);
     expected.output.push_back(event.token);
     const auto num_outputs = static_cast<int32_t>(expected.output.size());
     const bool stops = !expected.request.ignore_eos && event.token == kEos &&

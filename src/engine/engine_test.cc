@@ -9,6 +9,7 @@
 #include <string>
 
 #include "engine/content_runner.h"
+#include "engine/test_constraint.h"
 
 namespace nanocp::engine {
 namespace {
@@ -251,6 +252,75 @@ TEST(EngineAhead, AStepThatMayNotRunAheadGetsItsTokensFromTheHost) {
   bench.run();
   EXPECT_EQ(bench.tokens[id], expected_tokens(prompt_of(5), 6));
   EXPECT_EQ(bench.runner->num_launched_ahead, 0);
+}
+
+request::Request constrained_request(const SumConstraint::Options& options, int32_t max_tokens) {
+  request::Request request = request_of(5, max_tokens);
+  request.constraint = std::make_shared<SumConstraint>(options);
+  return request;
+}
+
+TEST(EngineConstraint, HoldsAStepAheadAndWithout) {
+  for (const bool ahead : {false, true}) {
+    Bench bench({20, 20}, "bound", {999}, 1, ahead);
+    const SequenceId id =
+        bench.add(constrained_request({.vocab_size = 1000, .num_tokens = 30, .end = 999}, 60));
+    request::Request free = request_of(9, 50, 3);
+    free.ignore_eos = true;
+    const SequenceId other = bench.add(free);
+    bench.run();
+    ASSERT_EQ(bench.tokens[id].size(), 31U);
+    int64_t sum = 0;
+    for (size_t i = 0; i < 30; ++i) {
+      EXPECT_EQ(bench.tokens[id][i] % 7, sum % 7);
+      sum += bench.tokens[id][i];
+    }
+    EXPECT_EQ(bench.tokens[id][30], 999);
+    EXPECT_EQ(bench.last[id].finish_reason, FinishReason::kStop);
+    EXPECT_EQ(bench.tokens[other], expected_tokens(prompt_of(9, 3), 50));
+    // Steps that wait for its tokens are not launched ahead; once it has ended all are again.
+    EXPECT_EQ(bench.runner->num_launched_ahead > 10, ahead);
+  }
+}
+
+TEST(EngineConstraint, ADeadEndIsAnErrorThatSaysSo) {
+  Bench bench({20}, "bound", {999}, 1, true);
+  const SequenceId id = bench.add(constrained_request(
+      {.vocab_size = 1000, .num_tokens = 4, .end = 999, .gets_stuck = true}, 60));
+  bench.run();
+  EXPECT_EQ(bench.tokens[id].size(), 4U);
+  EXPECT_EQ(bench.last[id].finish_reason, FinishReason::kError);
+  ASSERT_NE(bench.last[id].summary, nullptr);
+  EXPECT_EQ(bench.last[id].summary->error, "the sum is wrong");
+  EXPECT_EQ(bench.num_free(), 20);
+}
+
+TEST(EngineConstraint, ARunnerThatIgnoresTheMaskIsFoundOut) {
+  Bench bench({20});
+  const SequenceId id =
+      bench.add(constrained_request({.vocab_size = 1000, .num_tokens = 0, .end = 7}, 60));
+  bench.runner->ignores_masks = true;
+  bench.run();
+  EXPECT_EQ(bench.last[id].finish_reason, FinishReason::kError);
+}
+
+TEST(EngineConstraint, RefusesWhatContradictsIt) {
+  Bench bench({20});
+  const SumConstraint::Options stuck = {
+      .vocab_size = 1000, .num_tokens = 0, .end = 7, .gets_stuck = true};
+  request::Request request = constrained_request(stuck, 9);
+  request.min_tokens = 2;
+  EXPECT_NE(bench.engine->add_request(request).error().message.find("min_tokens"),
+            std::string::npos);
+  request = constrained_request(stuck, 9);
+  request.ignore_eos = true;
+  EXPECT_NE(bench.engine->add_request(request).error().message.find("ignore_eos"),
+            std::string::npos);
+  request.ignore_eos = false;
+  request.constraint = std::make_shared<SumConstraint>(
+      SumConstraint::Options{.vocab_size = 0, .num_tokens = 0, .end = 7});
+  EXPECT_EQ(bench.engine->add_request(request).error().message, "the sum is wrong");
+  EXPECT_FALSE(bench.engine->has_work());
 }
 
 TEST(EngineAhead, CanBeTurnedOff) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 
 #include "base/check.h"
 #include "base/random.h"
@@ -66,6 +67,19 @@ void apply_output_penalties(std::span<float> logits, const SamplingParams& param
     logit = defined(logit - params.frequency_penalty * static_cast<float>(count) -
                     params.presence_penalty);
     count = 0;
+  }
+}
+
+// A word of the mask at a time: most say the same of all their tokens.
+void forbid_others(std::span<float> logits, const TokenMask& allowed) {
+  constexpr size_t kBits = 32;
+  for (size_t first = 0; first < logits.size(); first += kBits) {
+    const uint32_t word = first / kBits < allowed.size() ? allowed[first / kBits] : 0;
+    const size_t count = std::min(kBits, logits.size() - first);
+    if (word == UINT32_MAX) continue;
+    for (size_t i = 0; i < count; ++i) {
+      if ((word >> i & 1U) == 0) logits[first + i] = kImpossible;
+    }
   }
 }
 
@@ -155,9 +169,14 @@ TokenId draw(std::span<const Candidate> candidates, uint64_t random_bits) {
 TokenId lowest_allowed(std::span<const float> logits, const SamplingParams& params) {
   std::vector<TokenId> forbidden = params.forbidden_tokens;
   std::sort(forbidden.begin(), forbidden.end());
-  TokenId token = 0;
-  for (const TokenId next : forbidden) token += next == token ? 1 : 0;
-  return in_vocab(logits, token) ? token : 0;
+  const TokenMask* mask = params.allowed_tokens.get();
+  std::optional<TokenId> first;  // that the mask allows
+  for (TokenId token = 0; in_vocab(logits, token); ++token) {
+    if (mask != nullptr && !mask_allows(*mask, token)) continue;
+    if (!std::binary_search(forbidden.begin(), forbidden.end(), token)) return token;
+    if (!first) first = token;
+  }
+  return first.value_or(0);
 }
 
 TokenId choose(std::span<const float> logits, const SamplingParams& params, uint64_t random_bits) {
@@ -194,6 +213,7 @@ std::vector<std::pair<TokenId, float>> top_logprobs(std::span<const float> logit
   std::vector<std::pair<TokenId, float>> best;
   for (size_t i = 0; i < num_wanted; ++i) {
     const double logit = logits[static_cast<size_t>(order[i])];
+    if (logit == static_cast<double>(kImpossible)) break;
     best.emplace_back(order[i], static_cast<float>(logit - log_total));
   }
   return best;
@@ -205,6 +225,7 @@ SampledChoice sample(std::span<float> logits, const SamplingParams& params,
                      const SamplingHistory& history, uint64_t random_bits) {
   NANOCP_CHECK(!logits.empty());
   for (float& logit : logits) logit = defined(logit);
+  if (params.allowed_tokens != nullptr) forbid_others(logits, *params.allowed_tokens);
   SampledChoice choice;
   if (params.num_logprobs < 0) {
     adjust_logits(logits, params, history);

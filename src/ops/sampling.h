@@ -1,15 +1,17 @@
 // Chooses the next token of one sequence from its logits. Plain functions of their arguments; any
-// thread. The order is that of vLLM: logit bias, forbidden tokens, penalties, temperature, min_p,
-// top_k, top_p, draw.
+// thread. The order is that of vLLM: allowed tokens, logit bias, forbidden tokens, penalties,
+// temperature, min_p, top_k, top_p, draw.
 //
-// - Log probabilities are the log-softmax of the raw logits, before any of these.
+// - Log probabilities are the log-softmax of the raw logits, before any of these but the allowed
+//   tokens: all others are impossible (as in vLLM), and not among the best ones that are reported.
 // - Greedy (temperature below 1e-5) takes the largest logit; ties go to the lowest id. top_k keeps
 //   exactly k tokens, top_p the smallest set of probability >= p, ties again by id.
 // - The draw is an exponential race (as in vLLM): token i gets -log(u_i) / p_i with u_i a hash of
 //   (random_bits, i), the least wins. Equal to drawing from p, and a rounding error in one logit
 //   changes the result only if it decides between the first two.
 // - A NaN logit counts as -infinity, +infinity as the largest finite float. If no token has a
-//   finite logit, the lowest id that is not forbidden is chosen, with log probability -infinity.
+//   finite logit, the lowest id that is allowed and not forbidden is chosen, with log probability
+//   -infinity.
 #pragma once
 
 #include <cstdint>

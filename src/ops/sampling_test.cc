@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <set>
 
 #include "base/random.h"
@@ -224,6 +225,54 @@ TEST(Sampling, LogprobsAreOfTheRawLogits) {
   EXPECT_NEAR(sample_copy(logits, params).logprob, 0.0 - total, 1e-6);
   params.num_logprobs = 100;
   EXPECT_EQ(sample_copy(logits, params).top_logprobs.size(), 4U);
+}
+
+std::shared_ptr<const TokenMask> mask_of(std::initializer_list<TokenId> tokens, size_t words) {
+  auto mask = std::make_shared<TokenMask>(words, 0);
+  for (const TokenId token : tokens) {
+    mask->at(static_cast<size_t>(token) / 32) |= 1U << (static_cast<uint32_t>(token) % 32);
+  }
+  return mask;
+}
+
+TEST(Sampling, OnlyAllowedTokensAreChosen) {
+  SamplingParams params{.temperature = 1.0F, .seed = 10};
+  params.allowed_tokens = mask_of({1, 40, 69}, 3);
+  std::vector<float> logits(70, 9.0F);
+  logits[1] = 0.0F;
+  logits[40] = 1.0F;
+  logits[69] = 0.5F;
+  std::vector<float> masked(70, -kInf);
+  for (const size_t token : {1U, 40U, 69U}) masked[token] = logits[token];
+  SamplingParams unmasked = params;
+  unmasked.allowed_tokens = nullptr;
+  for (uint64_t i = 0; i < 2000; ++i) {
+    const uint64_t bits = counter_random(10, i);
+    ASSERT_EQ(sample_copy(logits, params, bits).token, sample_copy(masked, unmasked, bits).token);
+  }
+  params.temperature = 0.0F;
+  EXPECT_EQ(sample_copy(logits, params).token, 40);
+  params.logit_bias = {{1, 5.0F}, {2, 100.0F}};
+  EXPECT_EQ(sample_copy(logits, params).token, 1);
+  // Tokens beyond the mask are not allowed; nor is one that nobody may sample.
+  params.logit_bias.clear();
+  params.allowed_tokens = mask_of({1, 4}, 1);
+  EXPECT_EQ(sample_copy(logits, params).token, 4);
+  params.forbidden_tokens = {4};
+  EXPECT_EQ(sample_copy(logits, params).token, 1);
+  EXPECT_EQ(sample_copy(std::vector<float>(70, kNan), params).token, 1);
+}
+
+TEST(Sampling, LogprobsAreAmongTheAllowedTokens) {
+  SamplingParams params{.num_logprobs = 3};
+  params.allowed_tokens = mask_of({0, 2}, 1);
+  const SampledChoice choice = sample_copy({1.0F, 7.0F, 2.0F, 5.0F}, params);
+  const double total = std::log(std::exp(1.0) + std::exp(2.0));
+  EXPECT_EQ(choice.token, 2);
+  EXPECT_NEAR(choice.logprob, 2.0 - total, 1e-6);
+  ASSERT_EQ(choice.top_logprobs.size(), 2U);
+  EXPECT_EQ(choice.top_logprobs[1].first, 0);
+  EXPECT_NEAR(choice.top_logprobs[1].second, 1.0 - total, 1e-6);
 }
 
 TEST(Sampling, BrokenLogitsHaveADefinedResult) {

@@ -34,7 +34,7 @@ bool CudaInstance::samples_on_gpu(const SamplingParams& params) {
   const bool filters = !greedy && (params.top_k > 0 || params.top_p < 1.0F || params.min_p > 0.0F);
   const bool changes = params.repetition_penalty != 1.0F || params.presence_penalty != 0.0F ||
                        params.frequency_penalty != 0.0F || !params.logit_bias.empty() ||
-                       !params.forbidden_tokens.empty();
+                       !params.forbidden_tokens.empty() || params.allowed_tokens != nullptr;
   return !filters && !changes && params.num_logprobs < 0;
 }
 
