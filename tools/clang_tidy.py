@@ -1,12 +1,18 @@
 #!/usr/bin/env python3
 """Runs clang-tidy over src/ and apps/ (tests left out), several files at a time.
 
+Most of its time goes into the headers that files share, so files with the same flags are checked
+as one: a source that includes a few of them. Where they do not compile together, as names clash
+that are private to each, the batch is cut in two.
+
 Usage: tools/clang_tidy.py BUILD_FOLDER [--jobs N] [FILE ...]
 The build folder must hold a compile_commands.json. Ends with exit code 1 if there is a finding.
 """
 import argparse
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 import time
@@ -15,6 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE_LIMIT_S = 300
+BATCH_FILES = 8
 
 
 def sources(build, only):
@@ -32,17 +39,56 @@ def sources(build, only):
     return commands
 
 
-def check(database, name):
-    start = time.monotonic()
+def flags(command):
+    """The compile command without the names of source and object."""
+    words = shlex.split(command["command"])
+    own = {command["file"], words[words.index("-o") + 1] if "-o" in words else None}
+    return [word for word in words if word not in own and word not in ("-o", "-c")]
+
+
+_NAME = re.compile(r"(?<![:\w])(?!(?:const|noexcept|if|for|return)\b)([A-Za-z]\w*)(?= ?(?:[({=;\[]|:(?!:)))")
+
+
+def own_names(name):
+    """Roughly the names that a source defines: two that share one do not compile together."""
+    names = set()
+    for line in (ROOT / name).read_text().splitlines():
+        if line[:1].isalpha() and not line.startswith("namespace"):
+            names.update(_NAME.findall(line)[:1])
+    return names
+
+
+def batches(commands):
+    """Lists of files that have the same flags and no name in common, neighbours together."""
+    open_batches = {}
+    for name in sorted(commands):
+        own = own_names(name)
+        alike = open_batches.setdefault(tuple(flags(commands[name])), [])
+        fitting = (batch for batch in alike if not batch[1] & own and len(batch[0]) < BATCH_FILES)
+        names, taken = next(fitting, (None, None))
+        if names is None:
+            alike.append(([name], own))
+        else:
+            names.append(name)
+            taken |= own
+    return [names for alike in open_batches.values() for names, _ in alike]
+
+
+def run_clang_tidy(commands, names, folder):
+    """Whether the files, as one source, have no finding, and what clang-tidy printed."""
+    source = ROOT / names[0]
+    if len(names) > 1:
+        source = folder / (names[0].replace("/", "_") + f"_{len(names)}.cc")
+        source.write_text("".join(f'#include "{ROOT / name}"  // NOLINT\n' for name in names))
+    words = [word for word in flags(commands[names[0]])[1:] if not word.startswith("-Werror")]
     # The compile commands are gcc's and may turn off warnings that clang does not know.
-    extra = "--extra-arg=-Wno-unknown-warning-option"
-    command = ["clang-tidy", "-p", str(database), "--quiet", extra, str(ROOT / name)]
-    try:
-        result = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=FILE_LIMIT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return name, False, f"{name}: clang-tidy took longer than {FILE_LIMIT_S} s", FILE_LIMIT_S
+    words += ["-Wno-unknown-warning-option"]
+    config = f"--config-file={ROOT / '.clang-tidy'}"
+    result = subprocess.run(
+        ["clang-tidy", "--quiet", config, str(source), "--", *words],
+        cwd=commands[names[0]]["directory"], capture_output=True, text=True,
+        timeout=FILE_LIMIT_S * len(names), check=False,
+    )
     # Every file suppresses warnings of system headers and says so; only findings are of use.
     noise = ("warnings generated.", "warning generated.", "Suppressed ", "Use -header-filter")
     text = "\n".join(
@@ -50,7 +96,21 @@ def check(database, name):
         for line in (result.stdout + result.stderr).splitlines()
         if not line.startswith(noise) and not line.endswith(noise)
     )
-    return name, result.returncode == 0, text.strip(), time.monotonic() - start
+    return result.returncode == 0, text.strip()
+
+
+def check(commands, names, folder):
+    """(names, passed, text, seconds) of the files, together or, if need be, in parts."""
+    start = time.monotonic()
+    try:
+        passed, text = run_clang_tidy(commands, names, folder)
+    except subprocess.TimeoutExpired:
+        passed, text = False, f"{names}: clang-tidy took longer than {FILE_LIMIT_S} s a file"
+    results = [(names, passed, text, time.monotonic() - start)]
+    if passed or len(names) == 1:
+        return results
+    half = len(names) // 2
+    return check(commands, names[:half], folder) + check(commands, names[half:], folder)
 
 
 def main():
@@ -63,19 +123,17 @@ def main():
     commands = sources(build, set(arguments.files))
     if not commands:
         sys.exit(f"no sources of src/ or apps/ in {build}/compile_commands.json")
-    database = build / "clang_tidy"
-    database.mkdir(exist_ok=True)
-    (database / "compile_commands.json").write_text(json.dumps(list(commands.values())))
-    # Large files first, so that no long one is left for the end.
-    names = sorted(commands, key=lambda name: -(ROOT / name).stat().st_size)
+    folder = build / "clang_tidy"
+    folder.mkdir(exist_ok=True)
     failed = []
     with ThreadPoolExecutor(max_workers=arguments.jobs) as pool:
-        for name, passed, text, seconds in pool.map(lambda name: check(database, name), names):
-            print(f"{'ok' if passed else 'FAILED'} {name} ({seconds:.1f} s)", flush=True)
-            if not passed:
-                failed.append(name)
-                print(text, flush=True)
-    print(f"clang-tidy: {len(names)} files, {len(failed)} with findings")
+        for results in pool.map(lambda names: check(commands, names, folder), batches(commands)):
+            for names, passed, text, seconds in results:
+                print(f"{'ok' if passed else 'FAILED'} {' '.join(names)} ({seconds:.1f} s)", flush=True)
+                if not passed:
+                    failed += names
+                    print(text, flush=True)
+    print(f"clang-tidy: {len(commands)} files, {len(failed)} with findings")
     sys.exit(1 if failed else 0)
 
 
