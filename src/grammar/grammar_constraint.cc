@@ -48,6 +48,11 @@ SharedMachine::Place SharedMachine::advance(Place place, const std::vector<Token
   return place;
 }
 
+void SharedMachine::prepare() {
+  const std::lock_guard lock(mutex_);
+  machine_.prepare();
+}
+
 std::shared_ptr<const TokenMask> SharedMachine::mask(Place& place,
                                                      const std::vector<TokenId>& tokens) {
   const std::lock_guard lock(mutex_);

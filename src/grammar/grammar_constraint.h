@@ -31,6 +31,7 @@ class SharedMachine {
   };
   // Of the text of `tokens`, coming from `place`, which is that of all but the last one.
   Place advance(Place place, const std::vector<TokenId>& tokens);
+  void prepare();
   std::shared_ptr<const TokenMask> mask(Place& place, const std::vector<TokenId>& tokens);
   bool accepts(Place& place, const std::vector<TokenId>& tokens);
 

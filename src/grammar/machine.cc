@@ -14,7 +14,6 @@ namespace {
 using Kind = Node::Kind;
 
 constexpr NodeId kAccept = UINT32_MAX;
-constexpr StateId kUnknown = -3;
 
 uint64_t pair_bits(uint32_t a, uint32_t b) {
   return static_cast<uint64_t>(a) << 32 | b;
@@ -80,9 +79,8 @@ Machine::StackId Machine::push(StackId parent, NodeId node, uint32_t count) {
   return found->second;
 }
 
-StateId Machine::step(StateId state, uint8_t byte) {
-  const size_t at = index(state) * byte_of_.size() + class_of_[byte];
-  if (transitions_[at] != kUnknown) return transitions_[at];
+StateId Machine::find_step(StateId state, uint8_t byte) {
+  const size_t at = transition_of(state, byte);
   const uint8_t any = byte_of_[class_of_[byte]];
   std::vector<Config> places;
   const State& from = states_[index(state)];

@@ -11,6 +11,7 @@ namespace {
 using Kind = Node::Kind;
 
 constexpr size_t kExitsMax = 20'000;  // more cost as much as a walk from the top
+constexpr size_t kPreparedMax = 16;   // rules
 
 void allow(TokenMask& mask, TokenId token) {
   mask[static_cast<size_t>(token) / 32] |= 1U << (static_cast<uint32_t>(token) % 32);
@@ -22,30 +23,31 @@ void allow(TokenMask& mask, TokenId token) {
 void Machine::walk(StateId state, size_t begin, size_t end, Walk& walk) {
   const Vocabulary& vocabulary = *vocabulary_;
   const uint32_t top = vocabulary.depth(begin);
-  std::vector<StateId> path(vocabulary.longest_bytes() + 2, state);  // by depth above `top`
+  path_.resize(vocabulary.longest_bytes() + 2);  // by depth above `top`
+  path_[0] = state;
   for (size_t node = begin; node < end;) {
     const uint32_t level = vocabulary.depth(node) - top;
-    const StateId next = step(path[level], vocabulary.byte(node));
+    StateId next = transitions_[transition_of(path_[level], vocabulary.byte(node))];
+    if (next == kUnknown) {
+      next = find_step(path_[level], vocabulary.byte(node));
+      walk.failed = walk.failed || next == kTooMany || work_ > kMaskWorkMax ||
+                    states_.size() - states_before_ > kMaskStatesMax;
+      if (walk.failed) return;
+    }
     if (next < 0) {
-      if (next == kTooMany) walk.failed = true;
       node = vocabulary.subtree_end(node);
       continue;
     }
-    path[level + 1] = next;
+    path_[level + 1] = next;
     for (const TokenId token : vocabulary.tokens(node)) allow(*walk.mask, token);
     const State& reached = states_[index(next)];
     walk.max_depth = std::max(walk.max_depth, reached.max_depth);
-    const bool has_below = vocabulary.subtree_end(node) > node + 1;
-    if (walk.exits != nullptr && reached.accepts && has_below) {
+    const bool is_exit = reached.accepts && vocabulary.subtree_end(node) > node + 1;
+    if (is_exit && walk.exits != nullptr) {
       walk.exits->push_back(static_cast<uint32_t>(node));
       if (walk.exits->size() > kExitsMax) walk.exits = nullptr;
     }
     ++node;
-    const bool is_over = work_ > kMaskWorkMax || states_.size() - states_before_ > kMaskStatesMax;
-    if (is_over) {
-      walk.failed = true;
-      return;
-    }
   }
 }
 
@@ -147,11 +149,30 @@ bool Machine::make_mask(StateId state, TokenMask& mask) {
   return true;
 }
 
+void Machine::begin_work() {
+  work_ = 0;
+  states_before_ = states_.size();
+}
+
+// A rule's start, and what follows a quotation mark there.
+void Machine::prepare() {
+  const size_t num_rules = std::min(automaton_.rules.size(), kPreparedMax);
+  for (size_t i = 0; i < num_rules; ++i) {
+    begin_work();
+    const NodeId start = automaton_.rules[i].start;
+    const StateId state = automaton_.is_live[start] ? close({{start, 0}}) : kDead;
+    if (state < 0) continue;
+    shape_of(without_base(state, 0));
+    begin_work();
+    const StateId in_string = step(state, '"');
+    if (in_string >= 0) shape_of(without_base(in_string, 0));
+  }
+}
+
 std::shared_ptr<const TokenMask> Machine::mask(StateId state) {
   const auto found = masks_.find(state);
   if (found != masks_.end()) return found->second;
-  work_ = 0;
-  states_before_ = states_.size();
+  begin_work();
   auto mask = std::make_shared<TokenMask>(vocabulary_->num_words(), 0);
   if (!make_mask(state, *mask)) return nullptr;
   if (accepts(state)) {

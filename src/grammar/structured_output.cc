@@ -62,7 +62,8 @@ Result<std::shared_ptr<const request::TokenConstraint>> make_constraint(
   NANOCP_ASSIGN_OR_RETURN(Automaton automaton, builder.finish(start));
   auto machine =
       std::make_shared<SharedMachine>(std::move(automaton), vocabulary, format.starts_after);
-  // The first mask is made here, where no other request waits for it.
+  // What takes longest is done here, where no other request waits for it.
+  machine->prepare();
   SharedMachine::Place place;
   if (machine->mask(place, {}) == nullptr) {
     return invalid_argument("the grammar is too ambiguous: simplify it");
