@@ -69,8 +69,8 @@ void KvPlacement::append_blocks(InstanceId holder, std::span<const BlockId> bloc
   blocks_.reserve(blocks_.size() + blocks.size() + 1);
   reserve(shard.blocks, shard.blocks.size() + blocks.size() + 1);
   reserve(shard.block_idx, shard.block_idx.size() + blocks.size() + 1);
+  shard.blocks.insert(shard.blocks.end(), blocks.begin(), blocks.end());
   for (const BlockId block : blocks) {
-    shard.blocks.push_back(block);
     shard.block_idx.push_back(static_cast<int32_t>(blocks_.size()));
     blocks_.push_back({holder, block});
   }

@@ -72,12 +72,16 @@ class KvPlacement {
   // Drops everything, empty shards included, and returns the blocks.
   std::vector<HeldBlock> clear();
 
-  // Calls visit(holder, count) for each piece of [first, first + count) that lies in one block.
+  // Calls visit(holder, count) for each piece of [first, first + count) that lies in neighbouring
+  // blocks of one holder.
   template <typename Visitor>
   void visit_range(int64_t first, int64_t count, Visitor visit) const {
     while (count > 0) {
-      const int64_t piece = std::min(count, block_size_ - first % block_size_);
-      visit(block_of(first).holder, piece);
+      const InstanceId holder = block_of(first).holder;
+      int64_t idx = first / block_size_ + 1;
+      while (idx * block_size_ < first + count && block(idx).holder == holder) ++idx;
+      const int64_t piece = std::min(count, idx * block_size_ - first);
+      visit(holder, piece);
       first += piece;
       count -= piece;
     }

@@ -93,6 +93,20 @@ enum class BindingMoves {
   kAll,
 };
 
+// What a policy knows of the instances while requests are admitted one after the other, so that no
+// question looks at all of them. Whoever owns it says what has changed; one thread.
+class AdmissionIndex {
+ public:
+  virtual ~AdmissionIndex() = default;
+  // Anything may have changed.
+  virtual void rebuild(const ClusterView& view) = 0;
+  // Nothing has but the load of this instance.
+  virtual void update(const ClusterView& view, InstanceId instance) = 0;
+  // What Policy::plan_admission answers.
+  virtual std::optional<AdmissionDecision> plan(const ClusterView& view,
+                                                const RequestShape& shape) = 0;
+};
+
 class Policy {
  public:
   virtual ~Policy() = default;
@@ -107,6 +121,9 @@ class Policy {
   // are free and no sequence runs.
   virtual std::optional<AdmissionDecision> plan_admission(const ClusterView& view,
                                                           const RequestShape& shape) const = 0;
+  // The same for whoever asks often; the policy outlives it. None: each answer costs a look at all
+  // instances.
+  virtual std::unique_ptr<AdmissionIndex> make_admission_index() const { return nullptr; }
   // The instance that should take the next block; the scheduler falls back to another permitted
   // one when that is full or when there is no answer.
   virtual std::optional<InstanceId> plan_growth(const ClusterView& view,

@@ -64,7 +64,7 @@ Status Scheduler::add(request::Sequence* sequence) {
                                     .arrival = state_.num_added++,
                                     .max_blocks = shape.max_blocks});
   sequence->status = SequenceStatus::kWaiting;
-  state_.waiting.insert(entry.get());
+  state_.waiting.insert(state_.waiting.end(), entry.get());  // the youngest, as a rule
   state_.entries.emplace(sequence->id, std::move(entry));
   return ok_status();
 }

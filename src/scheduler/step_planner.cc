@@ -19,7 +19,7 @@ void StepDecision::reset() {
 }
 
 StepPlanner::StepPlanner(const SchedulerState& state, const Policy& policy)
-    : state_(state), policy_(policy) {
+    : state_(state), policy_(policy), admission_index_(policy.make_admission_index()) {
   for (const int64_t num_blocks : state.options.num_blocks) {
     num_reserved_.push_back(
         static_cast<int64_t>(std::ceil(state.options.watermark * static_cast<double>(num_blocks))));
@@ -40,6 +40,7 @@ const StepDecision& StepPlanner::plan() {
   num_waiting_blocks_ = state_.num_waiting_blocks;
   is_short_.assign(state_.loads.size(), false);
   num_running_ = static_cast<int32_t>(state_.decoding.size() + state_.prefilling.size());
+  admission_loads_.clear();
 
   plan_growth();
   plan_moves();

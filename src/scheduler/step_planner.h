@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -93,9 +94,13 @@ class StepPlanner {
 
   bool try_admit(Entry* entry, bool is_head);
   bool has_row_and_seat() const;
-  const std::vector<InstanceLoad>& admission_loads();
+  void set_admission_load(InstanceId instance);
+  void refresh_admission_loads();
+  void refresh_admission_loads(const PlannedAdmission& admission);
+  std::optional<AdmissionDecision> ask(const RequestShape& shape);
   std::optional<AdmissionDecision> ask(const std::vector<InstanceLoad>& loads,
                                        const RequestShape& shape) const;
+  std::optional<AdmissionDecision> checked(std::optional<AdmissionDecision> decision) const;
   std::optional<AdmissionDecision> plan_with_eviction(const Entry* entry,
                                                       const RequestShape& shape);
   std::vector<Drop> find_drops(const Entry* entry, const RequestShape& shape,
@@ -112,11 +117,13 @@ class StepPlanner {
   const Policy& policy_;
   std::vector<int64_t> num_reserved_;  // [num_instances] blocks of the watermark
   StepDecision decision_;
-  std::vector<InstanceLoad> admission_loads_;  // scratch
-  std::vector<int64_t> num_waiting_blocks_;    // [num_instances], scratch copy
-  std::vector<bool> is_short_;                 // [num_instances], growth has found no free block
-  std::vector<Entry*> growing_;                // scratch
-  int32_t num_running_ = 0;                    // scratch count
+  // As admissions see them, once the first is planned (else empty), and the policy's index of them.
+  std::vector<InstanceLoad> admission_loads_;
+  std::unique_ptr<AdmissionIndex> admission_index_;
+  std::vector<int64_t> num_waiting_blocks_;  // [num_instances], scratch copy
+  std::vector<bool> is_short_;               // [num_instances], growth has found no free block
+  std::vector<Entry*> growing_;              // scratch
+  int32_t num_running_ = 0;                  // scratch count
 };
 
 }  // namespace nanocp::scheduler

@@ -34,19 +34,45 @@ void StepPlanner::plan_admissions() {
 // Leaves the watermark to the running sequences, and an instance alone where somebody has just been
 // preempted. With nobody running all blocks may be used, so that the largest request is admitted in
 // the end.
-const std::vector<InstanceLoad>& StepPlanner::admission_loads() {
-  admission_loads_ = decision_.loads;
-  for (size_t i = 0; i < admission_loads_.size(); ++i) {
-    int64_t& num_free = admission_loads_[i].num_free_blocks;
-    if (is_short_[i]) num_free = 0;
-    if (num_running_ > 0) num_free = std::max<int64_t>(0, num_free - num_reserved_[i]);
-  }
-  return admission_loads_;
+void StepPlanner::set_admission_load(InstanceId instance) {
+  const auto i = static_cast<size_t>(instance);
+  admission_loads_[i] = decision_.loads[i];
+  int64_t& num_free = admission_loads_[i].num_free_blocks;
+  if (is_short_[i]) num_free = 0;
+  if (num_running_ > 0) num_free = std::max<int64_t>(0, num_free - num_reserved_[i]);
+}
+
+void StepPlanner::refresh_admission_loads() {
+  admission_loads_.resize(decision_.loads.size());
+  for (InstanceId i = 0; i < view().num_instances(); ++i) set_admission_load(i);
+  if (admission_index_) admission_index_->rebuild(view_of(admission_loads_));
+}
+
+// What an admission has changed: all there is when it is the first one, as the watermark holds
+// then.
+void StepPlanner::refresh_admission_loads(const PlannedAdmission& admission) {
+  if (num_running_ == 1) return refresh_admission_loads();
+  const auto refresh = [this](InstanceId instance) {
+    set_admission_load(instance);
+    if (admission_index_) admission_index_->update(view_of(admission_loads_), instance);
+  };
+  refresh(admission.decision.binding);
+  for (const BlockSpan& span : admission.decision.spans) refresh(span.holder);
+  for (const kvcache::Shard& shard : admission.entry->placement.shards()) refresh(shard.holder);
+}
+
+std::optional<AdmissionDecision> StepPlanner::ask(const RequestShape& shape) {
+  if (!admission_index_) return ask(admission_loads_, shape);
+  return checked(admission_index_->plan(view_of(admission_loads_), shape));
 }
 
 std::optional<AdmissionDecision> StepPlanner::ask(const std::vector<InstanceLoad>& loads,
                                                   const RequestShape& shape) const {
-  auto decision = policy_.plan_admission(view_of(loads), shape);
+  return checked(policy_.plan_admission(view_of(loads), shape));
+}
+
+std::optional<AdmissionDecision> StepPlanner::checked(
+    std::optional<AdmissionDecision> decision) const {
   if (!decision) return std::nullopt;
   NANOCP_CHECK(view().contains(decision->binding));
   if (!decision_.loads[static_cast<size_t>(decision->binding)].can_bind()) return std::nullopt;
@@ -59,8 +85,10 @@ bool StepPlanner::try_admit(Entry* entry, bool is_head) {
   const int64_t num_wanted = std::min(
       entry->max_blocks, kvcache::blocks_for(sequence.num_tokens() + 1, state_.options.block_size));
   const RequestShape shape = shape_of(*entry, num_wanted - entry->placement.num_blocks());
-  std::optional<AdmissionDecision> decision = ask(admission_loads(), shape);
-  if (!decision && is_head) decision = plan_with_eviction(entry, shape);
+  if (admission_loads_.empty()) refresh_admission_loads();
+  std::optional<AdmissionDecision> decision = ask(shape);
+  const bool evicts = !decision && is_head;
+  if (evicts) decision = plan_with_eviction(entry, shape);
   if (!decision) return false;
 
   charge_spans(*decision, shape);
@@ -80,6 +108,11 @@ bool StepPlanner::try_admit(Entry* entry, bool is_head) {
     decision_.synthesized = true;
   } else {
     schedule(entry, binding);
+  }
+  if (evicts) {
+    refresh_admission_loads();
+  } else {
+    refresh_admission_loads(decision_.admissions.back());
   }
   return true;
 }
@@ -102,7 +135,7 @@ void StepPlanner::charge_spans(const AdmissionDecision& decision, const RequestS
 // them than it needs.
 std::optional<AdmissionDecision> StepPlanner::plan_with_eviction(const Entry* entry,
                                                                  const RequestShape& shape) {
-  std::vector<InstanceLoad> loads = admission_loads();
+  std::vector<InstanceLoad> loads = admission_loads_;
   std::vector<InstanceLoad> best_case = loads;
   bool any = false;
   for (size_t i = 0; i < best_case.size(); ++i) {

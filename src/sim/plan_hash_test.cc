@@ -93,9 +93,9 @@ TEST(PlanHash, PlansAreThoseOnRecord) {
       {"uniform_cp", "least_kv", "poisson", true, 0x45907628c395795f},
       {"threshold_cp", "least_kv", "stream", true, 0x23899259f949f918},
       {"threshold_cp", "least_kv", "poisson", false, 0x3a2736c4664fd312},
-      {"dcp", "least_kv", "limits", false, 0x6b04d1d5438101f0},
+      {"dcp", "least_kv", "limits", false, 0x3624f48df221c39e},
       {"dcp", "least_kv", "priorities", true, 0xef35495acffadd34},
-      {"dcp", "least_kv", "poisson", true, 0x5af0e5e9edbc9f99},
+      {"dcp", "least_kv", "poisson", true, 0xba63d472a4efb08e},
   };
   for (const Recorded& recorded : kRecorded) {
     const uint64_t hash = hash_of(recorded);

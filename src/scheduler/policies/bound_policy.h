@@ -25,6 +25,7 @@ class BoundPolicy final : public Policy {
                              const RequestShape& shape) const override;
   std::optional<AdmissionDecision> plan_admission(const ClusterView& view,
                                                   const RequestShape& shape) const override;
+  std::unique_ptr<AdmissionIndex> make_admission_index() const override;
   std::optional<InstanceId> plan_growth(const ClusterView& view,
                                         const RequestShape& shape) const override;
   bool permits_growth(const ClusterView& view, const RequestShape& shape,
@@ -33,9 +34,6 @@ class BoundPolicy final : public Policy {
   BindingMoves binding_moves() const override { return BindingMoves::kNone; }
 
  private:
-  bool prefers(const ClusterView& view, InstanceId a, InstanceId b) const;
-  bool is_candidate(const ClusterView& view, const RequestShape& shape, InstanceId instance) const;
-
   Router router_;
 };
 

@@ -1,15 +1,13 @@
 // `dcp`: every request gets its own degree, holders, split and binding, those whose predicted step
-// time is lowest (PlacementScore). Candidates are each instance alone, and in each domain of fast
-// links the 2, 3, ... least loaded ones. Between domains a request is split only when it is too
-// large for any. With DcpParts::keeps_budget a request waits while the step that it would bring
+// time is lowest (DcpAdmission). Between domains of fast links a request is split only when it is
+// too large for any. With DcpParts::keeps_budget a request waits while the step that it would bring
 // about is predicted to take longer than the objective. Stateless; any thread.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <span>
-#include <vector>
 
-#include "scheduler/policies/placement_score.h"
 #include "scheduler/policy.h"
 
 namespace nanocp::scheduler {
@@ -25,6 +23,7 @@ class DcpPolicy final : public Policy {
                              const RequestShape& shape) const override;
   std::optional<AdmissionDecision> plan_admission(const ClusterView& view,
                                                   const RequestShape& shape) const override;
+  std::unique_ptr<AdmissionIndex> make_admission_index() const override;
   std::optional<InstanceId> plan_growth(const ClusterView& view,
                                         const RequestShape& shape) const override;
   bool permits_growth(const ClusterView& view, const RequestShape& shape,
@@ -33,30 +32,6 @@ class DcpPolicy final : public Policy {
   BindingMoves binding_moves() const override { return BindingMoves::kSplit; }
 
  private:
-  // A placement and how good it is; no spans: there is none.
-  struct Candidate {
-    AdmissionDecision decision;
-    double score = 0.0;
-  };
-
-  int64_t blocks_per_shard(const ClusterView& view) const;
-  std::vector<BlockSpan> fill(const ClusterView& view, const PlacementScore& score,
-                              std::span<const InstanceId> holders, int64_t num_blocks) const;
-  Candidate best_local(const ClusterView& view, const PlacementScore& score,
-                       int64_t num_blocks) const;
-  void consider_domain(const ClusterView& view, const PlacementScore& score,
-                       std::span<const InstanceId> domain, int64_t num_blocks,
-                       Candidate& best) const;
-  Candidate over_domains(const ClusterView& view, const PlacementScore& score,
-                         int64_t num_blocks) const;
-  Candidate continued(const ClusterView& view, const PlacementScore& score,
-                      const RequestShape& shape) const;
-  std::vector<AddedWork> work_of(const ClusterView& view, const AdmissionDecision& decision) const;
-  void rate(const ClusterView& view, const PlacementScore& score, Candidate& candidate) const;
-  InstanceId choose_binding(const ClusterView& view, const PlacementScore& score,
-                            const kvcache::KvPlacement* placement,
-                            std::span<const BlockSpan> spans) const;
-
   PlacementCosts costs_;
   DcpParts parts_;
   int64_t min_tokens_per_shard_;

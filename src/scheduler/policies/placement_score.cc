@@ -6,6 +6,8 @@
 namespace nanocp::scheduler {
 namespace {
 
+constexpr size_t kChunk = 16;  // instances whose sum is added up anew when one of them changes
+
 double route_level(const RouteCount& routes, const PlacementCosts& costs) {
   double level = 0.0;
   if (routes.near_queries + routes.near_partials > 0) {
@@ -26,6 +28,12 @@ double power(double value) {
   return eighth * eighth;
 }
 
+double power_of_two_above(double value) {
+  int exponent = 0;
+  std::frexp(value, &exponent);
+  return std::ldexp(1.0, exponent);
+}
+
 // By square roots: those are the same on every machine, powers are not.
 double root(double value) {
   return std::sqrt(std::sqrt(std::sqrt(std::sqrt(value))));
@@ -38,19 +46,64 @@ double level_of(const InstanceLoad& load, int32_t block_size, const PlacementCos
          route_level(load.routes, costs);
 }
 
-PlacementScore::PlacementScore(const ClusterView& view, const PlacementCosts& costs)
-    : view_(view), costs_(costs) {
-  levels_.reserve(view.instances.size());
+double PlacementScore::level_power(double level) const {
+  return power(level / level_scale_);
+}
+
+double PlacementScore::row_power(int32_t num_rows) const {
+  return power(num_rows / row_scale_);
+}
+
+void PlacementScore::rebuild(const ClusterView& view) {
+  view_ = view;
+  const size_t num_instances = view.instances.size();
+  levels_.resize(num_instances);
+  level_powers_.resize(num_instances);
+  row_powers_.resize(num_instances);
+  chunks_.resize((num_instances + kChunk - 1) / kChunk);
+  double highest = 1.0;
   int32_t most_rows = 1;
   for (const InstanceLoad& load : view.instances) {
-    levels_.push_back(level_of(load, view.block_size, costs));
-    level_scale_ = std::max(level_scale_, levels_.back());
+    highest = std::max(highest, level_of(load, view.block_size, costs_));
     most_rows = std::max(most_rows, load.num_sequences);
   }
-  row_scale_ = most_rows;
-  for (const double level : levels_) level_sum_ += power(level / level_scale_);
-  for (const InstanceLoad& load : view.instances) {
-    row_sum_ += power(load.num_sequences / row_scale_);
+  level_scale_ = power_of_two_above(highest);
+  row_scale_ = power_of_two_above(most_rows);
+  for (InstanceId i = 0; i < view.num_instances(); ++i) set(i);
+  for (size_t chunk = 0; chunk < chunks_.size(); ++chunk) add_up(chunk);
+  add_up_chunks();
+}
+
+void PlacementScore::update(const ClusterView& view, InstanceId instance) {
+  view_ = view;
+  set(instance);
+  const bool is_above = level(instance) > level_scale_;
+  if (is_above || view.at(instance).num_sequences > row_scale_) return rebuild(view);
+  add_up(static_cast<size_t>(instance) / kChunk);
+  add_up_chunks();
+}
+
+void PlacementScore::set(InstanceId instance) {
+  const auto i = static_cast<size_t>(instance);
+  levels_[i] = level_of(view_.at(instance), view_.block_size, costs_);
+  level_powers_[i] = level_power(levels_[i]);
+  row_powers_[i] = row_power(view_.at(instance).num_sequences);
+}
+
+void PlacementScore::add_up(size_t chunk) {
+  chunks_[chunk] = {};
+  const size_t end = std::min((chunk + 1) * kChunk, levels_.size());
+  for (size_t i = chunk * kChunk; i < end; ++i) {
+    chunks_[chunk].level += level_powers_[i];
+    chunks_[chunk].rows += row_powers_[i];
+  }
+}
+
+void PlacementScore::add_up_chunks() {
+  all_ = {};
+  for (const Sums& sums : chunks_) {
+    all_.level += sums.level;
+    all_.rows += sums.rows;
   }
 }
 
@@ -86,19 +139,38 @@ bool PlacementScore::is_over_budget(std::span<const AddedWork> added) const {
 }
 
 double PlacementScore::with(std::span<const AddedWork> added) const {
-  double level_sum = level_sum_;
-  double row_sum = row_sum_;
+  double level_change = 0.0;
+  double row_change = 0.0;
   for (const AddedWork& work : added) {
-    const double old = level(work.instance);
-    level_sum += power((old + added_level(work)) / level_scale_) - power(old / level_scale_);
-    const int32_t rows = view_.at(work.instance).num_sequences;
-    if (work.num_rows > 0) {
-      row_sum += power((rows + work.num_rows) / row_scale_) - power(rows / row_scale_);
-    }
+    const auto i = static_cast<size_t>(work.instance);
+    level_change += level_power(levels_[i] + added_level(work)) - level_powers_[i];
+    if (work.num_rows == 0) continue;
+    const int32_t num_rows = view_.at(work.instance).num_sequences;
+    row_change += row_power(num_rows + work.num_rows) - row_powers_[i];
   }
-  const double num_instances = view_.num_instances();
-  return level_scale_ * root(std::max(0.0, level_sum) / num_instances) +
-         costs_.row_of_fullest * row_scale_ * root(std::max(0.0, row_sum) / num_instances);
+  return of(all_.level + level_change, all_.rows + row_change);
+}
+
+double PlacementScore::of(double level_powers, double row_powers) const {
+  return level_scale_ * root(std::max(0.0, level_powers) / num_instances()) + row_cost(row_powers);
+}
+
+double PlacementScore::row_cost(double row_powers) const {
+  return costs_.row_of_fullest * row_scale_ * root(std::max(0.0, row_powers) / num_instances());
+}
+
+double PlacementScore::most_growth(double score, int32_t num_rows) const {
+  const double row_change = row_power(num_rows + 1) - row_power(num_rows);
+  const double level = std::max(0.0, score - row_cost(all_.rows + row_change));
+  return level_power(level) * num_instances() - all_.level;
+}
+
+// The sum of powers of levels whose sum is given is least when they are equal.
+double PlacementScore::least_growth(std::span<const InstanceId> instances, double level_sum) const {
+  const auto count = static_cast<double>(instances.size());
+  double growth = count * level_power(level_sum / count);
+  for (const InstanceId i : instances) growth -= level_powers_[static_cast<size_t>(i)];
+  return growth;
 }
 
 }  // namespace nanocp::scheduler
