@@ -212,8 +212,7 @@ class Member {
                                     .rows = capacity_.max_rows,
                                     .counter = work_.counters + 1},
                                    stream_));
-    must(cuda::launch_wait_queries(
-        {.step = work_.step, .exchange = work_.exchange, .epoch = epoch(e)}, stream_));
+    bench::wait_queries_kernel<<<1, 128, 0, stream_>>>(work_, epoch(e));
     delay();
     bench::attend_kernel<<<grid, 256, 0, stream_>>>(work_, number);
     must(cuda::launch_finish_attention({.step = work_.step,

@@ -86,6 +86,19 @@ __global__ void delay_kernel(uint64_t ns) {
   }
 }
 
+// Holds the stream until the queries (and K/V) of all received rows have arrived: attention of the
+// engine waits inside its kernel. One block.
+__global__ void wait_queries_kernel(Work w, cuda::ExchangeEpoch epoch) {
+  const cuda::ExchangeView& e = w.exchange;
+  for (auto source = static_cast<int32_t>(threadIdx.x); source < e.num_instances;
+       source += static_cast<int32_t>(blockDim.x)) {
+    if (source == e.self || w.step.num_received[source] == 0) continue;
+    const auto* flag = cuda::device::flag_of(e, e.self, cuda::FlagKind::kQuery, source);
+    cuda::device::wait_for_flag(flag, cuda::device::number_of(epoch), e.wait,
+                                cuda::WaitPurpose::kQuery, source);
+  }
+}
+
 __device__ inline __nv_bfloat16* own_x(const Work& w, int64_t row) {
   const cuda::ExchangeView& e = w.exchange;
   return cuda::device::heap_at<__nv_bfloat16>(e, e.self, e.offsets.dispatch_x) +

@@ -15,7 +15,6 @@ using namespace device;  // NOLINT(google-build-using-namespace)
 constexpr int kThreads = 256;
 constexpr int kUnitValues = kThreads * 8;
 constexpr int kBlocksPerSm = 2;
-constexpr int kWaitThreads = 128;
 
 // The 8 values of this thread in a unit, and their head.
 struct Place {
@@ -166,18 +165,6 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   }
 }
 
-__global__ void wait_queries_kernel(const __grid_constant__ WaitQueriesArgs args) {
-  cudaGridDependencySynchronize();
-  cudaTriggerProgrammaticLaunchCompletion();
-  const ExchangeView& exchange = args.exchange;
-  for (int32_t source = static_cast<int32_t>(threadIdx.x); source < exchange.num_instances;
-       source += static_cast<int32_t>(blockDim.x)) {
-    if (source == exchange.self || args.step.num_received[source] == 0) continue;
-    wait_for_flag(flag_of(exchange, exchange.self, FlagKind::kQuery, source), number_of(args.epoch),
-                  exchange.wait, WaitPurpose::kQuery, source);
-  }
-}
-
 }  // namespace
 
 Status launch_finish_attention(const FinishAttentionArgs& args, cudaStream_t stream) {
@@ -190,11 +177,6 @@ Status launch_finish_attention(const FinishAttentionArgs& args, cudaStream_t str
   NANOCP_ASSIGN_OR_RETURN(const int32_t num_sms, num_multiprocessors());
   return launch_overlapped(finish_kernel, dim3(static_cast<unsigned>(num_sms * kBlocksPerSm)),
                            kThreads, args, stream, "the attention merge");
-}
-
-Status launch_wait_queries(const WaitQueriesArgs& args, cudaStream_t stream) {
-  return launch_overlapped(wait_queries_kernel, dim3(1), kWaitThreads, args, stream,
-                           "the wait for queries");
 }
 
 }  // namespace nanocp::cuda

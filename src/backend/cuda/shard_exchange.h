@@ -32,12 +32,4 @@ struct FinishAttentionArgs {
 // the own rows, merges them by LSE and applies the sinks. A row that saw nothing anywhere gets 0.
 Status launch_finish_attention(const FinishAttentionArgs& args, cudaStream_t stream);
 
-struct WaitQueriesArgs {
-  DeviceStep step;
-  ExchangeView exchange;
-  ExchangeEpoch epoch;
-};
-// Holds the stream until the queries (and K/V) of all received rows have arrived.
-Status launch_wait_queries(const WaitQueriesArgs& args, cudaStream_t stream);
-
 }  // namespace nanocp::cuda
