@@ -1,10 +1,12 @@
 // Body of /v1/completions.
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "api/body_reader.h"
 #include "api/generation_request.h"
 #include "api/request_fields.h"
+#include "api/structured_output.h"
 
 namespace nanocp::api {
 namespace {
@@ -110,6 +112,9 @@ void read_logprobs(BodyReader& body, const ModelContext& context, RequestFields&
       static_cast<int32_t>(body.integer("logprobs", {0, context.limits.num_logprobs_max}, -1));
   fields.request.sampling.num_logprobs = output.num_logprobs;
   output.echo = body.boolean("echo", false);
+  if (output.echo && output.num_logprobs >= 0) {
+    body.fail("logprobs", "of an echoed prompt are not supported", "unsupported_parameter");
+  }
   output.prompt_only = fields.max_tokens == 0;
   if (output.prompt_only && !output.echo) {
     body.fail("max_tokens", "must be at least 1 unless \"echo\" is true");
@@ -129,7 +134,13 @@ ApiResult<GenerationRequest> parse_completion(std::string_view text, const Model
   const PromptOptions options = {.add_special = body.boolean("add_special_tokens", true),
                                  .keep_text = fields.output.echo,
                                  .tokens_max = read_truncation(body, fields, context)};
+  const std::optional<WantedFormat> wanted = read_wanted_format(body, context);
   if (body.failed()) return body.error();
+  if (wanted) {
+    auto constraint = compile(*wanted, context);
+    if (const ApiError* error = error_of(constraint)) return *error;
+    fields.request.constraint = std::get<0>(std::move(constraint));
+  }
   std::vector<Prompt> prompts = PromptReader(body, context, options).read();
   if (body.failed()) return body.error();
   ApiResult<GenerationRequest> result =

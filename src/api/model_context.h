@@ -3,12 +3,18 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "api/generation_config.h"
 #include "api/limits.h"
+#include "api/output_parser.h"
+#include "base/result.h"
+#include "grammar/structured_output.h"
 #include "plan/ids.h"
+#include "request/token_constraint.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
@@ -24,6 +30,12 @@ struct ModelContext {
   int64_t created_s = 0;  // when the model was loaded, seconds since 1970
   SamplingDefaults defaults;
   Limits limits;
+  OutputFormat output_format;  // how the model writes thoughts and tool calls
+  // Structured output, as by grammar::Compiler::compile; may be called by any thread. Empty: such
+  // requests are refused.
+  std::function<Result<std::shared_ptr<const request::TokenConstraint>>(
+      const grammar::ResponseFormat&)>
+      compile_format;
 };
 
 }  // namespace nanocp::api
