@@ -45,6 +45,18 @@ function(nanocp_test name label)
     PROPERTIES LABELS slow TIMEOUT ${ARG_TIMEOUT})
 endfunction()
 
+# nanocp_embed(target namespace::kName file): the file's text as a std::string_view of the target.
+function(nanocp_embed target name file)
+  string(REGEX REPLACE "[^A-Za-z0-9]" "_" source ${name})
+  set(source ${CMAKE_CURRENT_BINARY_DIR}/embedded/${source}.cc)
+  add_custom_command(OUTPUT ${source}
+    COMMAND ${CMAKE_COMMAND} -DINPUT=${file} -DOUTPUT=${source} -DNAME=${name}
+      -P ${CMAKE_SOURCE_DIR}/cmake/embed_text.cmake
+    DEPENDS ${file} ${CMAKE_SOURCE_DIR}/cmake/embed_text.cmake
+    VERBATIM)
+  target_sources(${target} PRIVATE ${source})
+endfunction()
+
 nanocp_module(base FOLDERS base LINK Threads::Threads)
 nanocp_module(plan FOLDERS plan LINK nanocp_base)
 
@@ -77,7 +89,16 @@ nanocp_module(api FOLDERS api api/output LINK nanocp_engine nanocp_grammar)
 # HTTP knows no model; the server is where it meets the engine.
 nanocp_module(http FOLDERS http LINK nanocp_base Boost::headers)
 nanocp_module(http_client FOLDERS http_client LINK nanocp_base Boost::headers)
-nanocp_module(server FOLDERS server LINK nanocp_api nanocp_http nanocp_chart)
+nanocp_module(server FOLDERS server LINK nanocp_api nanocp_http nanocp_chart
+  PkgConfig::PROMETHEUS)
+foreach(part PageHtml:page.html PageCss:page.css BasicsJs:basics.js ClusterJs:cluster.js
+    ChartsJs:charts.js TablesJs:tables.js ChatJs:chat.js MainJs:main.js)
+  string(REPLACE ":" ";" part ${part})
+  list(GET part 0 constant)
+  list(GET part 1 file)
+  nanocp_embed(nanocp_server nanocp::server::k${constant}
+    ${CMAKE_SOURCE_DIR}/src/server/page/${file})
+endforeach()
 
 include(${CMAKE_SOURCE_DIR}/cmake/runner_device.cmake)
 nanocp_module(runner FOLDERS runner LINK nanocp_engine nanocp_model nanocp_runner_device)

@@ -5,7 +5,7 @@
 set -euo pipefail
 
 run_packages=(g++ cmake ninja-build pkg-config libopenblas-dev nlohmann-json3-dev libcli11-dev
-  libutf8proc-dev libpcre2-dev zlib1g-dev libboost-dev)
+  libutf8proc-dev libpcre2-dev zlib1g-dev prometheus-cpp-dev libboost-dev)
 test_packages=("${run_packages[@]}" git python3 libgtest-dev clang clang-tidy clang-format
   librsvg2-bin)
 

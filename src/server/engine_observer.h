@@ -35,11 +35,11 @@ struct StepRecord {
   int64_t end_us = 0;
   int64_t num_tokens = 0;  // sampled
   // Between a token of this step and the one before of the same sequence, for each that has one.
-  std::span<const double> inter_token_s;
+  std::span<const double> inter_token_s = {};
   // From arrival to the first token, for each sequence that got it in this step.
   std::span<const double> first_token_s = {};
   // [num_instances]; empty unless the runner profiles.
-  std::span<const std::vector<engine::PhaseSpan>> spans;
+  std::span<const std::vector<engine::PhaseSpan>> spans = {};
 };
 
 class EngineObserver {

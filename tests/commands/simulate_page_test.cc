@@ -1,13 +1,12 @@
 // The page and the picture of `nanocp simulate --html --png`: their structure, and how a browser
 // shows the page where there is one.
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cstdlib>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <regex>
 
+#include "browser.h"
 #include "program.h"
 
 namespace nanocp::tests {
@@ -113,17 +112,6 @@ TEST(SimulatePage, NamesFromOutsideAreEscaped) {
   EXPECT_EQ(data_of(page)["workload"], trace);
 }
 
-// Width and height of a PNG file.
-std::optional<std::pair<uint32_t, uint32_t>> png_size(const std::string& bytes) {
-  if (bytes.size() < 24 || bytes.compare(1, 3, "PNG") != 0) return std::nullopt;
-  const auto number = [&](size_t at) {
-    uint32_t value = 0;
-    for (size_t i = at; i < at + 4; ++i) value = value << 8 | static_cast<uint8_t>(bytes[i]);
-    return value;
-  };
-  return std::pair(number(16), number(20));
-}
-
 TEST(SimulatePage, ThePictureHasTheCharts) {
   if (!has_program("rsvg-convert")) GTEST_SKIP() << "no rsvg-convert (package librsvg2-bin)";
   const TempFolder folder;
@@ -149,26 +137,6 @@ TEST(SimulatePage, APictureWithoutItsConverterIsRefusedBeforeTheRun) {
   EXPECT_EQ(result.out, "");
 }
 
-// In a browser of a given width, which ends by itself.
-struct Browser {
-  std::string program;
-  const TempFolder& folder;
-
-  ProgramResult open(const std::string& file, int width, std::vector<std::string> more) const {
-    std::vector<std::string> arguments = {"--headless",
-                                          "--disable-gpu",
-                                          "--disable-dev-shm-usage",
-                                          "--hide-scrollbars",
-                                          "--virtual-time-budget=5000",
-                                          "--user-data-dir=" + folder.path().string() + "/profile",
-                                          "--window-size=" + std::to_string(width) + ",1400"};
-    if (geteuid() == 0) arguments.emplace_back("--no-sandbox");
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    arguments.push_back("file://" + file);
-    return run_other_program(program, arguments);
-  }
-};
-
 TEST(SlowSimulatePage, ABrowserShowsIt) {
   if (!has_program("chromium")) GTEST_SKIP() << "no chromium (package chromium)";
   const TempFolder folder;
@@ -185,7 +153,7 @@ TEST(SlowSimulatePage, ABrowserShowsIt) {
   page.insert(page.rfind("</body>"), probe);
   folder.write("page.html", page);
 
-  const Browser browser = {.program = "chromium", .folder = folder};
+  const Browser browser = {.folder = folder};
   for (const int width : {1300, 500}) {
     const auto dom = browser.open(file, width, {"--dump-dom"});
     ASSERT_EQ(dom.exit_code, 0) << dom.err;

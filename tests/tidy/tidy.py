@@ -36,9 +36,10 @@ MAY_INCLUDE["runner"] = (set(_HOST) - {"sim"}) | {"tensor", "ops", "comm", "grap
 
 # Libraries, by the header's first part, and the folders of src/ that may use them.
 LIBRARY_USERS = {
-    "nlohmann": {"model", "text", "api", "grammar"},
+    "nlohmann": {"model", "text", "api", "grammar", "server"},
     "CLI": set(),
     "boost": {"http", "http_client"},
+    "prometheus": {"server"},
     "cblas.h": {"backend"},
     "utf8proc.h": {"text"},
     "pcre2.h": {"text"},
