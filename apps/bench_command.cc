@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "apps/bench_compare.h"
+#include "apps/bench_serve_command.h"
 #include "apps/chrome_trace.h"
 #include "apps/command_error.h"
 #include "apps/context_lengths.h"
@@ -271,7 +273,7 @@ void add_decode_options(CLI::App& command, BenchOptions& options) {
 }  // namespace
 
 void add_bench_command(CLI::App& app, int& exit_code) {
-  CLI::App* bench = app.add_subcommand("bench", "Measure the engine");
+  CLI::App* bench = app.add_subcommand("bench", "Measure the engine, or a server");
   bench->require_subcommand(1);
   CLI::App* decode =
       bench->add_subcommand("decode", "Time per output token of decoding, with synthetic K/V");
@@ -282,6 +284,8 @@ void add_bench_command(CLI::App& app, int& exit_code) {
     const Result<int> result = bench_decode(*options);
     exit_code = result.ok() ? result.value() : report_error(result.error());
   });
+  add_bench_serve_command(*bench, exit_code);
+  add_bench_compare_command(*bench, exit_code);
 }
 
 }  // namespace nanocp::apps

@@ -29,7 +29,7 @@ std::string time_left(std::chrono::duration<double> elapsed, double share) {
 ProgressBar::ProgressBar(std::string label, Unit unit)
     : label_(std::move(label)), unit_(unit), enabled_(isatty(STDERR_FILENO) == 1) {}
 
-void ProgressBar::update(int64_t num_done, int64_t num_total) {
+void ProgressBar::update(int64_t num_done, int64_t num_total, const std::string& note) {
   if (!enabled_ || num_total <= 0) return;
   const auto now = Clock::now();
   if (shown_ && num_done < num_total && now - last_draw_ < kRedrawInterval) return;
@@ -43,6 +43,7 @@ void ProgressBar::update(int64_t num_done, int64_t num_total) {
   if (unit_ == Unit::kBytes) {
     std::fprintf(stderr, " of %.0f MiB", static_cast<double>(num_total) / (1 << 20));
   }
+  if (!note.empty()) std::fprintf(stderr, ", %s", note.c_str());
   std::fputs(time_left(now - start_, share).c_str(), stderr);
   std::fflush(stderr);
 }

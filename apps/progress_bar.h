@@ -17,7 +17,8 @@ class ProgressBar {
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;
 
-  void update(int64_t num_done, int64_t num_total);
+  // `note` comes behind the share.
+  void update(int64_t num_done, int64_t num_total, const std::string& note = "");
   // Removes the line.
   void finish();
 

@@ -124,14 +124,11 @@ std::vector<sim::Arrival> make_adversarial_arrivals(const SimulateOptions& optio
 std::vector<sim::Arrival> make_arrivals(const SimulateOptions& options, const Cluster& cluster,
                                         double rate, uint64_t seed) {
   if (cluster.adversary) return make_adversarial_arrivals(options, cluster, rate, seed);
-  const sim::LoadOptions load = {
-      .process = options.arrivals == "trace"   ? sim::ArrivalProcess::kTrace
-                 : options.arrivals == "gamma" ? sim::ArrivalProcess::kGamma
-                                               : sim::ArrivalProcess::kPoisson,
-      .cv = options.arrivals_cv,
-      .rate_per_s = rate,
-      .duration_s = arrivals_duration_s(options, rate),
-      .is_rotated = options.rotate_trace};
+  const sim::LoadOptions load = {.process = sim::arrival_process(options.arrivals),
+                                 .cv = options.arrivals_cv,
+                                 .rate_per_s = rate,
+                                 .duration_s = arrivals_duration_s(options, rate),
+                                 .is_rotated = options.rotate_trace};
   std::vector<sim::Arrival> arrivals = cluster.mixture
                                            ? sim::draw_load(*cluster.mixture, load, Random(seed))
                                            : sim::replay_load(cluster.trace, load, Random(seed));

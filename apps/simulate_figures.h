@@ -6,13 +6,9 @@
 #include <string>
 #include <vector>
 
-namespace nanocp::apps {
+#include "apps/page_figures.h"
 
-struct Figure {
-  std::string title;
-  std::string caption;  // what to see in it
-  std::string svg;
-};
+namespace nanocp::apps {
 
 // Policies against each other: over rates if there are several, else at the one; or at the rate
 // that was found for each.

@@ -1,12 +1,11 @@
 #include "apps/simulate_options.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <limits>
 
 #include "apps/in_range.h"
-#include "sim/length_distribution.h"
+#include "apps/slo.h"
 
 namespace nanocp::apps {
 namespace {
@@ -83,8 +82,8 @@ void add_load_group(CLI::App& command, SimulateOptions& options) {
       ->group(group);
   command
       .add_option("--arrivals", options.arrivals,
-                  "poisson, gamma, or trace: the trace's own gaps stretched to the rate")
-      ->check(CLI::IsMember({"poisson", "gamma", "trace"}).description(""))
+                  "poisson, gamma, constant, or trace: the trace's own gaps stretched to the rate")
+      ->check(CLI::IsMember({"poisson", "gamma", "constant", "trace"}).description(""))
       ->capture_default_str()
       ->group(group);
   command
@@ -289,39 +288,13 @@ void add_report_group(CLI::App& command, SimulateOptions& options) {
       ->group(group);
 }
 
-// "50ms", "10s" or "200us" in us.
-Result<double> parse_duration_us(std::string_view text) {
-  double value = 0.0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  const std::string_view unit = text.substr(static_cast<size_t>(end - text.data()));
-  const double factor = unit == "us" ? 1.0 : unit == "ms" ? 1e3 : unit == "s" ? 1e6 : 0.0;
-  if (error != std::errc() || factor == 0.0 || !(value > 0.0) || !std::isfinite(value)) {
-    return invalid_argument("--slo: " + sim::quoted(text) +
-                            " is not a time; write it as in 50ms or 10s");
-  }
-  return value * factor;
-}
-
 }  // namespace
 
 Result<sim::Objectives> parse_slo(const std::string& text) {
   sim::Objectives objectives;
-  for (const std::string_view piece : sim::split_outside(text, ',')) {
-    const size_t equals = piece.find('=');
-    const std::string_view name = piece.substr(0, equals);
-    const std::string_view value =
-        equals == std::string_view::npos ? std::string_view() : piece.substr(equals + 1);
-    if (name == "tpot") {
-      NANOCP_ASSIGN_OR_RETURN(objectives.tpot_us, parse_duration_us(value));
-    } else if (name == "queue") {
-      NANOCP_ASSIGN_OR_RETURN(objectives.queue_us, parse_duration_us(value));
-    } else if (name == "percentile") {
-      NANOCP_ASSIGN_OR_RETURN(objectives.percentile, sim::parse_share(std::string(value) + "%"));
-    } else {
-      return invalid_argument("--slo: " + sim::quoted(piece) +
-                              " is none of tpot=, queue= and percentile=");
-    }
-  }
+  NANOCP_RETURN_IF_ERROR(
+      parse_slo_list(text, {{"tpot", &objectives.tpot_us}, {"queue", &objectives.queue_us}},
+                     objectives.percentile));
   return objectives;
 }
 

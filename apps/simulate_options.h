@@ -28,7 +28,7 @@ struct SimulateOptions {
       "5% loguniform(32k,256k) -> uniform(200,1000)";
   std::string trace_file;              // goes before `workload`
   bool rotate_trace = false;           // each seed starts elsewhere in it
-  std::string arrivals = "poisson";    // poisson, gamma, trace
+  std::string arrivals = "poisson";    // poisson, gamma, constant, trace
   double arrivals_cv = 2.0;            // gamma
   std::vector<double> rates = {10.0};  // requests per second
   double duration_s = 600.0;

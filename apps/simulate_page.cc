@@ -203,16 +203,6 @@ std::string run_table(const json& document) {
   return out + "</tbody></table></div>";
 }
 
-std::string figures_html(const std::vector<Figure>& figures) {
-  std::string out = "<div class=\"figures\">";
-  for (const Figure& figure : figures) {
-    append(out, "<figure><h3>%s</h3>", escaped(figure.title).c_str());
-    out += figure.svg;
-    append(out, "<figcaption>%s</figcaption></figure>", escaped(figure.caption).c_str());
-  }
-  return out + "</div>";
-}
-
 std::string run_name(const json& run, bool has_seeds) {
   std::string name = run["policy"];
   name += " at " + short_number(run["rate_per_s"]) + " req/s";

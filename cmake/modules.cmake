@@ -89,6 +89,7 @@ nanocp_module(api FOLDERS api api/output LINK nanocp_engine nanocp_grammar)
 # HTTP knows no model; the server is where it meets the engine.
 nanocp_module(http FOLDERS http LINK nanocp_base Boost::headers)
 nanocp_module(http_client FOLDERS http_client LINK nanocp_base Boost::headers)
+nanocp_module(load FOLDERS load LINK nanocp_sim nanocp_http_client nlohmann_json::nlohmann_json)
 nanocp_module(server FOLDERS server LINK nanocp_api nanocp_http nanocp_chart
   PkgConfig::PROMETHEUS)
 foreach(part PageHtml:page.html PageCss:page.css BasicsJs:basics.js ClusterJs:cluster.js

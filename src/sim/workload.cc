@@ -5,6 +5,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "base/check.h"
+
 namespace nanocp::sim {
 namespace {
 
@@ -31,11 +33,24 @@ double draw_gamma(double shape, Random& random) {
 
 double draw_gap_us(const LoadOptions& options, Random& random) {
   const double mean_us = kUsPerSecond / options.rate_per_s;
+  if (options.process == ArrivalProcess::kConstant) return mean_us;
   if (options.process == ArrivalProcess::kGamma) {
     const double shape = 1.0 / (options.cv * options.cv);
     return mean_us * draw_gamma(shape, random) / shape;
   }
   return -mean_us * std::log(1.0 - random.uniform());
+}
+
+bool is_over(double time_us, const std::vector<Arrival>& arrivals, const LoadOptions& options) {
+  return time_us >= options.duration_s * kUsPerSecond ||
+         static_cast<int64_t>(arrivals.size()) >= options.num_requests_max;
+}
+
+// The mean gap also stands between the last request of one round and the first of the next.
+double round_us(const std::vector<Arrival>& trace) {
+  const double span_us = static_cast<double>(trace.back().time_us - trace.front().time_us);
+  return span_us * static_cast<double>(trace.size()) /
+         static_cast<double>(std::max<size_t>(1, trace.size() - 1));
 }
 
 bool parse_field(std::string_view line, size_t& begin, double& value) {
@@ -163,22 +178,32 @@ std::vector<Arrival> draw_load(const LengthMixture& mixture, const LoadOptions& 
   double time_us = 0.0;
   while (true) {
     time_us += draw_gap_us(options, random);
-    if (time_us >= options.duration_s * kUsPerSecond) return arrivals;
+    if (is_over(time_us, arrivals, options)) return arrivals;
     arrivals.push_back(mixture.draw(lengths));
     arrivals.back().time_us = std::llround(time_us);
   }
 }
 
+ArrivalProcess arrival_process(std::string_view name) {
+  if (name == "poisson") return ArrivalProcess::kPoisson;
+  if (name == "gamma") return ArrivalProcess::kGamma;
+  if (name == "constant") return ArrivalProcess::kConstant;
+  NANOCP_CHECK(name == "trace");
+  return ArrivalProcess::kTrace;
+}
+
+double native_rate_per_s(const std::vector<Arrival>& trace) {
+  const double length_us = round_us(trace);
+  return length_us > 0.0 ? kUsPerSecond * static_cast<double>(trace.size()) / length_us : 0.0;
+}
+
 std::vector<Arrival> replay_load(const std::vector<Arrival>& trace, const LoadOptions& options,
                                  Random random) {
-  const double span_us = static_cast<double>(trace.back().time_us - trace.front().time_us);
-  // The mean gap also stands between the last request of one round and the first of the next.
-  const double round_us = span_us * static_cast<double>(trace.size()) /
-                          static_cast<double>(std::max<size_t>(1, trace.size() - 1));
+  const double length_us = round_us(trace);
   const double target_us = kUsPerSecond * static_cast<double>(trace.size()) / options.rate_per_s;
   const auto share_of = [&](size_t i) {
     const auto from_start_us = static_cast<double>(trace[i].time_us - trace.front().time_us);
-    return round_us > 0.0 ? from_start_us / round_us : 0.0;
+    return length_us > 0.0 ? from_start_us / length_us : 0.0;
   };
   const size_t first = options.is_rotated ? random.below(trace.size()) : 0;
   std::vector<Arrival> arrivals;
@@ -192,7 +217,7 @@ std::vector<Arrival> replay_load(const std::vector<Arrival>& trace, const LoadOp
     } else {
       time_us += draw_gap_us(options, random);
     }
-    if (time_us >= options.duration_s * kUsPerSecond) return arrivals;
+    if (is_over(time_us, arrivals, options)) return arrivals;
     arrivals.push_back(from);
     arrivals.back().time_us = std::llround(time_us);
   }

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -49,17 +50,22 @@ class LengthMixture {
 Result<std::vector<Arrival>> parse_trace(std::string_view csv, std::string_view name);
 
 enum class ArrivalProcess {
-  kPoisson,  // independent arrivals
-  kGamma,    // gaps of a Gamma distribution: burstier than Poisson where cv > 1
-  kTrace,    // the trace's own gaps, stretched to the rate
+  kPoisson,   // independent arrivals
+  kGamma,     // gaps of a Gamma distribution: burstier than Poisson where cv > 1
+  kConstant,  // equal gaps
+  kTrace,     // the trace's own gaps, stretched to the rate
 };
+
+// By its name: poisson, gamma, constant or trace; flags check names. Requires: one of these.
+ArrivalProcess arrival_process(std::string_view name);
 
 struct LoadOptions {
   ArrivalProcess process = ArrivalProcess::kPoisson;
   double cv = 1.0;            // kGamma: coefficient of variation of gaps, > 0
   double rate_per_s = 1.0;    // requests per second, > 0
   double duration_s = 600.0;  // of the arrivals, > 0
-  bool is_rotated = false;    // a trace starts at a random request of it
+  int64_t num_requests_max = std::numeric_limits<int64_t>::max();
+  bool is_rotated = false;  // a trace starts at a random request of it
 };
 
 // Arrivals by rising time. Requires: process is not kTrace.
@@ -69,6 +75,10 @@ std::vector<Arrival> draw_load(const LengthMixture& mixture, const LoadOptions& 
 // Requires: trace not empty.
 std::vector<Arrival> replay_load(const std::vector<Arrival>& trace, const LoadOptions& options,
                                  Random random);
+
+// The trace's own rate, with a mean gap behind its last request. 0 where all come at once.
+// Requires: trace not empty.
+double native_rate_per_s(const std::vector<Arrival>& trace);
 
 // The text that issue(x) stands for; x in percent.
 std::string issue_mixture(double percent);

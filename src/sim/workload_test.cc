@@ -105,6 +105,31 @@ TEST(Workload, RatesAndBurstsAreAsAsked) {
   }
 }
 
+TEST(Workload, ConstantGapsAreEqualAndRequestsAreCounted) {
+  const auto mixture = LengthMixture::parse("10 -> 10");
+  ASSERT_TRUE(mixture.ok());
+  const auto arrivals = draw_load(
+      *mixture, {.process = arrival_process("constant"), .rate_per_s = 4.0, .num_requests_max = 7},
+      Random(1));
+  ASSERT_EQ(arrivals.size(), 7U);
+  for (size_t i = 0; i < arrivals.size(); ++i) {
+    EXPECT_EQ(arrivals[i].time_us, static_cast<int64_t>(i + 1) * 250'000);
+  }
+}
+
+TEST(Workload, ATraceHasARateOfItsOwn) {
+  const auto trace = parse_trace("a,b,c\n10,1,1\n10.5,1,1\n11,1,1\n", "t");
+  ASSERT_TRUE(trace.ok());
+  const double rate = native_rate_per_s(*trace);
+  EXPECT_DOUBLE_EQ(rate, 2.0);
+  const auto arrivals = replay_load(
+      *trace, {.process = ArrivalProcess::kTrace, .rate_per_s = rate, .num_requests_max = 4},
+      Random(1));
+  ASSERT_EQ(arrivals.size(), 4U);
+  EXPECT_EQ(arrivals[2].time_us, 1'000'000);
+  EXPECT_EQ(arrivals[3].time_us, 1'500'000);
+}
+
 TEST(Workload, AnotherRateDrawsTheSameLengths) {
   const auto mixture = LengthMixture::parse("uniform(1,1000) -> uniform(1,100)");
   const auto slow = draw_load(*mixture, {.rate_per_s = 1.0, .duration_s = 100.0}, Random(9));

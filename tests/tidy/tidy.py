@@ -30,13 +30,14 @@ MAY_INCLUDE = {
     "api": {"base", "plan", "request", "kvcache", "scheduler", "engine", "text", "grammar"},
     "http": {"base"},
     "http_client": {"base"},
+    "load": {"base", "sim", "http_client"},
 }
 MAY_INCLUDE["server"] = (set(_HOST) - {"sim"}) | {"text", "grammar", "api", "http", "chart"}
 MAY_INCLUDE["runner"] = (set(_HOST) - {"sim"}) | {"tensor", "ops", "comm", "graph", "model", "backend"}
 
 # Libraries, by the header's first part, and the folders of src/ that may use them.
 LIBRARY_USERS = {
-    "nlohmann": {"model", "text", "api", "grammar", "server"},
+    "nlohmann": {"model", "text", "api", "load", "grammar", "server"},
     "CLI": set(),
     "boost": {"http", "http_client"},
     "prometheus": {"server"},
