@@ -17,6 +17,8 @@
 #include "base/random.h"
 #include "e2e/test_model.h"
 #include "e2e/test_policies.h"
+#include "engine/test_constraint.h"
+#include "ops/sampling.h"
 #include "runner/device_runner.h"
 
 namespace nanocp::e2e {
@@ -204,7 +206,8 @@ class CountingRunner final : public engine::ModelRunner {
   engine::ModelRunner& inner_;
 };
 
-// Greedy and drawn tokens; with `on_host` also rows that are sampled on the host.
+// Greedy and drawn tokens; with `on_host` also rows that are sampled on the host, and constrained
+// ones.
 std::vector<request::Request> ahead_requests(const TestModel& model, bool on_host) {
   Random random(11);
   std::vector<request::Request> requests;
@@ -219,6 +222,11 @@ std::vector<request::Request> ahead_requests(const TestModel& model, bool on_hos
     request.sampling.seed = static_cast<uint64_t>(i);
     if (on_host && i % 8 == 3) request.sampling.top_p = 0.9F;
     if (on_host && i % 8 == 5) request.sampling.repetition_penalty = 1.2F;
+    if (on_host && i % 8 == 6) {
+      request.ignore_eos = false;
+      request.constraint = std::make_shared<engine::SumConstraint>(engine::SumConstraint::Options{
+          .vocab_size = static_cast<int32_t>(model.spec->vocab_size), .num_tokens = 0, .end = 0});
+    }
     requests.push_back(std::move(request));
   }
   return requests;
@@ -246,6 +254,32 @@ double compare_ahead(runner::DeviceRunner& runner, const TestModel& model, int g
               on_host ? ", some rows sampled on the host" : "",
               is_random ? ", random bindings" : "", share);
   return share;
+}
+
+// Tokens of constrained rows are those that the host samples from the same logits and masks.
+TEST_P(DeviceGolden, ConstrainedRowsAreSampledAsOnTheHost) {
+  const auto runner = make_runner(model_, 1, true);
+  ASSERT_NE(runner, nullptr);
+  auto requests = ahead_requests(model_, false);
+  const auto vocab_size = static_cast<int32_t>(model_.spec->vocab_size);
+  for (size_t i = 0; i < requests.size(); i += 3) {
+    requests[i].ignore_eos = false;
+    requests[i].constraint = std::make_shared<engine::SumConstraint>(
+        engine::SumConstraint::Options{.vocab_size = vocab_size, .num_tokens = 0, .end = 0});
+  }
+  const auto outputs = run(*runner, model_, run_options(1), make_uneven_policy(1), requests);
+  for (size_t i = 0; i < requests.size(); i += 3) {
+    const auto state = requests[i].constraint->start();
+    for (size_t t = 0; t < outputs[i].tokens.size(); ++t) {
+      SamplingParams params = requests[i].sampling;
+      params.allowed_tokens = state->allowed();
+      std::vector<float> logits = outputs[i].logits[t];
+      const ops::SampledChoice choice =
+          ops::sample(logits, params, {requests[i].prompt, {}}, counter_random(params.seed, t));
+      ASSERT_EQ(outputs[i].tokens[t], choice.token) << "request " << i << " token " << t;
+      ASSERT_TRUE(state->accept(choice.token));
+    }
+  }
 }
 
 TEST_P(DeviceGolden, AStepAheadGivesTheSameTokens) {

@@ -103,6 +103,12 @@ __device__ float load_logit(const SampleArgs& args, int32_t sample, int32_t toke
   }
 }
 
+// Of eight adjacent tokens, the first of which is a multiple of 8.
+__device__ uint32_t allowed_bits(const uint32_t* allowed, int32_t token) {
+  if (allowed == nullptr) return 0xffU;
+  return allowed[token / 32] >> (token % 32) & 0xffU;
+}
+
 __device__ uint64_t warp_max(uint64_t key) {
 #pragma unroll
   for (int distance = 16; distance > 0; distance /= 2) {
@@ -120,25 +126,25 @@ __global__ void __launch_bounds__(kThreads) largest_kernel(const __grid_constant
   const auto part = static_cast<int32_t>(blockIdx.x);
   if (sample >= params.args.header->num_samples) return;
   const auto [begin, end] = block_range(params.largest, params.args.vocab_size);
+  const uint32_t* allowed = params.args.specs[sample].allowed;
   // A thread sees its tokens by rising id: the first of equal ones stays.
   int32_t i = begin + static_cast<int32_t>(threadIdx.x) * kVectorValues;
   float largest = -INFINITY;
-  int32_t token = i;
-  uint64_t best = 0;
-  if (i < end) {
-    for (; i < end; i += kThreads * kVectorValues) {
-      const Vector8 x = load_logits<kBf16>(params.args, sample, i);
+  int32_t token = -1;
+  for (; i < end; i += kThreads * kVectorValues) {
+    const Vector8 x = load_logits<kBf16>(params.args, sample, i);
+    const uint32_t bits = allowed_bits(allowed, i);
 #pragma unroll
-      for (int j = 0; j < kVectorValues; ++j) {
-        const float logit = defined(x.v[j]);
-        if (logit > largest && i + j < end) {
-          largest = logit;
-          token = i + j;
-        }
+    for (int j = 0; j < kVectorValues; ++j) {
+      const float logit = defined(x.v[j]);
+      const bool is_possible = i + j < end && (bits >> j & 1U) != 0;
+      if (is_possible && (logit > largest || token < 0)) {
+        largest = logit;
+        token = i + j;
       }
     }
-    best = make_key(largest, token);
   }
+  uint64_t best = token < 0 ? 0 : make_key(largest, token);
   best = warp_max(best);
   if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = best;
   __syncthreads();
@@ -153,6 +159,7 @@ struct Draw {
   float largest;
   float temperature;
   float log2_scale;  // 1 / (temperature * log 2)
+  const uint32_t* allowed;
 };
 
 struct Winner {
@@ -216,6 +223,7 @@ __device__ void race_vector(const SampleArgs& args, const Draw& draw, int32_t sa
   const Vector8 x = load_until<kBf16>(args, sample, first, end);
   uint32_t bound = *static_cast<volatile uint32_t*>(block_bound);
   const float limit = __uint_as_float(bound) * (1.0F + kMargin);
+  const uint32_t bits = first < end ? allowed_bits(draw.allowed, first) : 0U;
   const uint64_t counter = draw.random_bits + (static_cast<uint64_t>(first) + 1) * kGoldenRatio;
   float u[kVectorValues];
   float inverse[kVectorValues];
@@ -226,6 +234,7 @@ __device__ void race_vector(const SampleArgs& args, const Draw& draw, int32_t sa
     inverse[j] = inverse_weight(draw, x.v[j]);
     if (u[j] * inverse[j] <= limit) candidates |= 1U << j;
   }
+  candidates &= bits;
   if (!__any_sync(0xffffffffU, candidates != 0)) return;
   float latest = __uint_as_float(bound);
 #pragma unroll
@@ -316,11 +325,14 @@ __global__ void __launch_bounds__(kThreads) choose_kernel(const __grid_constant_
     key = max(key, params.work[sample].keys[part]);
   }
   key = warp_max(key);
-  const Draw draw = {spec.random_bits, key_logit(key), spec.temperature, kLog2E / spec.temperature};
-  const bool greedy = spec.mode == SampleMode::kGreedy || spec.temperature < kGreedyTemperature ||
-                      draw.largest == -INFINITY;
+  const Draw draw = {spec.random_bits, key_logit(key), spec.temperature, kLog2E / spec.temperature,
+                     spec.allowed};
+  // No key: a mask without a token, which nobody should ask for; the answer is 0 as on the host.
+  const bool greedy = key == 0 || spec.mode == SampleMode::kGreedy ||
+                      spec.temperature < kGreedyTemperature || draw.largest == -INFINITY;
   if (greedy) {
-    if (blockIdx.x == 0 && threadIdx.x == 0) params.args.tokens[sample] = key_token(key);
+    const int32_t token = key == 0 ? 0 : key_token(key);
+    if (blockIdx.x == 0 && threadIdx.x == 0) params.args.tokens[sample] = token;
     return;
   }
   const Winner winner = race_part<kBf16>(params, draw, sample);

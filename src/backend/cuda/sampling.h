@@ -1,5 +1,6 @@
 // Next tokens from logits on the GPU, for rows without penalties, filters and log probabilities:
-// greedy, and the draw of ops/sampling.h, both with the same choice as on the host. Rows that need
+// greedy, and the draw of ops/sampling.h, both with the same choice as on the host, among all
+// tokens or those of a mask. Rows that need
 // more are skipped here and sampled on the host from copied logits. All pointers are device memory
 // of the current device; nothing synchronises with the host, and everything may be captured.
 #pragma once
@@ -25,6 +26,9 @@ struct SampleSpec {
   uint64_t random_bits = 0;  // counter_random(seed, index of the output token)
   float temperature = 0.0F;
   SampleMode mode = SampleMode::kGreedy;
+  // Device memory, a bit for each token as in plan/token_mask.h, with words for the whole
+  // vocabulary; tokens whose bit is not set are impossible. Null: all are possible.
+  const uint32_t* allowed = nullptr;
 };
 
 struct SampleArgs {

@@ -27,15 +27,26 @@ bool is_greedy(const SamplingParams& params) {
   return params.temperature < kGreedyTemperature || params.top_k == 1;
 }
 
-}  // namespace
-
-bool CudaInstance::samples_on_gpu(const SamplingParams& params) {
+// Apart from a mask.
+bool is_for_gpu(const SamplingParams& params) {
   const bool greedy = is_greedy(params);
   const bool filters = !greedy && (params.top_k > 0 || params.top_p < 1.0F || params.min_p > 0.0F);
   const bool changes = params.repetition_penalty != 1.0F || params.presence_penalty != 0.0F ||
                        params.frequency_penalty != 0.0F || !params.logit_bias.empty() ||
-                       !params.forbidden_tokens.empty() || params.allowed_tokens != nullptr;
+                       !params.forbidden_tokens.empty();
   return !filters && !changes && params.num_logprobs < 0;
+}
+
+}  // namespace
+
+bool CudaInstance::samples_on_gpu(std::span<const scheduler::SampleTask> tasks) {
+  size_t num_masks = 0;
+  for (const scheduler::SampleTask& task : tasks) {
+    const SamplingParams& params = task.sequence->request.sampling;
+    if (!is_for_gpu(params)) return false;
+    num_masks += params.allowed_tokens == nullptr ? 0 : 1;
+  }
+  return num_masks <= TokenMasks::kRowsMax;
 }
 
 CudaInstance::CudaInstance(const model::ModelSpec& spec, const DeviceRunnerOptions& options,
@@ -46,6 +57,7 @@ CudaInstance::~CudaInstance() {
   graphs_.clear();
   forward_.reset();
   image_.reset();
+  masks_.reset();
   weights_.reset();
   free_slots();
   if (stream_ != nullptr) static_cast<void>(cudaStreamDestroy(stream_));
@@ -100,6 +112,7 @@ Status CudaInstance::load(const model::ModelWeights* weights, const ExpertFormat
 Status CudaInstance::connect(comm::ExchangeGroup& group, int64_t num_blocks) {
   step_ = 0;
   link_ = group.link(id_);
+  NANOCP_ASSIGN_OR_RETURN(masks_, TokenMasks::create(spec_.vocab_size));
   const int64_t cache_blocks = num_blocks + staging_blocks(options_);
   NANOCP_ASSIGN_OR_RETURN(
       image_, StepImage::create(
@@ -172,6 +185,7 @@ void CudaInstance::disconnect() {
   graphs_.clear();
   forward_.reset();
   image_.reset();
+  masks_.reset();
 }
 
 // Everything of a step but its answer: no rows are real, so nothing is stored or sent.
@@ -270,6 +284,7 @@ Status CudaInstance::enqueue_step(const scheduler::StepPlan& plan) {
   slot.step = step_;
   NANOCP_RETURN_IF_ERROR(begin_exchanges(plan));
   NANOCP_RETURN_IF_ERROR(image_->upload(stream_));
+  NANOCP_RETURN_IF_ERROR(masks_->upload(stream_));
   NANOCP_RETURN_IF_ERROR(enqueue_forward());
   NANOCP_RETURN_IF_ERROR(
       cuda_status(cudaMemcpyAsync(slot.readout, forward_->readout(), forward_->readout_bytes(),
@@ -338,22 +353,28 @@ void CudaInstance::plan_samples(const scheduler::StepPlan& plan, StepSlot& slot)
   const auto& tasks = plan.sample_tasks[static_cast<size_t>(id_)];
   NANOCP_CHECK_EQ(static_cast<int64_t>(tasks.size()), int64_t{image_->num_samples()});
   slot.on_host.assign(tasks.size(), false);
+  masks_->begin_step();
   for (size_t i = 0; i < tasks.size(); ++i) {
-    const SamplingParams& params = tasks[i].sequence->request.sampling;
-    cuda::SampleSpec& sample = image_->samples()[i];
-    sample = {};
-    if (!samples_on_gpu(params)) {
-      sample.mode = cuda::SampleMode::kSkip;
-      slot.on_host[i] = true;
-    } else if (is_greedy(params)) {
-      sample.mode = cuda::SampleMode::kGreedy;
-    } else {
-      sample.mode = cuda::SampleMode::kDraw;
-      sample.temperature = params.temperature;
-      sample.random_bits =
-          counter_random(params.seed, static_cast<uint64_t>(tasks[i].output_index));
-    }
+    image_->samples()[i] = sample_spec(tasks[i]);
+    slot.on_host[i] = image_->samples()[i].mode == cuda::SampleMode::kSkip;
   }
+}
+
+cuda::SampleSpec CudaInstance::sample_spec(const scheduler::SampleTask& task) {
+  const SamplingParams& params = task.sequence->request.sampling;
+  cuda::SampleSpec sample;
+  sample.mode = cuda::SampleMode::kSkip;
+  if (!is_for_gpu(params)) return sample;
+  if (params.allowed_tokens != nullptr) {
+    sample.allowed = masks_->add(*params.allowed_tokens);
+    if (sample.allowed == nullptr) return sample;
+  }
+  sample.mode = is_greedy(params) ? cuda::SampleMode::kGreedy : cuda::SampleMode::kDraw;
+  if (sample.mode == cuda::SampleMode::kDraw) {
+    sample.temperature = params.temperature;
+    sample.random_bits = counter_random(params.seed, static_cast<uint64_t>(task.output_index));
+  }
+  return sample;
 }
 
 // Logits are still those of this step: nothing is launched behind a step whose logits are needed.

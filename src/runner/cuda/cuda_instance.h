@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,7 @@
 #include "runner/cuda/device_weights.h"
 #include "runner/cuda/instance_forward.h"
 #include "runner/cuda/step_image.h"
+#include "runner/cuda/token_masks.h"
 #include "runner/device_runner.h"
 #include "scheduler/step_plan.h"
 
@@ -37,8 +39,8 @@ class CudaInstance {
   CudaInstance(const CudaInstance&) = delete;
   CudaInstance& operator=(const CudaInstance&) = delete;
 
-  // Whether the GPU's sampler does all of it; the rest is sampled on the host from copied logits.
-  static bool samples_on_gpu(const SamplingParams& params);
+  // Whether the GPU's sampler does all of them; the rest is sampled on the host from copied logits.
+  static bool samples_on_gpu(std::span<const scheduler::SampleTask> tasks);
   // Whether the kernels cover the model's shapes.
   static Status check_model(const model::ModelSpec& spec);
   // With the blocks of the staging slots.
@@ -100,6 +102,7 @@ class CudaInstance {
   void fill_image(const scheduler::StepPlan& plan);
   Status begin_exchanges(const scheduler::StepPlan& plan);
   void plan_samples(const scheduler::StepPlan& plan, StepSlot& slot);
+  cuda::SampleSpec sample_spec(const scheduler::SampleTask& task);
   Status enqueue_forward();
   Status wait_stream();
   // Until `poll` no longer answers cudaErrorNotReady.
@@ -120,6 +123,7 @@ class CudaInstance {
   std::unique_ptr<DeviceWeights> weights_;
   std::unique_ptr<InstanceForward> forward_;
   std::unique_ptr<StepImage> image_;
+  std::unique_ptr<TokenMasks> masks_;
   std::map<int64_t, std::unique_ptr<graph::StepGraph>> graphs_;  // by bucket of rows
   std::map<int64_t, std::vector<ExchangeMark>> exchange_orders_;
   std::array<StepSlot, 2> slots_;  // used in turn

@@ -369,9 +369,7 @@ engine::StepTicket CudaRunner::launch(const scheduler::StepPlan& plan) {
   if (!first_failure().ok()) return ++num_launched_;
   all_on_gpu_ = true;
   for (const auto& tasks : plan.sample_tasks) {
-    for (const scheduler::SampleTask& task : tasks) {
-      all_on_gpu_ = all_on_gpu_ && CudaInstance::samples_on_gpu(task.sequence->request.sampling);
-    }
+    all_on_gpu_ = all_on_gpu_ && CudaInstance::samples_on_gpu(tasks);
   }
   begin([&plan](CudaInstance& instance) { return instance.enqueue_step(plan); });
   return ++num_launched_;
