@@ -45,7 +45,7 @@ std::string escaped(std::string_view text) {
 
 // A whole value of a type that is not string.
 std::string as_json(std::string_view value, ArgumentType type) {
-  const std::string text(trimmed(value));
+  std::string text(trimmed(value));
   const bool string_only = type == ArgumentType::kNullableString;
   if (string_only ? text == "null" : nlohmann::json::accept(text)) return text;
   // As Python writes them.
