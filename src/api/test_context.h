@@ -22,7 +22,9 @@ inline const ModelContext& test_context() {
                                         .eos_token_ids = {510},
                                         .created_s = 1700000000,
                                         .defaults = {},
-                                        .limits = {}};
+                                        .limits = {},
+                                        .output_format = {},
+                                        .compile_format = {}};
   return kContext;
 }
 
