@@ -1,5 +1,6 @@
 #include "apps/engine_options.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "apps/in_range.h"
@@ -7,13 +8,14 @@
 namespace nanocp::apps {
 namespace {
 
+constexpr int kDefaultMaxNumSeqs = 256;
 constexpr int kInstancesMax = 256;
 constexpr int kIntMax = std::numeric_limits<int>::max();
 constexpr int64_t kTokensMax = int64_t{1} << 40;
 
-void add_model_group(CLI::App& command, EngineOptions& options) {
+void add_model_group(CLI::App& command, EngineOptions& options, const char* config_flag) {
   const char* group = "Model";
-  command.add_option("--config", options.config_file, "Config file, if not MODEL_DIR/config.json")
+  command.add_option(config_flag, options.config_file, "Config file, if not MODEL_DIR/config.json")
       ->type_name("FILE")
       ->group(group);
   command
@@ -187,8 +189,8 @@ void add_limit_group(CLI::App& command, EngineOptions& options) {
 
 }  // namespace
 
-void add_engine_options(CLI::App& command, EngineOptions& options) {
-  add_model_group(command, options);
+void add_engine_options(CLI::App& command, EngineOptions& options, const char* config_flag) {
+  add_model_group(command, options, config_flag);
   add_instance_group(command, options);
   add_memory_group(command, options);
   add_limit_group(command, options);
@@ -198,6 +200,11 @@ void add_engine_options(CLI::App& command, EngineOptions& options) {
 int block_size(const EngineOptions& options) {
   if (options.block_size > 0) return options.block_size;
   return options.device == "cuda" ? 64 : 16;
+}
+
+int max_num_seqs(const EngineOptions& options) {
+  if (options.max_num_seqs > 0) return options.max_num_seqs;
+  return std::min(kDefaultMaxNumSeqs, options.max_num_batched_tokens);
 }
 
 tensor::KvFormat kv_format(const EngineOptions& options) {

@@ -41,10 +41,13 @@ struct EngineOptions {
   bool enforce_eager = false;     // launch every kernel of a step instead of a captured graph
 };
 
-// Adds the flags to `command`, in groups. Requires: `options` outlives the parsing.
-void add_engine_options(CLI::App& command, EngineOptions& options);
+// Adds the flags to `command`, in groups; `config_flag` names the model's config file. Requires:
+// `options` outlives the parsing.
+void add_engine_options(CLI::App& command, EngineOptions& options,
+                        const char* config_flag = "--config");
 
 int block_size(const EngineOptions& options);
+int max_num_seqs(const EngineOptions& options);
 tensor::KvFormat kv_format(const EngineOptions& options);
 std::string policy_name(const EngineOptions& options);
 scheduler::PolicyOptions policy_options(const EngineOptions& options);

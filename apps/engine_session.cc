@@ -22,8 +22,6 @@
 namespace nanocp::apps {
 namespace {
 
-constexpr int kDefaultMaxNumSeqs = 256;
-
 int64_t physical_memory_bytes() {
   return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) *
          static_cast<int64_t>(sysconf(_SC_PAGE_SIZE));
@@ -32,11 +30,6 @@ int64_t physical_memory_bytes() {
 int num_threads(const EngineOptions& options) {
   if (options.num_threads > 0) return options.num_threads;
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-}
-
-int max_num_seqs(const EngineOptions& options) {
-  if (options.max_num_seqs > 0) return options.max_num_seqs;
-  return std::min(kDefaultMaxNumSeqs, options.max_num_batched_tokens);
 }
 
 // Blocks of each instance. Unless told otherwise, any instance can hold all requests: memory that
@@ -202,12 +195,26 @@ Status EngineSession::restart(const EngineOptions& options, const model::ModelSp
                           scheduler::make_policy(policy_name(options), policy_options(options)));
   NANOCP_ASSIGN_OR_RETURN(engine::EngineOptions limits,
                           engine_options(options, spec, num_kv_blocks_));
+  model_len_ = limits.max_model_len;
   if (any_length_) limits.max_model_len = 0;
   const Random random((static_cast<uint64_t>(std::random_device{}()) << 32) ^
                       std::random_device{}());
   engine_ = std::make_unique<engine::Engine>(std::move(limits), std::move(policy), *runner_, clock_,
                                              random);
   return ok_status();
+}
+
+int64_t EngineSession::longest_request_tokens() const {
+  std::vector<int64_t> capacities;
+  for (const scheduler::InstanceLoad& load : engine_->loads())
+    capacities.push_back(load.num_blocks);
+  const scheduler::Scheduler& scheduler = engine_->scheduler();
+  const scheduler::RequestShape shape = {.num_prompt_tokens = model_len_ - 1,
+                                         .num_tokens = model_len_ - 1};
+  // The last token is never written to the cache.
+  const int64_t num_tokens =
+      scheduler.policy().max_request_blocks(capacities, shape) * scheduler.options().block_size + 1;
+  return std::min(model_len_, num_tokens);
 }
 
 Status EngineSession::make_runner(const EngineOptions& options,

@@ -33,10 +33,13 @@ class EngineSession {
                                                      const SessionNeeds& needs);
 
   engine::Engine& engine() { return *engine_; }
+  const Clock& clock() const { return clock_; }  // of the engine
   // A new engine with the policy and limits of `options` on the same runner; ends open requests.
   Status restart(const EngineOptions& options, const model::ModelSpec& spec);
   const std::string& device_name() const { return device_name_; }
   int64_t num_kv_blocks() const { return num_kv_blocks_; }  // per instance
+  // Prompt and output together, of a request that has the instances to itself.
+  int64_t longest_request_tokens() const;
 
  private:
   EngineSession() = default;
@@ -51,6 +54,7 @@ class EngineSession {
   SteadyClock clock_;
   std::string device_name_;
   int64_t num_kv_blocks_ = 0;
+  int64_t model_len_ = 0;
   bool any_length_ = false;
   std::unique_ptr<engine::ModelRunner> runner_;
   std::unique_ptr<engine::Engine> engine_;

@@ -13,6 +13,8 @@ class InterruptGuard {
   InterruptGuard& operator=(const InterruptGuard&) = delete;
 
   bool interrupted() const;
+  // Waits for the signal; false when it has not come in time.
+  bool wait(double timeout_s) const;
 };
 
 // What shells expect of a process that SIGINT ended.

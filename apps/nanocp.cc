@@ -8,6 +8,7 @@
 #include "apps/devices_command.h"
 #include "apps/generate_command.h"
 #include "apps/inspect_command.h"
+#include "apps/serve_command.h"
 #include "apps/simulate_command.h"
 #include "apps/verify_command.h"
 
@@ -44,6 +45,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   int exit_code = 0;
   nanocp::apps::add_generate_command(app, exit_code);
+  nanocp::apps::add_serve_command(app, exit_code);
   nanocp::apps::add_verify_command(app, exit_code);
   nanocp::apps::add_inspect_command(app, exit_code);
   nanocp::apps::add_bench_command(app, exit_code);

@@ -101,16 +101,18 @@ Status check_messages(const ordered_json& messages) {
 
 }  // namespace
 
-Result<ChatTemplate> ChatTemplate::load(const std::filesystem::path& model_dir) {
+Result<ChatTemplate> ChatTemplate::load(const std::filesystem::path& model_dir,
+                                        const std::filesystem::path& other_file) {
   const std::filesystem::path config_file = model_dir / "tokenizer_config.json";
-  const std::filesystem::path template_file = model_dir / "chat_template.jinja";
+  const std::filesystem::path template_file =
+      other_file.empty() ? model_dir / "chat_template.jinja" : other_file;
   Templates templates;
   SpecialTokens special_tokens;
   std::error_code error;
   if (!std::filesystem::is_directory(model_dir, error)) {
     return not_found(model_dir.string() + ": no such directory");
   }
-  const bool has_file = std::filesystem::exists(template_file, error);
+  const bool has_file = !other_file.empty() || std::filesystem::exists(template_file, error);
   if (std::filesystem::exists(config_file, error)) {
     NANOCP_ASSIGN_OR_RETURN(const std::string content,
                             read_text_file(config_file, kConfigBytesMax));

@@ -30,8 +30,10 @@ struct ChatOptions {
 class ChatTemplate {
  public:
   // chat_template.jinja of the folder or else `chat_template` of its tokenizer_config.json, which
-  // is a string or a list of named templates. kNotFound if the folder has none.
-  static Result<ChatTemplate> load(const std::filesystem::path& model_dir);
+  // is a string or a list of named templates. kNotFound if the folder has none. `template_file`, if
+  // given, takes the place of both.
+  static Result<ChatTemplate> load(const std::filesystem::path& model_dir,
+                                   const std::filesystem::path& template_file = {});
 
   // `name` stands for the template in messages.
   static Result<ChatTemplate> from_string(std::string_view source, const std::string& name,
