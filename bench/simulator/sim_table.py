@@ -68,7 +68,7 @@ MAX, AT_BOUND, FIXED, REFUSALS = "max", "at bound/least_requests", "published pr
 def policies_of(instances, has_oracle):
     degrees = sorted({d for d in (2, 4, 8, instances) if d <= instances})
     names = [f"bound/{r}" for r in ("round_robin", "least_requests", "least_kv", "power_of_two", "any_instance")]
-    names += [f"uniform_cp/{d}" for d in degrees] + [f"threshold_cp/{min(8, instances)}", "dcp"]
+    names += [f"uniform_cp/{d}" for d in degrees] + [f"threshold_cp/{min(8, instances)}", "dcp", "dcp/slo"]
     return names + ["oracle"] * has_oracle
 
 

@@ -79,7 +79,8 @@ DcpAdmission::Candidate DcpAdmission::best_new(const RequestShape& shape) {
 // What a request adds is the same wherever it goes, so an instance that is no lower than another
 // one, and has no fewer rows, is not rated.
 DcpAdmission::Candidate DcpAdmission::best_local(int64_t num_blocks) const {
-  Candidate best;
+  InstanceId best = kNoInstance;
+  double best_score = 0.0;
   int32_t fewest = std::numeric_limits<int32_t>::max();
   for (const InstanceOrder::Place& place : order_.places()) {
     const InstanceId i = place.instance;
@@ -89,11 +90,12 @@ DcpAdmission::Candidate DcpAdmission::best_local(int64_t num_blocks) const {
     fewest = load.num_sequences;
     const AddedWork work{i, num_blocks * view_.block_size, 1, {}};
     const double rated = score_.with({&work, 1});
-    if (best.exists() && rated >= best.score) continue;
-    best.decision = {.binding = i, .spans = {{i, num_blocks}}};
-    best.score = rated;
+    if (best != kNoInstance && rated >= best_score) continue;
+    best = i;
+    best_score = rated;
   }
-  return best;
+  if (best == kNoInstance) return {};
+  return {.decision = {.binding = best, .spans = {{best, num_blocks}}}, .score = best_score};
 }
 
 // Instances with a free block, lowest level first; and the fewest rows of any.
