@@ -1,9 +1,10 @@
 #include "apps/bench_compare.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <fstream>
-#include <map>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -29,10 +30,15 @@ struct CompareOptions {
   std::string json_file;
 };
 
+struct Level {
+  std::string name;
+  std::vector<load::RunSamples> runs;
+};
+
 // A file's runs by their load, and what it says of itself.
 struct ServeResults {
-  json head;  // without runs
-  std::map<std::string, std::vector<load::RunSamples>> by_level;
+  json head;                         // without runs
+  std::vector<Level> levels;         // in the order of the file
   std::set<std::string> unreliable;  // loads whose client was late, or that were interrupted
 };
 
@@ -46,6 +52,7 @@ load::RunSamples samples_of(const json& run, const load::ServeObjectives& object
   const json& columns = run.at("requests");
   load::RunSamples samples{.requests = {}, .window_s = run.at("window_s")};
   if (columns.empty()) return samples;
+  int64_t last_start_us = -1;
   for (size_t i = 0; i < columns.at("start_us").size(); ++i) {
     if (!columns.at("is_measured").at(i).get<bool>()) continue;
     load::RequestRecord record;
@@ -56,7 +63,11 @@ load::RunSamples samples_of(const json& run, const load::ServeObjectives& object
     record.last_token_us = columns.at("last_token_us").at(i);
     record.end_us = columns.at("end_us").at(i);
     record.num_output_tokens = columns.at("num_output_tokens").at(i);
-    samples.requests.push_back({.ttft_us = record.ttft_us(),
+    const double gap_us =
+        last_start_us < 0 ? 0.0 : static_cast<double>(record.start_us - last_start_us);
+    last_start_us = record.start_us;
+    samples.requests.push_back({.gap_us = gap_us,
+                                .ttft_us = record.ttft_us(),
                                 .tpot_us = record.has_tpot() ? record.tpot_us() : -1.0,
                                 .e2e_us = record.e2e_us(),
                                 .num_output_tokens = record.num_output_tokens,
@@ -64,6 +75,12 @@ load::RunSamples samples_of(const json& run, const load::ServeObjectives& object
                                 .is_good = is_good(record, objectives)});
   }
   return samples;
+}
+
+template <typename Levels>
+auto find_level(Levels& levels, const std::string& name) {
+  return std::find_if(levels.begin(), levels.end(),
+                      [&](const Level& level) { return level.name == name; });
 }
 
 ServeResults results_of(json document) {
@@ -79,7 +96,13 @@ ServeResults results_of(json document) {
     const bool is_sound =
         run.at("client").at("is_on_time").get<bool>() && !run.at("is_interrupted").get<bool>();
     if (!is_sound) results.unreliable.insert(level);
-    if (!samples.requests.empty()) results.by_level[level].push_back(std::move(samples));
+    if (samples.requests.empty()) continue;
+    auto found = find_level(results.levels, level);
+    if (found == results.levels.end()) {
+      results.levels.push_back({.name = level, .runs = {}});
+      found = results.levels.end() - 1;
+    }
+    found->runs.push_back(std::move(samples));
   }
   document.erase("runs");
   results.head = std::move(document);
@@ -169,16 +192,16 @@ Result<int> bench_compare(const CompareOptions& options) {
   NANOCP_ASSIGN_OR_RETURN(const ServeResults b, read_results(options.file_b));
   print_unequal(options, a, b);
   json levels = json::array();
-  for (const auto& [level, runs_a] : a.by_level) {
-    const auto runs_b = b.by_level.find(level);
-    if (runs_b == b.by_level.end()) {
+  for (const auto& [level, runs_a] : a.levels) {
+    const auto of_b = find_level(b.levels, level);
+    if (of_b == b.levels.end()) {
       std::printf("\n%s: only in A\n", level.c_str());
       continue;
     }
     std::printf("\n%s\n", level.c_str());
-    const load::Comparison comparison = compare_runs(runs_a, runs_b->second);
+    const load::Comparison comparison = compare_runs(runs_a, of_b->runs);
     print_comparison(comparison);
-    print_noise(comparison.noise, runs_a.size(), runs_b->second.size());
+    print_noise(comparison.noise, runs_a.size(), of_b->runs.size());
     if (a.unreliable.contains(level) || b.unreliable.contains(level)) {
       std::printf("  UNRELIABLE: a run was interrupted, or its client did not keep up.\n");
     }

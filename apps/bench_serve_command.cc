@@ -18,6 +18,7 @@
 #include "apps/grouped_number.h"
 #include "apps/interrupt.h"
 #include "apps/json_output.h"
+#include "apps/open_file_limit.h"
 #include "apps/progress_bar.h"
 #include "apps/trace_file.h"
 
@@ -220,6 +221,9 @@ Result<int> bench_serve(BenchServeOptions options) {
   NANOCP_RETURN_IF_ERROR(check_bench_serve_options(options));
   NANOCP_ASSIGN_OR_RETURN(const Lengths lengths, read_lengths(options));
   NANOCP_ASSIGN_OR_RETURN(std::vector<ServeRun> runs, plan_runs(options, lengths));
+  int num_at_a_time = 0;  // an open loop may need any number
+  for (const int one : options.concurrencies) num_at_a_time = std::max(num_at_a_time, one);
+  NANOCP_RETURN_IF_ERROR(allow_open_files(num_at_a_time));
   NANOCP_ASSIGN_OR_RETURN(const ServeSubject subject, find_subject(options));
   std::printf("%s at %s, %s, %s; TTFT, TPOT and ITL in ms\n", subject.model.c_str(),
               options.base_url.c_str(), options.endpoint.c_str(), subject.prompts_text.c_str());

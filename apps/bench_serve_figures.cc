@@ -37,16 +37,22 @@ Metric percentile(const char* what, const char* which, double unit) {
       [what, which, unit](const json& run) { return run["all"][what][which].get<double>() / unit; };
 }
 
-bool is_wide(const chart::LineChart& figure) {
+bool are_wide(const std::vector<double>& values) {
   double low = 1e300;
   double high = 0.0;
-  for (const chart::Line& line : figure.lines) {
-    for (const chart::Point& point : line.points) {
-      if (point.y > 0.0) low = std::min(low, point.y);
-      high = std::max(high, point.y);
-    }
+  for (const double value : values) {
+    if (value > 0.0) low = std::min(low, value);
+    high = std::max(high, value);
   }
   return high > low * kLogFrom;
+}
+
+bool is_wide(const chart::LineChart& figure, double chart::Point::*coordinate) {
+  std::vector<double> values;
+  for (const chart::Line& line : figure.lines) {
+    for (const chart::Point& point : line.points) values.push_back(point.*coordinate);
+  }
+  return are_wide(values);
 }
 
 // A line for each metric: the mean over seeds at each level, in a band from the least to the most.
@@ -96,7 +102,7 @@ Figure latency_over_levels(const json& document, const char* what, const char* t
                                                    {"P90", percentile(what, "p90", 1e3)},
                                                    {"P99", percentile(what, "p99", 1e3)}});
   figure.name = std::string(title) + " over the load";
-  figure.y = {.title = "ms", .is_log = is_wide(figure)};
+  figure.y = {.title = "ms", .is_log = is_wide(figure, &chart::Point::y)};
   add_objective(document, what, 1e3, figure.guides);
   return {title, caption, chart::draw(figure)};
 }
@@ -241,7 +247,7 @@ Figure ttft_over_time(const json& document, const std::vector<Row>& rows) {
   largest.color = 1;
   figure.lines = {std::move(median), std::move(largest)};
   figure.x = {.title = "start of the request, seconds"};
-  figure.y = {.title = "ms", .is_log = is_wide(figure)};
+  figure.y = {.title = "ms", .is_log = is_wide(figure, &chart::Point::y)};
   add_objective(document, "ttft_us", 1e3, figure.guides);
   return {"TTFT over time", "Of the requests that started in each interval.", chart::draw(figure)};
 }
@@ -270,7 +276,7 @@ Figure distributions(const std::vector<Row>& rows) {
   chart::LineChart figure{.name = "Distributions of TTFT and TPOT"};
   figure.lines.push_back(distribution("TTFT", 0, std::move(ttft_ms)));
   if (!tpot_ms.empty()) figure.lines.push_back(distribution("TPOT", 1, std::move(tpot_ms)));
-  figure.x = {.title = "ms", .is_log = true};
+  figure.x = {.title = "ms", .is_log = is_wide(figure, &chart::Point::x), .starts_at_zero = false};
   figure.y = {.title = "% of requests below"};
   return {"Distributions", "Share of the measured requests below each time.", chart::draw(figure)};
 }
@@ -278,7 +284,7 @@ Figure distributions(const std::vector<Row>& rows) {
 // From P50 to the largest, for each length of prompts.
 Figure by_class(const json& document, const json& run, const char* what, const char* title) {
   chart::RangeChart figure{.name = std::string(title) + " by prompt length"};
-  figure.x = {.title = "ms", .is_log = true};
+  std::vector<double> values;
   const auto add = [&](const std::string& label, const json& one, int color) {
     if (one["num_finished"].get<int64_t>() == 0) return;
     const auto ms = [&](const char* which) { return one[what][which].get<double>() / 1e3; };
@@ -287,7 +293,10 @@ Figure by_class(const json& document, const json& run, const char* what, const c
   };
   add("all", run["all"], 0);
   int color = 1;
-  for (const auto& [name, one] : run["by_class"].items()) add(name, one, color++);
+  for (const std::string_view name : sim::kClassNames) {
+    add(std::string(name), run["by_class"][std::string(name)], color++);
+  }
+  figure.x = {.title = "ms", .is_log = are_wide(values)};
   add_objective(document, what, 1e3, figure.guides);
   return {std::string(title) + " by prompt length", "P50, P90, P99 and the largest.",
           chart::draw(figure)};

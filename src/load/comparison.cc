@@ -142,11 +142,25 @@ double welch_half_width(const std::vector<double>& a, const std::vector<double>&
   return t_quantile(degrees) * std::sqrt(va + vb);
 }
 
+double sum_of_gaps(const Requests& requests) {
+  double sum_us = 0.0;
+  for (const RequestSample& request : requests) sum_us += request.gap_us;
+  return sum_us;
+}
+
+// Requests that come closer together make a shorter run: else rates would not vary.
+Figures resampled_figures(const RunSamples& run, Random& random) {
+  const Requests drawn = resample(run.requests, random);
+  const double span_us = sum_of_gaps(run.requests);
+  const double stretch = span_us > 0.0 ? sum_of_gaps(drawn) / span_us : 1.0;
+  return figures_of(drawn, run.window_s * stretch);
+}
+
 // Means over runs whose requests were drawn anew.
 Figures resampled_means(const std::vector<RunSamples>& runs, Random& random) {
   Figures means{};
   for (const RunSamples& run : runs) {
-    const Figures figures = figures_of(resample(run.requests, random), run.window_s);
+    const Figures figures = resampled_figures(run, random);
     for (size_t i = 0; i < kNumMetrics; ++i) {
       means[i] += figures[i] / static_cast<double>(runs.size());
     }

@@ -14,6 +14,7 @@ namespace nanocp::load {
 
 // A measured request that was not cancelled.
 struct RequestSample {
+  double gap_us = 0.0;  // since the start of the one before
   double ttft_us = 0.0;
   double tpot_us = -1.0;  // below 0: none
   double e2e_us = 0.0;

@@ -17,7 +17,8 @@ RunSamples wandering_run(uint64_t seed, double scale, size_t count = 400) {
   for (size_t i = 0; i < count; ++i) {
     level = 0.6 * level + random.uniform() - 0.5;
     const double ttft_us = scale * 100'000.0 * std::exp(level);
-    run.requests.push_back({.ttft_us = ttft_us,
+    run.requests.push_back({.gap_us = 500'000.0 * random.uniform(),
+                            .ttft_us = ttft_us,
                             .tpot_us = 20'000.0 + 1000.0 * random.uniform(),
                             .e2e_us = ttft_us + 2e6,
                             .num_output_tokens = 100,
@@ -57,7 +58,10 @@ TEST(Comparison, ADifferenceIsFoundAndHasItsDirection) {
   EXPECT_GT(ttft.high, ttft.change);
   EXPECT_EQ(find(comparison, "goodput").verdict, Verdict::kBetter);
   EXPECT_EQ(find(comparison, "TPOT P50").verdict, Verdict::kWithinNoise);
-  EXPECT_EQ(find(comparison, "output tokens/s").change, 0.0);
+  const Difference& rate = find(comparison, "requests/s");
+  EXPECT_EQ(rate.change, 0.0);
+  // Gaps deviate by 0.577 of their mean, the span of 400 by 2.9 %, a ratio of two by 4.1 %.
+  EXPECT_NEAR(rate.high - rate.low, 2 * 1.96 * 1.414 * 0.577 / 20.0, 0.05);
   const Comparison reverse = compare_runs({wandering_run(2, 0.5)}, {wandering_run(1, 1.0)});
   EXPECT_EQ(find(reverse, "TTFT mean").verdict, Verdict::kWorse);
   EXPECT_EQ(find(reverse, "goodput").verdict, Verdict::kWorse);
