@@ -383,7 +383,9 @@ TEST(EngineLoop, RandomCancellationsLeaveNothingBehind) {
           ASSERT_EQ(sink->tokens[0], Bench::answer_of(first, 20));
           continue;
         }
-        if (random.next() % 2 == 0) ASSERT_TRUE(sink->wait_tokens(1 + random.next() % 5));
+        if (random.next() % 2 == 0) {
+          ASSERT_TRUE(sink->wait_tokens(1 + random.next() % 5));
+        }
         bench.loop->cancel(*ticket);
       }
     });
