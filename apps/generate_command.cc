@@ -18,6 +18,9 @@
 #include "apps/interrupt.h"
 #include "apps/json_output.h"
 #include "apps/prompt_file.h"
+#include "grammar/structured_output.h"
+#include "model/config_parser.h"
+#include "text/text_file.h"
 
 namespace nanocp::apps {
 namespace {
@@ -29,6 +32,7 @@ struct GenerateOptions {
   std::string prompt_file;
   std::vector<std::string> chats;
   std::string messages_file;
+  std::string schema_file;
   bool keep_special_tokens = false;
   bool as_json = false;
 };
@@ -87,6 +91,26 @@ Result<std::optional<text::Tokenizer>> load_tokenizer(const std::string& model_d
   if (!needed && !std::filesystem::exists(file, error)) return std::optional<text::Tokenizer>();
   NANOCP_ASSIGN_OR_RETURN(text::Tokenizer tokenizer, text::Tokenizer::from_file(file));
   return std::optional<text::Tokenizer>(std::move(tokenizer));
+}
+
+// Null without a schema.
+Result<std::shared_ptr<const request::TokenConstraint>> read_constraint(
+    const GenerateOptions& options, const model::ModelSpec& spec,
+    const text::Tokenizer* tokenizer) {
+  using Constraint = std::shared_ptr<const request::TokenConstraint>;
+  if (options.schema_file.empty()) return Constraint();
+  if (tokenizer == nullptr) {
+    return invalid_argument("--json-schema needs a MODEL_DIR with a tokenizer.json");
+  }
+  NANOCP_ASSIGN_OR_RETURN(std::string schema,
+                          text::read_text_file(options.schema_file, int64_t{1} << 20));
+  NANOCP_ASSIGN_OR_RETURN(std::vector<TokenId> end_tokens,
+                          model::read_eos_token_ids(options.engine.model_dir, spec));
+  grammar::Compiler compiler(grammar::Vocabulary::create(*tokenizer, std::move(end_tokens)));
+  auto constraint = compiler.compile(
+      {.kind = grammar::ResponseFormat::Kind::kJsonSchema, .text = std::move(schema)});
+  if (constraint.ok()) return constraint;
+  return Error{constraint.error().code, options.schema_file + ": " + constraint.error().message};
 }
 
 // The answer is cut to what the model has positions for, as servers do.
@@ -191,9 +215,12 @@ Result<int> generate(GenerateOptions options) {
   NANOCP_ASSIGN_OR_RETURN(const std::optional<text::Tokenizer> tokenizer,
                           load_tokenizer(options.engine.model_dir, prompts));
   const text::Tokenizer* tokenizer_or_null = tokenizer ? &*tokenizer : nullptr;
+  NANOCP_ASSIGN_OR_RETURN(const auto constraint,
+                          read_constraint(options, *spec, tokenizer_or_null));
   std::vector<GenerationTask> tasks;
   for (const Prompt& prompt : prompts) {
     tasks.push_back(make_task(prompt, tokenizer_or_null, model_len));
+    tasks.back().params.constraint = constraint;
     // Before the weights are read, which may take minutes.
     NANOCP_RETURN_IF_ERROR(
         check_task(tasks.back(), {.max_model_len = model_len, .vocab_size = spec->vocab_size}));
@@ -233,6 +260,11 @@ void add_generate_command(CLI::App& app, int& exit_code) {
       ->type_name("FILE")
       ->group(group);
   add_generation_options(*command, options->params);
+  command
+      ->add_option("--json-schema", options->schema_file,
+                   "JSON schema that every answer must follow")
+      ->type_name("FILE")
+      ->group("Sampling (defaults of every prompt)");
   add_engine_options(*command, options->engine);
   command
       ->add_flag("--keep-special-tokens", options->keep_special_tokens,

@@ -14,6 +14,7 @@ request::Request make_request(const GenerationTask& task) {
   request.min_tokens = task.params.min_tokens;
   request.stop_token_ids = task.params.stop_token_ids;
   request.ignore_eos = task.params.ignore_eos;
+  request.constraint = task.params.constraint;
   return request;
 }
 

@@ -4,12 +4,14 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
 #include "plan/sampling_params.h"
+#include "request/token_constraint.h"
 
 namespace nanocp::apps {
 
@@ -20,6 +22,7 @@ struct GenerationParams {
   std::vector<std::string> stop;
   std::vector<TokenId> stop_token_ids;
   bool ignore_eos = false;
+  std::shared_ptr<const request::TokenConstraint> constraint = nullptr;  // structured output
 };
 
 // Adds the flags to `command`. Requires: `params` outlives the parsing.

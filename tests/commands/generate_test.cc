@@ -51,6 +51,50 @@ TEST(Generate, AnswersWithTheBundledModel) {
   EXPECT_GT(document["summary"]["tokens_per_s"], 0);
 }
 
+// Whatever the model would rather say, and however many answers go on at once.
+TEST(Generate, AnswersFollowAJsonSchema) {
+  const TempFolder folder;
+  const std::string schema = folder.write("schema.json", R"({
+      "type": "object",
+      "properties": {
+        "kind": {"enum": ["cat", "dog"]},
+        "weight": {"type": "number", "minimum": 0.5, "maximum": 90},
+        "born": {"type": "string", "format": "date"},
+        "names": {"type": "array", "items": {"type": "string", "maxLength": 12},
+                  "minItems": 1, "maxItems": 3},
+        "chip": {"type": ["integer", "null"]}
+      },
+      "required": ["kind", "weight", "born", "names", "chip"],
+      "additionalProperties": false})");
+  Arguments arguments = {"--json-schema", schema, "--max-tokens", "400", "--temperature", "1",
+                         "--instances",   "2",    "--seed",       "3"};
+  for (int i = 0; i < 8; ++i) {
+    arguments.insert(arguments.end(), {"--prompt", kPrompt + std::to_string(i)});
+  }
+  for (const json& request : generate_json(arguments)["requests"]) {
+    const std::string text = request["text"];
+    EXPECT_EQ(request["finish_reason"], "stop") << text;
+    const json answer = json::parse(text, nullptr, false);
+    ASSERT_TRUE(answer.is_object()) << text;
+    EXPECT_EQ(answer.size(), 5U) << text;
+    EXPECT_TRUE(answer["kind"] == "cat" || answer["kind"] == "dog") << text;
+    EXPECT_TRUE(answer["weight"] >= 0.5 && answer["weight"] <= 90) << text;
+    EXPECT_EQ(answer["born"].get<std::string>().size(), 10U) << text;
+    EXPECT_TRUE(answer["names"].size() >= 1 && answer["names"].size() <= 3) << text;
+    EXPECT_TRUE(answer["chip"].is_null() || answer["chip"].is_number_integer()) << text;
+  }
+}
+
+TEST(Generate, ASchemaThatIsNotCoveredIsNamed) {
+  const TempFolder folder;
+  const std::string schema = folder.write("schema.json", R"({"type":"array","uniqueItems":true})");
+  const ProgramResult result =
+      run_program({"generate", "--prompt", kPrompt, "--json-schema", schema});
+  EXPECT_NE(result.exit_code, 0);
+  EXPECT_NE(result.err.find("schema.json"), std::string::npos) << result.err;
+  EXPECT_NE(result.err.find("uniqueItems"), std::string::npos) << result.err;
+}
+
 TEST(Generate, StreamsTheSameTextAndShowsThePlacement) {
   const Arguments flags = {"--prompt",    kPrompt, "--max-tokens", "24",
                            "--instances", "4",     "--cp-degree",  "2"};
