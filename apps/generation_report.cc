@@ -37,6 +37,7 @@ json answer_json(size_t index, const GenerationTask& task, const Answer& answer)
                 {"text", answer.text},
                 {"token_ids", answer.token_ids},
                 {"finish_reason", to_string(answer.finish_reason)}};
+  if (!answer.placement.error.empty()) entry["error"] = answer.placement.error;
   entry.update(placement_json(answer.placement));
   if (task.params.sampling.num_logprobs >= 0) entry["logprobs"] = logprobs_json(answer.logprobs);
   return entry;
@@ -67,7 +68,9 @@ std::string describe_placement(const engine::SequenceSummary& placement) {
 std::string describe_answer(const GenerationTask& task, const Answer& answer) {
   return count_of(static_cast<int64_t>(task.prompt.size()), "prompt token") + ", " +
          count_of(static_cast<int64_t>(answer.token_ids.size()), "output token") + ", ended by " +
-         to_string(answer.finish_reason) + "; " + describe_placement(answer.placement);
+         to_string(answer.finish_reason) +
+         (answer.placement.error.empty() ? "" : " (" + answer.placement.error + ")") + "; " +
+         describe_placement(answer.placement);
 }
 
 std::string describe_summary(const GenerationSummary& summary, size_t num_requests) {

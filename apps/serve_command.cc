@@ -14,6 +14,7 @@
 #include "apps/interrupt.h"
 #include "apps/serve_options.h"
 #include "apps/serve_summary.h"
+#include "grammar/structured_output.h"
 #include "http/server.h"
 #include "model/config_parser.h"
 #include "server/app.h"
@@ -33,6 +34,7 @@ constexpr double kPollSeconds = 0.2;
 struct ServedTexts {
   std::optional<text::Tokenizer> tokenizer;
   std::optional<text::ChatTemplate> chat_template;
+  std::unique_ptr<grammar::Compiler> compiler;  // of structured output
   api::ModelContext context;
 };
 
@@ -75,6 +77,12 @@ Result<std::shared_ptr<ServedTexts>> load_texts(const ServeOptions& options,
   context.vocab_size = spec.vocab_size;
   NANOCP_ASSIGN_OR_RETURN(context.max_model_len, max_model_len(options.engine, spec));
   NANOCP_ASSIGN_OR_RETURN(context.eos_token_ids, model::read_eos_token_ids(folder, spec));
+  texts->compiler = std::make_unique<grammar::Compiler>(
+      grammar::Vocabulary::create(*texts->tokenizer, context.eos_token_ids));
+  context.compile_format = [compiler =
+                                texts->compiler.get()](const grammar::ResponseFormat& format) {
+    return compiler->compile(format);
+  };
   NANOCP_ASSIGN_OR_RETURN(context.defaults, api::load_sampling_defaults(folder));
   context.created_s = std::chrono::duration_cast<std::chrono::seconds>(
                           std::chrono::system_clock::now().time_since_epoch())

@@ -1,6 +1,6 @@
 // Structured output: turns what a client asks for (a JSON schema, any JSON object, one of several
 // texts, a regular expression, a grammar) into a rule on tokens that the engine enforces. See
-// docs/decisions/0025-structured-output.md for what is covered.
+// docs/decisions/0024-structured-output.md for what is covered.
 #pragma once
 
 #include <cstddef>

@@ -57,6 +57,11 @@ class Completion final : public TokenSink {
 
   void token(size_t index, engine::TokenEvent& event) override {
     if (is_done_) return;
+    // What its output must spell cannot go on: nobody can use a part of it.
+    if (event.finish_reason == request::FinishReason::kError && event.summary != nullptr) {
+      loop_.cancel(ticket_);
+      return failed(invalid_argument(event.summary->error));
+    }
     const api::Progress progress = writer_.push(index, event, out_);
     if (progress.cancel) loop_.end(ticket_, index);
     if (writer_.done()) return complete();
