@@ -3,7 +3,8 @@
 // another instance that come late; `--time` measures few heads against the read bandwidth of the
 // same run, and many heads by their products. Times are of one layer inside a CUDA
 // graph that goes round several copies of the cache, so that none of it is in the second-level
-// cache; the schedule, once per step, is timed apart.
+// cache, with nothing between the layers and, the second time, with an empty kernel, which counts.
+// The schedule, once per step, is timed apart.
 #include <cuda_bf16.h>
 
 #include <algorithm>
@@ -15,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "backend/cuda/launch_overlapped.h"
 #include "backend/cuda/mla_decode.h"
 #include "base/random.h"
 #include "bench/kernels/cuda_attention_bench_data.h"
@@ -81,18 +83,20 @@ Difference compare(const std::vector<float>& out, const std::vector<float>& lse,
   return difference;
 }
 
-bool report(const Shape& shape, int num_rows, bool remote, bool timed_out,
+bool report(const Shape& shape, int num_rows, bool remote, bool timed_out, bool layers_agree,
             const Difference& difference) {
   // Values are within [-2, 2]; weights are rounded to bf16 (2^-9) before they meet the values.
-  const bool passed =
-      difference.out < 8e-3 && difference.lse < 1e-3 && difference.neutral_rows_agree && !timed_out;
+  const bool passed = difference.out < 8e-3 && difference.lse < 1e-3 &&
+                      difference.neutral_rows_agree && !timed_out && layers_agree;
   const int64_t width = int64_t{shape.heads} * cuda::kLatentDim;
   std::printf(
-      "check%s %s %3d heads, block %3d, %3d rows: out %.1e (row %lld, value %lld) lse %.1e%s %s\n",
+      "check%s %s %3d heads, block %3d, %3d rows: out %.1e (row %lld, value %lld) lse %.1e%s%s "
+      "%s\n",
       remote ? " late" : "", name_of(shape.cache), shape.heads, shape.block_size, num_rows,
       difference.out, static_cast<long long>(difference.out_at / width),
       static_cast<long long>(difference.out_at % width), difference.lse,
-      timed_out ? " timed out" : "", passed ? "ok" : "FAILED");
+      timed_out ? " timed out" : "", layers_agree ? "" : " later layers differ",
+      passed ? "ok" : "FAILED");
   return passed;
 }
 
@@ -173,6 +177,11 @@ void make_remote(const Shape& shape, Plan& plan, std::vector<__nv_bfloat16>& q,
   }
 }
 
+bool same_bits(const std::vector<float>& expected, const DeviceArray<float>& values) {
+  const std::vector<float> got = values.to_host();
+  return std::memcmp(got.data(), expected.data(), values.bytes()) == 0;
+}
+
 bool check_plan(const Shape& shape, Plan plan, bool remote, Random& random) {
   const auto num_rows = static_cast<int32_t>(plan.rows.size());
   cuda::MlaDecodeArgs args = make_args(shape, num_rows + 3);
@@ -193,8 +202,6 @@ bool check_plan(const Shape& shape, Plan plan, bool remote, Random& random) {
   const DeviceArray<int32_t> count(std::vector<int32_t>{num_rows});
   const DeviceArray<float> out(rows_heads * cuda::kLatentDim), lse(rows_heads);
   const DeviceArray<uint8_t> workspace(workspace_bytes(args.config));
-  CHECK_CUDA(cudaMemset(out.data(), 0xff, out.bytes()));  // NaN: every value must be written
-  CHECK_CUDA(cudaMemset(lse.data(), 0xff, lse.bytes()));
   CHECK_CUDA(cudaMemset(workspace.data(), 0xff, workspace.bytes()));
   args.rows = rows.data();
   args.num_rows = count.data();
@@ -213,14 +220,27 @@ bool check_plan(const Shape& shape, Plan plan, bool remote, Random& random) {
                device_cache.data(), true_cache.bytes()});
   }
   expect_ok(cuda::launch_mla_schedule(args, peer.own()));
-  expect_ok(cuda::launch_mla_decode(args, peer.own()));
-  CHECK_CUDA(cudaDeviceSynchronize());
+  // As the layers of a step; they may count on what the one before has left in the workspace.
+  std::vector<float> first_out, first_lse;
+  bool layers_agree = true;
+  for (int layer = 0; layer < 3; ++layer) {
+    CHECK_CUDA(cudaMemsetAsync(out.data(), 0xff, out.bytes(), peer.own()));  // NaN: all is written
+    CHECK_CUDA(cudaMemsetAsync(lse.data(), 0xff, lse.bytes(), peer.own()));
+    expect_ok(cuda::launch_mla_decode(args, peer.own()));
+    CHECK_CUDA(cudaDeviceSynchronize());
+    if (layer == 0) {
+      first_out = out.to_host();
+      first_lse = lse.to_host();
+    } else {
+      layers_agree = layers_agree && same_bits(first_out, out) && same_bits(first_lse, lse);
+    }
+  }
   tensor::MatrixBuffer want_out, want_lse;
   const tensor::Matrix want = want_out.resize(num_rows, int64_t{shape.heads} * cuda::kLatentDim);
   const tensor::Matrix want_logs = want_lse.resize(num_rows, shape.heads);
   run_reference(shape, plan, args, all_true, q_float, want, want_logs);
-  return report(shape, num_rows, remote, peer.timed_out(),
-                compare(out.to_host(), lse.to_host(), want, want_logs));
+  return report(shape, num_rows, remote, peer.timed_out(), layers_agree,
+                compare(first_out, first_lse, want, want_logs));
 }
 
 // `heads_only`: 0 for all shapes, else those with so many.
@@ -253,6 +273,8 @@ int run_checks(int heads_only, bool is_short) {
                                             {128, 64},
                                             {128, 16},
                                             {12, 64},
+                                            {16, 128},
+                                            {20, 48},
                                             {40, 48},
                                             {160, 64}}) {
       if (heads_only != 0 && heads != heads_only) continue;
@@ -272,6 +294,14 @@ __global__ void fill_kernel(uint32_t* data, size_t count) {
     const uint32_t noise = static_cast<uint32_t>(i) * 2654435761U;
     data[i] = (noise & 0x80ff80ffU) | 0x3f003f00U;  // bf16 pairs of size 0.5 to 2
   }
+}
+
+// Stands between the layers as the kernels between them do in a step: begins when the layer before
+// has ended, and lets the next one begin.
+struct NoArgs {};
+__global__ void between_layers_kernel(const __grid_constant__ NoArgs /*args*/) {
+  cudaGridDependencySynchronize();
+  cudaTriggerProgrammaticLaunchCompletion();
 }
 
 struct TimedCase {
@@ -325,17 +355,26 @@ void time_case(const TimedCase& c, cuda::CacheType cache, const DeviceArray<uint
   const auto* base = reinterpret_cast<const uint8_t*>(memory.data());
   const double schedule_us = bench::time_in_graph(
       24, [&](int, cudaStream_t stream) { expect_ok(cuda::launch_mla_schedule(args, stream)); });
-  const double us = bench::time_in_graph(c.heads > 16 ? 6 : 24, [&](int i, cudaStream_t stream) {
-    args.cache = base + static_cast<size_t>(i) % copies * all;
-    expect_ok(cuda::launch_mla_decode(args, stream));
-  });
+  const auto time_layer = [&](bool kernel_between) {
+    return bench::time_in_graph(c.heads > 16 ? 6 : 24, [&](int i, cudaStream_t stream) {
+      args.cache = base + static_cast<size_t>(i) % copies * all;
+      expect_ok(cuda::launch_mla_decode(args, stream));
+      if (!kernel_between) return;
+      expect_ok(cuda::launch_overlapped(between_layers_kernel, dim3(1), 32, NoArgs(), stream,
+                                        "the kernel between layers"));
+    });
+  };
+  const double us = time_layer(false);
+  const double us_with_kernel = time_layer(true);
   const double gb_per_s =
       tokens * static_cast<double>(tensor::kv_token_bytes(shape.format(), shape.dim)) / us / 1e3;
   const double tflops = 2 * c.heads * tokens * (cuda::kLatentKeyDim + cuda::kLatentDim) / us / 1e6;
   std::printf("time  %s %3d heads:", name_of(cache), c.heads);
   for (const auto& [n, length] : c.rows) std::printf(" %d x %d", n, length);
-  std::printf(": %.1f us, %.0f GB/s (%.1f %% of read), %.0f TFLOP/s, schedule %.1f us\n", us,
-              gb_per_s, 100 * gb_per_s / read_gb_per_s, tflops, schedule_us);
+  std::printf(
+      ": %.1f us, %.0f GB/s (%.1f %% of read), %.0f TFLOP/s, with a kernel between %.1f us, "
+      "schedule %.1f us\n",
+      us, gb_per_s, 100 * gb_per_s / read_gb_per_s, tflops, us_with_kernel, schedule_us);
 }
 
 int run_times() {
@@ -355,7 +394,7 @@ int run_times() {
     for (const TimedCase& c :
          {TimedCase{16, {{64, 4096}}}, TimedCase{16, {{1, 131072}}}, TimedCase{16, {{128, 1024}}},
           TimedCase{16, {{63, 2048}, {1, 262144}}}, TimedCase{32, {{64, 4096}}},
-          TimedCase{64, {{64, 4096}}}, TimedCase{128, {{64, 4096}}},
+          TimedCase{32, {{1, 131072}}}, TimedCase{64, {{64, 4096}}}, TimedCase{128, {{64, 4096}}},
           TimedCase{128, {{128, 8192}}}}) {
       time_case(c, cache, memory, read);
     }

@@ -12,6 +12,7 @@
 #include "backend/cuda/device/block_search.cuh"
 #include "backend/cuda/launch_overlapped.h"
 #include "backend/cuda/mla_decode_kernels.cuh"
+#include "backend/cuda/mla_few_kernels.cuh"
 #include "backend/cuda/tensor_map.h"
 
 namespace nanocp::cuda {
@@ -49,7 +50,7 @@ __device__ Stretch locate(const Params& params, int32_t num_rows, int32_t place)
     }
   }
   const RowSpan span = params.workspace.spans[low];
-  return {low, place - span.tile_begin, 0, span, params.args.rows[low]};
+  return {low, place - span.tile_begin, 0, span, params.args.rows[low], {}};
 }
 
 // Tiles of a stretch: the average, but no less than is worth a part of a row (short rows are not
@@ -63,6 +64,15 @@ __device__ int32_t stretch_length(const Params& params, int32_t num_tiles, int32
   const int32_t even = parts > 0 ? (longest_row + parts - 1) / parts
                                  : (average + longest_row - 1) / longest_row * longest_row;
   return even <= average + max(kEvenCutTiles, average / kEvenCutPart) ? even : average;
+}
+
+__device__ void look_up_first_blocks(const Params& params, Stretch& stretch) {
+  for (int32_t i = 0; i < kTileBoxes; ++i) {
+    const int32_t token = stretch.tile * kTileTokens + i * params.box_tokens;
+    const int32_t at = token / params.args.config.block_size;
+    const bool is_there = at < stretch.info.num_blocks;
+    stretch.first_blocks[i] = is_there ? params.args.blocks[stretch.info.block_begin + at] : -1;
+  }
 }
 
 // This thread's lane.
@@ -82,6 +92,7 @@ __device__ void cut_line(const Params& params, int32_t num_rows, int32_t num_til
     };
     stretch = locate(params, num_rows, begin);
     stretch.count = end - begin;
+    look_up_first_blocks(params, stretch);
     if (stretch.tile > 0) begun_before = share(stretch);
     const Stretch last = locate(params, num_rows, end - 1);
     const bool begins_here = last.span.tile_begin >= begin;
@@ -148,11 +159,18 @@ struct GridShape {
   int32_t slot_heads;
 };
 
+// Those that have a kernel of their own.
+bool has_few_heads(const MlaDecodeConfig& config) {
+  return config.cache_type == CacheType::kBf16 && config.num_heads <= kFewHeadsMax;
+}
+
 Result<GridShape> grid_shape(const MlaDecodeConfig& config) {
   NANOCP_ASSIGN_OR_RETURN(const int32_t num_sms, num_multiprocessors());
   const int32_t groups = divide_up(config.num_heads, kHeads);
-  return GridShape{groups, std::max(1, std::min(kLanesMax, num_sms / groups)),
-                   std::min(kHeads, config.num_heads)};
+  const int32_t slot_heads = !has_few_heads(config)   ? std::min(kHeads, config.num_heads)
+                             : config.num_heads <= 16 ? 16
+                                                      : kFewHeadsMax;
+  return GridShape{groups, std::max(1, std::min(kLanesMax, num_sms / groups)), slot_heads};
 }
 
 size_t align(size_t bytes) {
@@ -176,8 +194,13 @@ size_t lay_out(const MlaDecodeConfig& config, const GridShape& shape, void* base
   workspace->spans = reinterpret_cast<RowSpan*>(take(sizeof(RowSpan) * config.max_rows));
   workspace->partial_out =
       reinterpret_cast<float*>(take(heads * static_cast<size_t>(kLatentDim) * sizeof(float)));
-  workspace->partial_max = reinterpret_cast<float*>(take(heads * sizeof(float)));
-  workspace->partial_sum = reinterpret_cast<float*>(take(heads * sizeof(float)));
+  if (has_few_heads(config)) {
+    const auto stats = static_cast<size_t>(2 * shape.slot_heads * kLanesMax);
+    workspace->partial_stats = reinterpret_cast<float2*>(take(stats * sizeof(float2)));
+  } else {
+    workspace->partial_max = reinterpret_cast<float*>(take(heads * sizeof(float)));
+    workspace->partial_sum = reinterpret_cast<float*>(take(heads * sizeof(float)));
+  }
   workspace->counters = reinterpret_cast<int32_t*>(take(lanes * shape.groups * sizeof(int32_t)));
   return offset;
 }
@@ -210,22 +233,35 @@ Status make_params(const MlaDecodeArgs& args, Params* params) {
 }
 
 // How many rows and blocks there are the tables say; nothing else is asked for.
-Status describe_tensors(Params* params) {
-  constexpr int64_t kMatricesMax = int64_t{1} << 30;
+constexpr int64_t kMatricesMax = int64_t{1} << 30;
+
+Status describe_queries(Params* params) {
   const MlaDecodeArgs& args = params->args;
   const int64_t num_heads = args.config.num_heads;
-  NANOCP_RETURN_IF_ERROR(make_tensor_map({.base = args.q,
-                                          .columns = kLatentKeyDim,
-                                          .rows = num_heads,
-                                          .matrices = kMatricesMax,
-                                          .row_stride = kLatentKeyDim,
-                                          .matrix_stride = num_heads * kLatentKeyDim,
-                                          .box_rows = kHeads},
-                                         &params->q_map));
+  return make_tensor_map({.base = args.q,
+                          .columns = kLatentKeyDim,
+                          .rows = num_heads,
+                          .matrices = kMatricesMax,
+                          .row_stride = kLatentKeyDim,
+                          .matrix_stride = num_heads * kLatentKeyDim,
+                          .box_rows = has_few_heads(args.config) ? params->slot_heads : kHeads},
+                         &params->q_map);
+}
+
+Status describe_cache(Params* params) {
+  const MlaDecodeArgs& args = params->args;
+  const int32_t block_size = args.config.block_size;
+  if (has_few_heads(args.config)) {
+    return make_tensor_map({.base = args.cache,
+                            .sizes = {64, 8, kChunks, block_size / 8, kMatricesMax},
+                            .strides = {kLatentKeyDim, 64, 8 * kLatentKeyDim, args.block_stride},
+                            .box = {64, 8, kPartChunks, params->box_tokens / 8, 1}},
+                           &params->cache_map);
+  }
   const bool is_bf16 = args.config.cache_type == CacheType::kBf16;
   return make_tensor_map({.base = args.cache,
                           .columns = kLatentKeyDim,
-                          .rows = args.config.block_size,
+                          .rows = block_size,
                           .matrices = kMatricesMax,
                           .row_stride = kLatentKeyDim,
                           .matrix_stride = args.block_stride,
@@ -234,14 +270,25 @@ Status describe_tensors(Params* params) {
                          &params->cache_map);
 }
 
+struct Attend {
+  void (*kernel)(Params);
+  int threads;
+  size_t shared_bytes;
+};
+
 // Above one group of heads the products are the limit, not the memory. Codes can be asked for only
 // when the place of a tile is free, and with the scores first it is free later.
-auto choose_attend(const Params& params) {
-  if (params.args.config.cache_type == CacheType::kE4m3) {
-    return attend_kernel<false, CacheType::kE4m3>;
+Attend choose_attend(const Params& params) {
+  if (has_few_heads(params.args.config)) {
+    if (params.slot_heads == 16) return {attend_few_kernel<16>, kFewThreads, sizeof(FewShared<16>)};
+    return {attend_few_kernel<kFewHeadsMax>, kFewThreads, sizeof(FewShared<kFewHeadsMax>)};
   }
-  return params.groups > 1 ? attend_kernel<true, CacheType::kBf16>
-                           : attend_kernel<false, CacheType::kBf16>;
+  if (params.args.config.cache_type == CacheType::kE4m3) {
+    return {attend_kernel<false, CacheType::kE4m3>, kThreads, sizeof(Shared)};
+  }
+  return {params.groups > 1 ? attend_kernel<true, CacheType::kBf16>
+                            : attend_kernel<false, CacheType::kBf16>,
+          kThreads, sizeof(Shared)};
 }
 
 }  // namespace
@@ -263,14 +310,16 @@ Status launch_mla_schedule(const MlaDecodeArgs& args, cudaStream_t stream) {
 Status launch_mla_decode(const MlaDecodeArgs& args, cudaStream_t stream) {
   Params params = {};
   NANOCP_RETURN_IF_ERROR(make_params(args, &params));
-  NANOCP_RETURN_IF_ERROR(describe_tensors(&params));
-  const auto attend = choose_attend(params);
-  NANOCP_RETURN_IF_ERROR(cuda_status(
-      cudaFuncSetAttribute(attend, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Shared)),
-      "shared memory of latent attention"));
+  NANOCP_RETURN_IF_ERROR(describe_queries(&params));
+  NANOCP_RETURN_IF_ERROR(describe_cache(&params));
+  const Attend attend = choose_attend(params);
+  NANOCP_RETURN_IF_ERROR(
+      cuda_status(cudaFuncSetAttribute(attend.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                       static_cast<int>(attend.shared_bytes)),
+                  "shared memory of latent attention"));
   const auto grid = static_cast<unsigned>(params.lanes * params.groups);
-  return launch_overlapped(attend, dim3(grid), kThreads, params, stream, "latent attention",
-                           sizeof(Shared));
+  return launch_overlapped(attend.kernel, dim3(grid), attend.threads, params, stream,
+                           "latent attention", attend.shared_bytes);
 }
 
 }  // namespace nanocp::cuda

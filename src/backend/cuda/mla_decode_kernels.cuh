@@ -298,12 +298,13 @@ __device__ void produce(const Params& params, Shared& shared, const Stretch& str
       const Producer<!kScoresFirst> producer{.params = params,
                                              .shared = shared,
                                              .policy = policy,
+                                             .group = group,
                                              .lane = thread,
                                              .num_boxes = kTileTokens / params.box_tokens};
-      const auto first = producer.look_up(stretch.info, stretch.tile);
+      const auto first = look_up_box(params, stretch.info, stretch.tile, thread);
       cudaGridDependencySynchronize();
       cudaTriggerProgrammaticLaunchCompletion();
-      producer.run(stretch, group, first);
+      ask_for_tiles(producer, stretch, first);
     } else {
       cudaGridDependencySynchronize();
       cudaTriggerProgrammaticLaunchCompletion();

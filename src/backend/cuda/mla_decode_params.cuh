@@ -24,13 +24,16 @@ constexpr int kProducerRegisters = 40;
 constexpr int kComputeRegistersBesideSpreaders = 208;
 constexpr int kSpreaderRegisters = 88;
 constexpr int kStages = 2;
-constexpr int kChunks = kLatentKeyDim / 64;  // of a tile or the queries: 64 rows of 128 bytes
+constexpr int kTileBoxes = kTileTokens / 16;  // at most: a block has a multiple of 16 tokens
+constexpr int kFewHeadsMax = 32;              // in mla_few_kernels.cuh
+constexpr int kChunks = kLatentKeyDim / 64;   // of a tile or the queries: 64 rows of 128 bytes
 constexpr int kHalfChunks = kLatentDim / 64 / 2;
 constexpr int kRotaryChunk = kChunks - 1;
 // Of a block, under way at a time; measured.
 constexpr int kChunksAhead = 6;
 constexpr uint32_t kChunkBytes = 64 * 128;
 constexpr uint32_t kTileBytes = kChunks * kChunkBytes;
+constexpr int kPartChunks = 3;  // of a tile for few heads, which arrives in three parts
 constexpr int kLanesMax = 144;
 // Numbers of barriers of part of a block; the first two are two each, one of each warpgroup.
 constexpr int kWeightsBarrier = 1;  // a tile's weights have been made
@@ -59,6 +62,7 @@ struct Stretch {
   int32_t count;
   RowSpan span;
   AttentionRow info;
+  int32_t first_blocks[kTileBoxes];  // of the boxes of the first tile; -1: there is none
 };
 
 // A row that lies in several lanes, each of which leaves its part.
@@ -73,11 +77,12 @@ struct Workspace {
   SharedRow* shared_rows;  // [lanes, 2]: begun in an earlier lane; begun here and unfinished
   RowSpan* spans;          // [max_rows]
   // A lane has two slots for each group of heads; the second is for the row that begins in it.
-  float* partial_out;  // [2 * lanes * groups, slot_heads, 512]
-  float* partial_max;  // [2 * lanes * groups, slot_heads], base 2
-  float* partial_sum;  // likewise
+  float* partial_out;     // [2 * lanes * groups, slot_heads, 512]
+  float* partial_max;     // [2 * lanes * groups, slot_heads], base 2
+  float* partial_sum;     // likewise
+  float2* partial_stats;  // instead of both for few heads: [2, slot_heads, kLanesMax]
   // [lanes, groups] parts that are there of the row that begins in a lane and does not end in it.
-  // Zero between launches.
+  // Zero between launches; for few heads they count the parts of all launches behind the schedule.
   int32_t* counters;
 };
 
@@ -85,7 +90,7 @@ struct Workspace {
 // the same time, so that the second-level cache serves all but the first.
 struct Params {
   CUtensorMap q_map;      // [rows, num_heads, 576]
-  CUtensorMap cache_map;  // [blocks, block_size, 576]
+  CUtensorMap cache_map;  // [blocks, block_size, 576]; few heads: see describe_cache
   MlaDecodeArgs args;
   Workspace workspace;
   int32_t groups;

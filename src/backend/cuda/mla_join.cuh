@@ -28,9 +28,10 @@ __device__ inline void add_scaled(float4& sum, const float4& value, float scale)
   sum.w += value.w * scale;
 }
 
-// One thread: until all parts are there.
+// One thread: until a counter of parts satisfies `is_enough`.
+template <typename IsEnough>
 __device__ inline void wait_for_parts(const Params& params, const int32_t* counter,
-                                      int32_t num_parts) {
+                                      const IsEnough& is_enough) {
   const ExchangeView& exchange = params.args.exchange;
   // Other blocks may have to sit through as many waits for other instances first.
   uint64_t timeout_ns = kPartsTimeoutNs;
@@ -39,7 +40,7 @@ __device__ inline void wait_for_parts(const Params& params, const int32_t* count
   for (;;) {
     int32_t seen;
     asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(seen) : "l"(counter) : "memory");
-    if (seen % kHasJoined >= num_parts) return;
+    if (is_enough(seen)) return;
     if (global_time_ns() - begin > timeout_ns) __trap();
   }
 }
@@ -169,7 +170,8 @@ struct Join {
 };
 
 // One of the rows that the lane has part in, for join_rows.
-__device__ inline void read_shared_row(const Params& params, Shared& shared, int32_t lane,
+template <typename SharedT>
+__device__ inline void read_shared_row(const Params& params, SharedT& shared, int32_t lane,
                                        int32_t index) {
   shared.rows[index] = params.workspace.shared_rows[2 * lane + index];
 }
@@ -197,7 +199,10 @@ __device__ inline void join_rows(const Params& params, Shared& shared, int32_t l
                        .thread = thread,
                        .begin = pieces * part / row.num_parts,
                        .end = pieces * (part + 1) / row.num_parts};
-    if (thread == 0) wait_for_parts(params, counter(row), row.num_parts);
+    if (thread == 0) {
+      wait_for_parts(params, counter(row),
+                     [&](int32_t seen) { return seen % kHasJoined >= row.num_parts; });
+    }
     sync_threads(kJoinBarrier, kGroupThreads);
     if (join.begin < join.end) {
       join.fetch();

@@ -50,6 +50,9 @@ struct CodeState {
 
 // The barriers of a stage or the queries count warps that have left, or bytes that have arrived.
 struct Shared {
+  static constexpr int kColumns = kHeads;  // heads that there is place for
+  static constexpr uint32_t kQueryChunkBytes = kChunkBytes;
+
   alignas(1024) uint8_t q[kTileBytes];
   // The weights of a tile take the place of its rotary keys once the scores are done.
   alignas(1024) uint8_t tiles[kStages][kTileBytes];
@@ -85,6 +88,22 @@ __device__ inline void init_barriers(Shared& shared, uint32_t arrivals) {
   publish_barriers();
 }
 
+// What a lane copies of a tile.
+struct Box {
+  int32_t block;  // -1: there is none
+  int32_t token;  // in the block
+};
+
+__device__ inline Box look_up_box(const Params& params, const AttentionRow& row, int32_t tile,
+                                  int32_t lane) {
+  const int32_t token = tile * kTileTokens + lane * params.box_tokens;
+  const int32_t at = token / params.args.config.block_size;
+  Box box = {-1, token % params.args.config.block_size};
+  if (lane * params.box_tokens < kTileTokens && at < row.num_blocks)
+    box.block = params.args.blocks[row.block_begin + at];
+  return box;
+}
+
 // The warp that asks for tiles and queries. A tile is copied in boxes of tokens of one block, a
 // lane for each; places without a block arrive as zeros.
 template <bool kHoldsBack>
@@ -92,22 +111,9 @@ struct Producer {
   const Params& params;
   Shared& shared;
   uint64_t policy;
+  int32_t group;  // of heads
   int32_t lane;
   int32_t num_boxes;  // of a chunk
-
-  struct Box {
-    int32_t block;  // -1: there is none
-    int32_t token;  // in the block
-  };
-
-  __device__ Box look_up(const AttentionRow& row, int32_t tile) const {
-    const int32_t token = tile * kTileTokens + lane * params.box_tokens;
-    const int32_t at = token / params.args.config.block_size;
-    Box box = {-1, token % params.args.config.block_size};
-    if (lane < num_boxes && at < row.num_blocks)
-      box.block = params.args.blocks[row.block_begin + at];
-    return box;
-  }
 
   __device__ void load_chunk(int stage, int chunk, const Box& box) const {
     const uint32_t barrier = shared_address(&shared.full[stage][chunk]);
@@ -147,7 +153,7 @@ struct Producer {
     load_chunk(stage, kRotaryChunk, box);
   }
 
-  __device__ void load_queries(int32_t segment, int32_t row, int32_t group) const {
+  __device__ void load_queries(int32_t segment, int32_t row) const {
     wait_phase(shared_address(&shared.q_empty), (segment + 1) & 1);
     if (lane != 0) return;
     const uint32_t barrier = shared_address(&shared.q_full);
@@ -157,37 +163,41 @@ struct Producer {
                group * kHeads, row, barrier, evict_normal_policy());
     }
   }
+};
 
-  // `first`: of the first tile.
-  __device__ void run(const Stretch& stretch, int32_t group, const Box& first) const {
-    Segment segment;
-    segment.start(stretch);
-    int32_t number = 0;  // of the tile
-    int32_t open_source = -1;
-    for (int32_t s = 0; segment.left > 0; ++s, segment.next(params)) {
-      const AttentionRow& row = segment.info;
-      if (is_remote(params, row) && row.source != open_source) {
-        if (lane == 0) wait_for_source(params, row.source);
-        __syncwarp();
-        publish_to_copies();
-        open_source = row.source;
-      }
-      Box box = s == 0 ? first : look_up(row, segment.tile);
-      for (int32_t k = 0; k < segment.count; ++k) {
-        const Box next = look_up(row, segment.tile + k + 1);
-        load_tile(number++, box);
-        if (k == 0 && s > 0) load_queries(s, row.row, group);
-        box = next;
-      }
+// The whole warp: a stretch's tiles, of which the first is at `first`, and its queries but the
+// first.
+template <typename ProducerT>
+__device__ void ask_for_tiles(const ProducerT& producer, const Stretch& stretch, const Box& first) {
+  const Params& params = producer.params;
+  Segment segment;
+  segment.start(stretch);
+  int32_t number = 0;  // of the tile
+  int32_t open_source = -1;
+  for (int32_t s = 0; segment.left > 0; ++s, segment.next(params)) {
+    const AttentionRow& row = segment.info;
+    if (is_remote(params, row) && row.source != open_source) {
+      if (producer.lane == 0) wait_for_source(params, row.source);
+      __syncwarp();
+      publish_to_copies();
+      open_source = row.source;
+    }
+    Box box = s == 0 ? first : look_up_box(params, row, segment.tile, producer.lane);
+    for (int32_t k = 0; k < segment.count; ++k) {
+      const Box next = look_up_box(params, row, segment.tile + k + 1, producer.lane);
+      producer.load_tile(number++, box);
+      if (k == 0 && s > 0) producer.load_queries(s, row.row);
+      box = next;
     }
   }
-};
+}
 
 // The first queries, by the three warps of the last warpgroup that ask for no tiles. `thread`: of
 // these. Where many blocks ask for the same row the second-level cache serves them slowly; the
 // copies of tiles, which wait for one another in the order they are asked for, need not stand
 // behind that.
-__device__ inline void load_first_queries(const Params& params, Shared& shared,
+template <typename SharedT>
+__device__ inline void load_first_queries(const Params& params, SharedT& shared,
                                           const AttentionRow& row, int32_t group, int32_t thread) {
   if (is_remote(params, row)) {
     if (thread % 32 == 0) wait_for_source(params, row.source);
@@ -199,10 +209,11 @@ __device__ inline void load_first_queries(const Params& params, Shared& shared,
   const int32_t heads = min(kHeads, num_heads - group * kHeads);
   constexpr int32_t kPieces = kRowBytes / 16;
 #pragma unroll 4
-  for (int32_t i = thread; i < kHeads * kPieces; i += kIdleThreads) {
+  for (int32_t i = thread; i < SharedT::kColumns * kPieces; i += kIdleThreads) {
     const int32_t head = i / kPieces;
     const int32_t piece = i % kPieces;
-    const uint32_t to = shared_address(shared.q) + static_cast<uint32_t>(piece / 8) * kChunkBytes +
+    const uint32_t to = shared_address(shared.q) +
+                        static_cast<uint32_t>(piece / 8) * SharedT::kQueryChunkBytes +
                         swizzled_offset(head, piece % 8);
     copy_16_async(to, head < heads ? from + i * 16 : from, head < heads);
   }

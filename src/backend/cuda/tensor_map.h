@@ -25,4 +25,14 @@ struct TensorMapShape {
 
 Status make_tensor_map(const TensorMapShape& shape, CUtensorMap* map);
 
+// bf16 of five dimensions, adjacent values first. Boxes have rows of 64 values, permuted likewise.
+struct TensorMapDimensions {
+  const void* base;  // a multiple of 16
+  int64_t sizes[5];
+  int64_t strides[4];  // elements from the second dimension on, multiples of 8
+  int32_t box[5];      // up to 256 each; the first is 64
+};
+
+Status make_tensor_map(const TensorMapDimensions& dimensions, CUtensorMap* map);
+
 }  // namespace nanocp::cuda

@@ -23,6 +23,20 @@ __device__ inline void load_box(uint32_t to, const CUtensorMap& map, int32_t x, 
       : "memory");
 }
 
+// The same of a tensor of five dimensions, adjacent values first.
+struct BoxPlace {
+  int32_t at[5];
+};
+__device__ inline void load_box_5(uint32_t to, const CUtensorMap& map, const BoxPlace& place,
+                                  uint32_t barrier, uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1, {%3, %4, %5, %6, %7}], [%2], %8;" ::"r"(to),
+      "l"(&map), "r"(barrier), "r"(place.at[0]), "r"(place.at[1]), "r"(place.at[2]),
+      "r"(place.at[3]), "r"(place.at[4]), "l"(policy)
+      : "memory");
+}
+
 // Makes writes that this thread has seen, of any kind, visible to copies that it asks for.
 __device__ inline void publish_to_copies() {
   asm volatile("fence.proxy.async;" ::: "memory");

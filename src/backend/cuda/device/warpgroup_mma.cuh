@@ -164,5 +164,20 @@ __device__ inline void sync_threads(int32_t barrier, int32_t threads) {
 __device__ inline void arrive_threads(int32_t barrier, int32_t threads) {
   asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
+// Whether it holds for any of them.
+__device__ inline bool any_of_threads(int32_t barrier, int32_t threads, bool value) {
+  uint32_t any;
+  asm volatile(
+      "{\n"
+      ".reg .pred p, q;\n"
+      "setp.ne.u32 q, %1, 0;\n"
+      "bar.red.or.pred p, %2, %3, q;\n"
+      "selp.u32 %0, 1, 0, p;\n"
+      "}\n"
+      : "=r"(any)
+      : "r"(value ? 1U : 0U), "r"(barrier), "r"(threads)
+      : "memory");
+  return any != 0;
+}
 
 }  // namespace nanocp::cuda::device
