@@ -112,9 +112,7 @@ void read_logprobs(BodyReader& body, const ModelContext& context, RequestFields&
       static_cast<int32_t>(body.integer("logprobs", {0, context.limits.num_logprobs_max}, -1));
   fields.request.sampling.num_logprobs = output.num_logprobs;
   output.echo = body.boolean("echo", false);
-  if (output.echo && output.num_logprobs >= 0) {
-    body.fail("logprobs", "of an echoed prompt are not supported", "unsupported_parameter");
-  }
+  if (output.echo) fields.request.num_prompt_logprobs = output.num_logprobs;
   output.prompt_only = fields.max_tokens == 0;
   if (output.prompt_only && !output.echo) {
     body.fail("max_tokens", "must be at least 1 unless \"echo\" is true");

@@ -99,9 +99,15 @@ std::string ResponseWriter::take_token(Choice& choice, const PromptInfo& prompt,
 }
 
 void ResponseWriter::add_echo(Choice& choice, const PromptInfo& prompt,
-                              engine::TokenDetails& /*details*/) const {
+                              const engine::TokenDetails& details) const {
   if (output_.num_logprobs < 0) return;
-  choice.logprobs.add_first(prompt.token_ids.front());
+  const std::vector<TokenId>& tokens = prompt.token_ids;
+  NANOCP_CHECK_EQ(details.prompt_scores.size() + 1, tokens.size());
+  choice.logprobs.add_first(tokens.front());
+  for (size_t i = 1; i < tokens.size(); ++i) {
+    const TokenScore& score = details.prompt_scores[i - 1];
+    choice.logprobs.add(tokens[i], score.logprob, score.top_logprobs);
+  }
 }
 
 void ResponseWriter::end(Choice& choice, const engine::TokenEvent& event) {

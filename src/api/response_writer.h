@@ -64,7 +64,8 @@ class ResponseWriter {
     return output_.prompts[index / static_cast<size_t>(output_.n)];
   }
   std::string take_token(Choice& choice, const PromptInfo& prompt, engine::TokenEvent& event) const;
-  void add_echo(Choice& choice, const PromptInfo& prompt, engine::TokenDetails& details) const;
+  void add_echo(Choice& choice, const PromptInfo& prompt,
+                const engine::TokenDetails& details) const;
   void end(Choice& choice, const engine::TokenEvent& event);
   void emit(size_t index, const OutputDelta& delta, bool is_last, std::string& out);
   void append_chunk(size_t index, const OutputDelta& delta, bool is_last, std::string& out);

@@ -207,6 +207,35 @@ TEST(ResponseWriter, EchoPutsThePromptFirst) {
   EXPECT_EQ(prompt_only.body()["usage"]["completion_tokens"], 0);
 }
 
+// What lm-eval asks for.
+TEST(ResponseWriter, EchoedPromptsHaveLogprobs) {
+  GenerationRequest request = completion(",'echo':true,'logprobs':1,'max_tokens':1");
+  EXPECT_EQ(request.requests[0].num_prompt_logprobs, 1);
+  const std::vector<TokenId> prompt = request.requests[0].prompt;
+  ASSERT_GT(prompt.size(), 1U);
+  ResponseWriter writer(std::move(request.output), test_context(), {.id = "x"});
+  engine::TokenEvent event = event_of(64, FinishReason::kLength);
+  engine::TokenDetails& details = event.details.make();
+  details.top_logprobs = {{64, -0.5F}};
+  for (size_t i = 1; i < prompt.size(); ++i) {
+    details.prompt_scores.push_back(
+        {.logprob = -static_cast<float>(i), .top_logprobs = {{65, -0.25F}}});
+  }
+  std::string out;
+  writer.push(0, event, out);
+  writer.finish(out);
+  const Json logprobs = Json::parse(out)["choices"][0]["logprobs"];
+  const size_t count = prompt.size() + 1;
+  for (const char* name : {"tokens", "token_logprobs", "top_logprobs", "text_offset"}) {
+    EXPECT_EQ(logprobs[name].size(), count) << name;
+  }
+  EXPECT_TRUE(logprobs["token_logprobs"][0].is_null());
+  EXPECT_TRUE(logprobs["top_logprobs"][0].is_null());
+  EXPECT_EQ(logprobs["token_logprobs"][1], -1.0);
+  EXPECT_EQ(logprobs["top_logprobs"][1]["b"], -0.25);
+  EXPECT_EQ(logprobs["token_logprobs"][count - 1], -0.5);
+}
+
 TEST(ResponseWriter, TokenIdsOnRequest) {
   const Answer one = answer(completion(",'return_token_ids':true"), "ab", FinishReason::kStop);
   std::vector<TokenId> ids = tokens_of("ab");

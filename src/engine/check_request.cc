@@ -107,6 +107,9 @@ Status check_request(const request::Request& request, const RequestLimits& limit
                             " cannot be set for structured output, which ends where its format "
                             "does");
   }
+  if (request.num_prompt_logprobs < -1) {
+    return wrong("num_prompt_logprobs", request.num_prompt_logprobs, "-1 (none) or larger");
+  }
   NANOCP_RETURN_IF_ERROR(check_length(request, limits.max_model_len));
   return check_sampling(request.sampling);
 }

@@ -168,6 +168,15 @@ Result<StepResult> ContentRunner::sample(const scheduler::StepPlan& plan,
       sampled_[i].push_back(sampled.token);
       result.tokens.push_back(std::move(sampled));
     }
+    for (const scheduler::ScoreTask& task : plan.score_tasks[i]) {
+      const TokenId expected =
+          token_of(seen_[i][static_cast<size_t>(task.row)].digest, options_.vocab_size);
+      const bool is_expected = task.sequence->token(task.position) == expected;
+      result.scored.push_back(
+          {.sequence = task.sequence->id,
+           .position = task.position,
+           .score = {.logprob = is_expected ? 0.0F : -1.0F, .top_logprobs = {{expected, 0.0F}}}});
+    }
   }
   return result;
 }

@@ -116,6 +116,7 @@ Result<std::vector<TokenEvent>> Engine::step() {
   last_duration_us_ = result->duration_us;
   last_spans_ = std::move(result->spans);
   last_idle_us_ = std::move(result->idle_us);
+  keep_scores(result->scored);
   std::vector<TokenEvent> events = commit_tokens(*steps_.front().plan, result->tokens);
   const Step finished = std::move(steps_.front());
   steps_.pop_front();
@@ -200,6 +201,18 @@ std::vector<TokenEvent> Engine::commit_tokens(const scheduler::StepPlan& plan,
   return events;
 }
 
+// Until the first token is read; a preempted prompt is scored again, with the same result.
+void Engine::keep_scores(std::vector<ScoredToken>& scored) {
+  for (ScoredToken& token : scored) {
+    const auto found = records_.find(token.sequence);
+    if (found == records_.end()) continue;
+    Record& record = *found->second;
+    record.is_scored = true;
+    record.prompt_scores.resize(static_cast<size_t>(record.num_prompt_tokens() - 1));
+    record.prompt_scores[static_cast<size_t>(token.position - 1)] = std::move(token.score);
+  }
+}
+
 // The next step may have waited for the tokens of the one that is over.
 void Engine::launch_waiting(const scheduler::StepPlan& finished,
                             const std::vector<SampledToken>& tokens) {
@@ -250,6 +263,10 @@ void Engine::commit_token(Record& record, SampledToken& sampled, TokenEvent& eve
   event.token = sampled.token;
   event.logprob = sampled.logprob;
   event.details = std::move(sampled.details);
+  if (record.is_scored) {
+    event.details.make().prompt_scores = std::move(record.prompt_scores);
+    record.is_scored = false;
+  }
   event.finish_reason = finish_reason(record, sampled.token);
   Status followed = ok_status();
   if (record.is_constrained && event.finish_reason == FinishReason::kNone) {

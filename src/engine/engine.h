@@ -92,6 +92,7 @@ class Engine {
     bool is_open = true;           // false: tokens are dropped
     bool has_stop_tokens = false;  // stop_tokens are not empty
     bool is_constrained = false;   // constraint is not null
+    bool is_scored = false;        // prompt_scores are not empty
   };
   // An open sequence, or one that plans still name. Every step touches all that run, each in one
   // cache line.
@@ -101,6 +102,7 @@ class Engine {
     // Taken when the scheduler let go of the sequence, which is before its last token is read.
     std::unique_ptr<SequenceSummary> summary;
     std::unique_ptr<request::ConstraintState> constraint;
+    std::vector<TokenScore> prompt_scores;  // until the first token is read
   };
   // A planned step that is not over.
   struct Step {
@@ -121,6 +123,7 @@ class Engine {
   Status check_result(const StepResult& result, const scheduler::StepPlan& plan) const;
   std::vector<TokenEvent> commit_tokens(const scheduler::StepPlan& plan,
                                         std::vector<SampledToken>& tokens);
+  void keep_scores(std::vector<ScoredToken>& scored);
   void commit_token(Record& record, SampledToken& sampled, TokenEvent& event);
   static Status start_constraint(Record& record);
   static Status set_allowed_tokens(Record& record);

@@ -206,6 +206,7 @@ class RandomRun {
     request.min_tokens = static_cast<int32_t>(random_.between(0, request.max_tokens));
     request.ignore_eos = random_.below(2) == 0;
     if (random_.below(4) == 0) constrain(expected);
+    if (random_.below(4) == 0) request.num_prompt_logprobs = 1;
     request.priority = random_.below(5) == 0 ? static_cast<int32_t>(random_.between(-1, 1)) : 0;
     expected.num_steps_at_add = engine_->num_steps();
     const auto id = engine_->add_request(request);
@@ -237,8 +238,26 @@ class RandomRun {
   void step() {
     auto events = engine_->step();
     ASSERT_TRUE(events.ok()) << events.error().message;
-    for (const TokenEvent& event : *events) check_event(event);
+    for (TokenEvent& event : *events) {
+      check_scores(event);
+      check_event(event);
+    }
     check_most_senior();
+  }
+
+  // With the first token, what each prompt token's row should have made of its prefix.
+  void check_scores(TokenEvent& event) {
+    const std::vector<TokenScore> scores = event.details.take().prompt_scores;
+    const auto found = expected_.find(event.sequence);
+    ASSERT_TRUE(found != expected_.end());
+    const request::Request& request = found->second.request;
+    const bool is_due = request.num_prompt_logprobs >= 0 && found->second.output.empty();
+    ASSERT_EQ(scores.size(), is_due ? request.prompt.size() - 1 : 0);
+    std::vector<TokenId> prefix;
+    for (size_t i = 0; i < scores.size(); ++i) {
+      prefix.push_back(request.prompt[i]);
+      ASSERT_EQ(scores[i].top_logprobs.at(0).first, ContentRunner::next_token(prefix, kVocabSize));
+    }
   }
 
   void check_event(const TokenEvent& event) {

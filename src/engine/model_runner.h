@@ -11,6 +11,7 @@
 #include "base/result.h"
 #include "plan/ids.h"
 #include "plan/step_phase.h"
+#include "plan/token_score.h"
 #include "scheduler/step_plan.h"
 
 namespace nanocp::engine {
@@ -18,6 +19,8 @@ namespace nanocp::engine {
 // What a token carries for those who ask.
 struct TokenDetails {
   std::vector<std::pair<TokenId, float>> top_logprobs;  // best first, when asked for
+  // With the first token of a request that asks for them: of prompt tokens 1, 2, ...
+  std::vector<TokenScore> prompt_scores;
   std::vector<float> logits;  // [vocab], when the runner is told to keep them
 };
 
@@ -46,6 +49,13 @@ struct SampledToken {
   OptionalDetails details;
 };
 
+// Of a score task.
+struct ScoredToken {
+  SequenceId sequence = 0;
+  int32_t position = 0;  // in the prompt
+  TokenScore score;
+};
+
 using Phase = StepPhase;
 constexpr int kNumPhases = kNumStepPhases;
 
@@ -59,6 +69,7 @@ struct PhaseSpan {
 
 struct StepResult {
   std::vector<SampledToken> tokens;  // one per sample task, in the plan's order, by instance
+  std::vector<ScoredToken> scored;   // one per score task, in any order
   int64_t duration_us = 0;           // slowest instance
   // [num_instances], in order of time; empty unless the runner profiles.
   std::vector<std::vector<PhaseSpan>> spans;

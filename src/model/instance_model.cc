@@ -60,7 +60,9 @@ Result<tensor::Matrix> InstanceModel::forward(const InstancePlan& plan) {
   for (int32_t layer = 0; layer < spec_.num_layers; ++layer) {
     NANOCP_RETURN_IF_ERROR(run_layer(layer));
   }
-  return compute_logits(plan);
+  phases_.set_layer(-1);
+  phases_.mark(StepPhase::kHead);
+  return logits_of(plan.sample_rows);
 }
 
 Status InstanceModel::run_layer(int32_t layer) {
@@ -79,14 +81,11 @@ Status InstanceModel::run_layer(int32_t layer) {
   return ok_status();
 }
 
-tensor::Matrix InstanceModel::compute_logits(const InstancePlan& plan) {
-  phases_.set_layer(-1);
-  phases_.mark(StepPhase::kHead);
-  const auto count = static_cast<int64_t>(plan.sample_rows.size());
+tensor::Matrix InstanceModel::logits_of(std::span<const int32_t> rows) {
+  const auto count = static_cast<int64_t>(rows.size());
   const tensor::Matrix sampled = sampled_.resize(count, spec_.hidden_size);
   for (int64_t i = 0; i < count; ++i) {
-    std::copy_n(hidden_.view().row(plan.sample_rows[static_cast<size_t>(i)]), sampled.cols,
-                sampled.row(i));
+    std::copy_n(hidden_.view().row(rows[static_cast<size_t>(i)]), sampled.cols, sampled.row(i));
   }
   ops::rms_norm(sampled, weights_.final_norm, spec_.rms_norm_eps, sampled);
   const tensor::Matrix logits = logits_.resize(count, spec_.vocab_size);

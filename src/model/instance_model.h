@@ -3,7 +3,9 @@
 // Owned by the runner; used by the instance's thread alone.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <span>
 
 #include "base/result.h"
 #include "comm/communicator.h"
@@ -43,12 +45,15 @@ class InstanceModel {
   // Logits of plan.sample_rows, [sample_rows.size(), vocab]; valid until the next call.
   Result<tensor::Matrix> forward(const InstancePlan& plan);
 
+  // Logits of own rows of the last forward(), [rows.size(), vocab]; valid until the next call. Runs
+  // on this instance alone.
+  tensor::Matrix logits_of(std::span<const int32_t> rows);
+
   // Started by forward(); whoever samples from the logits ends the step.
   PhaseClock& phases() { return phases_; }
 
  private:
   Status run_layer(int32_t layer);
-  tensor::Matrix compute_logits(const InstancePlan& plan);
 
   const ModelSpec& spec_;
   const ModelWeights& weights_;

@@ -202,14 +202,19 @@ double log_sum_exp(std::span<const float> logits) {
 
 std::vector<std::pair<TokenId, float>> top_logprobs(std::span<const float> logits, int32_t count,
                                                     double log_total) {
-  std::vector<TokenId> order(logits.size());
-  for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<TokenId>(i);
-  const auto num_wanted = std::min(static_cast<size_t>(count), order.size());
-  std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(num_wanted),
-                    order.end(), [&](TokenId a, TokenId b) {
-                      return better(logits[static_cast<size_t>(a)], a,
-                                    logits[static_cast<size_t>(b)], b);
-                    });
+  const auto num_wanted = std::min(static_cast<size_t>(count), logits.size());
+  std::vector<TokenId>
+      order;  // the best so far; few are wanted, so that most logits change nothing
+  const auto comes_first = [&](TokenId a, TokenId b) {
+    return better(logits[static_cast<size_t>(a)], a, logits[static_cast<size_t>(b)], b);
+  };
+  for (TokenId token = 0; num_wanted > 0 && in_vocab(logits, token); ++token) {
+    if (order.size() == num_wanted) {
+      if (!comes_first(token, order.back())) continue;
+      order.pop_back();
+    }
+    order.insert(std::lower_bound(order.begin(), order.end(), token, comes_first), token);
+  }
   std::vector<std::pair<TokenId, float>> best;
   for (size_t i = 0; i < num_wanted; ++i) {
     const double logit = logits[static_cast<size_t>(order[i])];
@@ -240,6 +245,14 @@ SampledChoice sample(std::span<float> logits, const SamplingParams& params,
   choice.logprob = static_cast<float>(logit - log_total);
   choice.top_logprobs = top_logprobs(raw, params.num_logprobs, log_total);
   return choice;
+}
+
+TokenScore score(std::span<float> logits, TokenId token, int32_t num_top) {
+  NANOCP_CHECK(in_vocab(logits, token));
+  for (float& logit : logits) logit = defined(logit);
+  const double log_total = log_sum_exp(logits);
+  return {.logprob = static_cast<float>(at(logits, token) - log_total),
+          .top_logprobs = top_logprobs(logits, num_top, log_total)};
 }
 
 }  // namespace nanocp::ops

@@ -21,6 +21,7 @@
 
 #include "plan/ids.h"
 #include "plan/sampling_params.h"
+#include "plan/token_score.h"
 
 namespace nanocp::ops {
 
@@ -40,5 +41,9 @@ struct SampledChoice {
 // their fields name.
 SampledChoice sample(std::span<float> logits, const SamplingParams& params,
                      const SamplingHistory& history, uint64_t random_bits);
+
+// How likely `token` is, and the `num_top` best ones. `logits` [vocab_size] is overwritten.
+// Requires: token in 0 .. vocab_size - 1.
+TokenScore score(std::span<float> logits, TokenId token, int32_t num_top);
 
 }  // namespace nanocp::ops

@@ -101,6 +101,19 @@ void expect_distribution(const std::vector<float>& logits, const SamplingParams&
   }
 }
 
+TEST(Sampling, ScoresATokenOfThePrompt) {
+  std::vector<float> logits = {1.0F, 3.0F, NAN, 2.0F, 3.0F};
+  const double total = std::log(std::exp(1.0) + 2 * std::exp(3.0) + std::exp(2.0));
+  const TokenScore middle = score(logits, 3, 3);
+  EXPECT_NEAR(middle.logprob, 2.0 - total, 1e-6);
+  ASSERT_EQ(middle.top_logprobs.size(), 3U);
+  EXPECT_EQ(middle.top_logprobs[0].first, 1) << "ties by id";
+  EXPECT_EQ(middle.top_logprobs[1].first, 4);
+  EXPECT_EQ(middle.top_logprobs[2].first, 3);
+  EXPECT_TRUE(score(logits, 0, 0).top_logprobs.empty());
+  EXPECT_EQ(score(logits, 0, 10).top_logprobs.size(), 4U) << "one token is impossible";
+}
+
 TEST(Sampling, GreedyTakesTheLargestAndOfTiesTheLowestId) {
   EXPECT_EQ(sample_copy({1, 3, 2, 3}, {}).token, 1);
   EXPECT_EQ(sample_copy({-5, -5, -5}, {}).token, 0);

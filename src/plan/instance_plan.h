@@ -68,6 +68,7 @@ struct InstancePlan {
   std::vector<UnreadToken> unread_tokens;   // by rising row
   std::vector<int32_t> positions;           // [num_rows]
   std::vector<int32_t> sample_rows;         // rows whose logits are needed, rising
+  std::vector<int32_t> score_rows;          // likewise, to score the prompt token that follows
   RowTable query_sends;                     // own rows to remote holders
   RowTable kv_sends;                        // own rows whose K/V is appended elsewhere
   std::vector<int32_t> num_query_receives;  // [num_instances], equals the sender's table
@@ -82,6 +83,7 @@ struct InstancePlan {
     unread_tokens.clear();
     positions.clear();
     sample_rows.clear();
+    score_rows.clear();
     query_sends.reset(num_instances);
     kv_sends.reset(num_instances);
     num_query_receives.assign(static_cast<size_t>(num_instances), 0);

@@ -21,9 +21,11 @@ struct Request {
   std::vector<TokenId> prompt;  // at least one token
   SamplingParams sampling;
   std::vector<TokenId> stop_token_ids;  // besides the model's own end tokens
-  bool ignore_eos = false;              // the model's end tokens do not stop (stop_token_ids do)
-  int32_t priority = 0;                 // lower runs first; ties by arrival
-  bool draw_seed = false;               // the engine draws sampling.seed
+  // -1 none; k >= 0: log probabilities of all prompt tokens but the first, and of the k best.
+  int32_t num_prompt_logprobs = -1;
+  bool ignore_eos = false;  // the model's end tokens do not stop (stop_token_ids do)
+  int32_t priority = 0;     // lower runs first; ties by arrival
+  bool draw_seed = false;   // the engine draws sampling.seed
   // For benchmarks: all prompt tokens but the last count as cached once blocks are there. Their K/V
   // is whatever the cache holds.
   bool synthetic_kv = false;

@@ -157,6 +157,7 @@ Result<engine::StepResult> CpuRunner::collect() {
   engine::StepResult result;
   for (Instance& instance : instances_) {
     std::move(instance.tokens.begin(), instance.tokens.end(), std::back_inserter(result.tokens));
+    std::move(instance.scored.begin(), instance.scored.end(), std::back_inserter(result.scored));
   }
   if (options_.profile) {
     for (Instance& instance : instances_) {
@@ -195,10 +196,13 @@ void CpuRunner::work(InstanceId instance) {
 void CpuRunner::run_step(InstanceId instance, const scheduler::StepPlan& plan) {
   Instance& self = instances_[static_cast<size_t>(instance)];
   self.tokens.clear();
+  self.scored.clear();
   self.status = [&]() -> Status {
     NANOCP_ASSIGN_OR_RETURN(const tensor::Matrix logits,
                             self.model->forward(plan.instances[static_cast<size_t>(instance)]));
-    return sample(instance, plan, logits);
+    NANOCP_RETURN_IF_ERROR(sample(instance, plan, logits));
+    score(instance, plan);
+    return ok_status();
   }();
   self.model->phases().end_step();
   if (!self.status.ok()) {
@@ -229,6 +233,28 @@ Status CpuRunner::sample(InstanceId instance, const scheduler::StepPlan& plan,
     tokens.push_back(std::move(token));
   }
   return ok_status();
+}
+
+// Some rows at a time: the logits of a whole chunk could take gigabytes.
+void CpuRunner::score(InstanceId instance, const scheduler::StepPlan& plan) {
+  constexpr size_t kRowsMax = 64;
+  Instance& self = instances_[static_cast<size_t>(instance)];
+  const std::span<const scheduler::ScoreTask> tasks =
+      plan.score_tasks[static_cast<size_t>(instance)];
+  const std::span<const int32_t> rows = plan.instances[static_cast<size_t>(instance)].score_rows;
+  NANOCP_CHECK_EQ(tasks.size(), rows.size());
+  for (size_t first = 0; first < tasks.size(); first += kRowsMax) {
+    const size_t count = std::min(kRowsMax, tasks.size() - first);
+    const tensor::Matrix logits = self.model->logits_of(rows.subspan(first, count));
+    for (size_t i = 0; i < count; ++i) {
+      const scheduler::ScoreTask& task = tasks[first + i];
+      self.scored.push_back({.sequence = task.sequence->id,
+                             .position = task.position,
+                             .score = ops::score(logits.row_span(static_cast<int64_t>(i)),
+                                                 task.sequence->token(task.position),
+                                                 task.sequence->request.num_prompt_logprobs)});
+    }
+  }
 }
 
 }  // namespace nanocp::runner

@@ -44,7 +44,9 @@ class CpuRunner final : public engine::ModelRunner {
  private:
   struct Instance {
     std::unique_ptr<model::InstanceModel> model;
-    std::vector<engine::SampledToken> tokens;  // of the current step
+    // Of the current step.
+    std::vector<engine::SampledToken> tokens;
+    std::vector<engine::ScoredToken> scored;
     Status status = ok_status();
     std::thread thread;
   };
@@ -55,6 +57,7 @@ class CpuRunner final : public engine::ModelRunner {
   void work(InstanceId instance);
   void run_step(InstanceId instance, const scheduler::StepPlan& plan);
   Status sample(InstanceId instance, const scheduler::StepPlan& plan, tensor::Matrix logits);
+  void score(InstanceId instance, const scheduler::StepPlan& plan);
   bool wait_finished(std::unique_lock<std::mutex>& lock);
   Result<engine::StepResult> collect();
   std::string unfinished_instances() const;

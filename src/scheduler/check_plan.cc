@@ -32,6 +32,7 @@ class PlanChecker {
     NANOCP_RETURN_IF_ERROR(check_sizes());
     NANOCP_RETURN_IF_ERROR(assign_rows());
     NANOCP_RETURN_IF_ERROR(check_samples());
+    NANOCP_RETURN_IF_ERROR(check_scores());
     for (size_t i = 0; i < rows_.size(); ++i) NANOCP_RETURN_IF_ERROR(check_appends(i));
     for (size_t i = 0; i < rows_.size(); ++i) NANOCP_RETURN_IF_ERROR(check_items(i));
     NANOCP_RETURN_IF_ERROR(check_rows());
@@ -43,6 +44,7 @@ class PlanChecker {
   Status check_tables(size_t i) const;
   Status assign_rows();
   Status check_samples() const;
+  Status check_scores() const;
   Status check_appends(size_t i);
   Status check_items(size_t i);
   Status check_item(size_t i, const AttentionItem& item);
@@ -61,6 +63,7 @@ class PlanChecker {
 Status PlanChecker::check_sizes() const {
   if (plan_.instances.size() != limits_.num_blocks.size()) return broken("number of instances", -1);
   if (plan_.sample_tasks.size() != plan_.instances.size()) return broken("sample_tasks size", -1);
+  if (plan_.score_tasks.size() != plan_.instances.size()) return broken("score_tasks size", -1);
   for (size_t i = 0; i < plan_.instances.size(); ++i) NANOCP_RETURN_IF_ERROR(check_tables(i));
   return ok_status();
 }
@@ -111,6 +114,27 @@ Status PlanChecker::assign_rows() {
         std::equal(rows_[i].begin(), rows_[i].end(), positions.begin(), positions.end(),
                    [](const RowState& row, int32_t position) { return row.position == position; });
     if (!agrees) return broken("rows differ from chunks", static_cast<int64_t>(i));
+  }
+  return ok_status();
+}
+
+Status PlanChecker::check_scores() const {
+  for (size_t i = 0; i < rows_.size(); ++i) {
+    const auto& score_rows = plan_.instances[i].score_rows;
+    const auto& tasks = plan_.score_tasks[i];
+    const auto index = static_cast<int64_t>(i);
+    if (score_rows.size() != tasks.size()) return broken("score_tasks differ", index);
+    for (size_t t = 0; t < tasks.size(); ++t) {
+      const ScoreTask& task = tasks[t];
+      const int32_t row = score_rows[t];
+      if (row < 0 || row >= std::ssize(rows_[i])) return broken("score row out of range", index);
+      if (t > 0 && score_rows[t - 1] >= row) return broken("score_rows do not rise", index);
+      const RowState& state = rows_[i][static_cast<size_t>(row)];
+      const bool agrees = task.row == row && state.sequence == task.sequence->id &&
+                          state.position + 1 == task.position &&
+                          task.position < task.sequence->num_prompt_tokens();
+      if (!agrees) return broken("score of another token", index);
+    }
   }
   return ok_status();
 }

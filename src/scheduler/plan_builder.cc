@@ -44,10 +44,12 @@ void PlanBuilder::build(const DecodeRows& decoding, std::span<const PlannedChunk
   const auto count = static_cast<size_t>(num_instances);
   plan.instances.resize(count);
   plan.sample_tasks.resize(count);
+  plan.score_tasks.resize(count);
   remote_items_.resize(count);
   for (size_t i = 0; i < count; ++i) {
     plan.instances[i].reset(num_instances);
     plan.sample_tasks[i].clear();
+    plan.score_tasks[i].clear();
     remote_items_[i].clear();
   }
   plan.chunks.clear();
@@ -77,6 +79,9 @@ void PlanBuilder::add_chunk(const PlannedChunk& chunk, int64_t first_position, S
   add_appends(rows, plan);
   for (const kvcache::Shard& shard : chunk.entry->placement.shards()) add_item(rows, shard, plan);
 
+  // Once a token is sampled, a prompt is computed for its K/V alone.
+  const bool scores = sequence.num_outputs() == 0 && sequence.request.num_prompt_logprobs >= 0;
+  if (scores) add_scores(rows, plan);
   const bool samples = rows.first_position + rows.num_rows == sequence.num_tokens();
   if (samples) {
     const int32_t row = rows.row_begin + rows.num_rows - 1;
@@ -108,6 +113,18 @@ void PlanBuilder::add_tokens(const ChunkRows& rows, InstancePlan& own) {
     own.token_ids.push_back(kNoToken);
     own.unread_tokens.push_back(
         {.row = rows.row_begin + i, .source = rows.entry.sampled_on, .sample = rows.entry.sample});
+  }
+}
+
+void PlanBuilder::add_scores(const ChunkRows& rows, StepPlan& plan) {
+  const request::Sequence& sequence = *rows.entry.sequence;
+  const auto binding = static_cast<size_t>(rows.binding);
+  for (int32_t i = 0; i < rows.num_rows; ++i) {
+    const int32_t next = rows.first_position + i + 1;
+    if (next >= sequence.num_prompt_tokens()) return;
+    const int32_t row = rows.row_begin + i;
+    plan.instances[binding].score_rows.push_back(row);
+    plan.score_tasks[binding].push_back({.sequence = &sequence, .row = row, .position = next});
   }
 }
 

@@ -33,6 +33,7 @@ class PlanBuilder {
   void add_chunk(const PlannedChunk& chunk, int64_t first_position, StepPlan& plan);
   static void add_tokens(const ChunkRows& rows, InstancePlan& own);
   void add_appends(const ChunkRows& rows, StepPlan& plan) const;
+  static void add_scores(const ChunkRows& rows, StepPlan& plan);
   void add_item(const ChunkRows& rows, const kvcache::Shard& shard, StepPlan& plan);
   void finish(StepPlan& plan);
 

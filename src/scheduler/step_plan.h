@@ -21,6 +21,14 @@ struct SampleTask {
   int32_t output_index;  // of the token to sample, from 0
 };
 
+// How likely the token at `position` of the sequence's prompt is, from the logits of the row of the
+// token before it.
+struct ScoreTask {
+  const request::Sequence* sequence;  // valid until the step is over
+  int32_t row;                        // own row of the instance
+  int32_t position;
+};
+
 // Tokens of one sequence whose K/V this step computes.
 struct ScheduledChunk {
   SequenceId sequence;
@@ -40,6 +48,7 @@ struct StepPlan {
   // Tables for devices, of all rows. Empty unless asked for (Scheduler::plan_step).
   std::vector<InstancePlan> instances;                // [num_instances]
   std::vector<std::vector<SampleTask>> sample_tasks;  // [num_instances], order of sample_rows
+  std::vector<std::vector<ScoreTask>> score_tasks;    // [num_instances], order of score_rows
   std::vector<ScheduledChunk> chunks;
 
   bool empty() const { return num_rows == 0; }

@@ -97,7 +97,9 @@ Result<std::vector<RunOutput>> run_requests_on(engine::ModelRunner& runner, cons
     for (engine::TokenEvent& event : events) {
       RunOutput& output = outputs[index_of.at(event.sequence)];
       output.tokens.push_back(event.token);
-      output.logits.push_back(event.details.take().logits);
+      engine::TokenDetails details = event.details.take();
+      output.logits.push_back(std::move(details.logits));
+      if (output.logits.size() == 1) output.prompt_scores = std::move(details.prompt_scores);
       if (event.summary) output.summary = std::move(*event.summary);
     }
   }

@@ -50,6 +50,7 @@ struct RunOptions {
 struct RunOutput {
   std::vector<TokenId> tokens;
   std::vector<std::vector<float>> logits;
+  std::vector<TokenScore> prompt_scores;  // if asked for
   std::optional<engine::SequenceSummary> summary;
 };
 

@@ -310,8 +310,10 @@ Status CudaInstance::finish_step() {
   const StepSlot& slot = slots_[num_finished_ % slots_.size()];
   ++num_finished_;
   tokens_.clear();
+  scored_.clear();
   NANOCP_RETURN_IF_ERROR(wait_for_gpu(slot.step, [&] { return cudaEventQuery(slot.done); }));
   NANOCP_RETURN_IF_ERROR(finish_samples(slot));
+  NANOCP_RETURN_IF_ERROR(finish_scores(slot));
   read_times(slot, SteadyClock().now_us());
   return ok_status();
 }
@@ -351,7 +353,13 @@ Status CudaInstance::wait_for_gpu(uint64_t step, Poll poll) const {
 
 void CudaInstance::plan_samples(const scheduler::StepPlan& plan, StepSlot& slot) {
   const auto& tasks = plan.sample_tasks[static_cast<size_t>(id_)];
-  NANOCP_CHECK_EQ(static_cast<int64_t>(tasks.size()), int64_t{image_->num_samples()});
+  const size_t num_scores = plan.score_tasks[static_cast<size_t>(id_)].size();
+  NANOCP_CHECK_EQ(tasks.size() + num_scores, static_cast<size_t>(image_->num_samples()));
+  for (size_t i = 0; i < num_scores; ++i) {
+    cuda::SampleSpec& sample = image_->samples()[tasks.size() + i];
+    sample = {};
+    sample.mode = cuda::SampleMode::kSkip;
+  }
   slot.on_host.assign(tasks.size(), false);
   masks_->begin_step();
   for (size_t i = 0; i < tasks.size(); ++i) {
@@ -386,17 +394,43 @@ Status CudaInstance::finish_samples(const StepSlot& slot) {
     token.sequence = tasks[i].sequence->id;
     token.token = tokens[i];
     if (slot.on_host[i] || options_.keep_logits) {
-      const auto vocab = static_cast<size_t>(spec_.vocab_size);
-      host_logits_.resize(vocab);
-      NANOCP_RETURN_IF_ERROR(cuda_status(
-          cudaMemcpy(host_logits_.data(),
-                     forward_->logits() + static_cast<int64_t>(i) * forward_->logits_stride(),
-                     vocab * sizeof(float), cudaMemcpyDeviceToHost),
-          "copy of logits"));
+      NANOCP_RETURN_IF_ERROR(copy_logits(i, 1));
       if (options_.keep_logits) token.details.make().logits = host_logits_;
     }
     if (slot.on_host[i]) sample_on_host(tasks[i], token);
     tokens_.push_back(std::move(token));
+  }
+  return ok_status();
+}
+
+// Of some rows in sample order, to host_logits_.
+Status CudaInstance::copy_logits(size_t first, size_t num_rows) {
+  const auto vocab = static_cast<size_t>(spec_.vocab_size);
+  host_logits_.resize(num_rows * vocab);
+  const auto stride = static_cast<size_t>(forward_->logits_stride());
+  return cuda_status(
+      cudaMemcpy2D(host_logits_.data(), vocab * sizeof(float), forward_->logits() + first * stride,
+                   stride * sizeof(float), vocab * sizeof(float), num_rows, cudaMemcpyDeviceToHost),
+      "copy of logits");
+}
+
+// Behind the samples come the rows that are scored.
+Status CudaInstance::finish_scores(const StepSlot& slot) {
+  constexpr size_t kRowsMax = 64;  // at a time
+  const auto vocab = static_cast<size_t>(spec_.vocab_size);
+  const size_t num_samples = slot.plan->sample_tasks[static_cast<size_t>(id_)].size();
+  const auto& tasks = slot.plan->score_tasks[static_cast<size_t>(id_)];
+  for (size_t first = 0; first < tasks.size(); first += kRowsMax) {
+    const size_t count = std::min(kRowsMax, tasks.size() - first);
+    NANOCP_RETURN_IF_ERROR(copy_logits(num_samples + first, count));
+    for (size_t i = 0; i < count; ++i) {
+      const scheduler::ScoreTask& task = tasks[first + i];
+      scored_.push_back({.sequence = task.sequence->id,
+                         .position = task.position,
+                         .score = ops::score(std::span(host_logits_).subspan(i * vocab, vocab),
+                                             task.sequence->token(task.position),
+                                             task.sequence->request.num_prompt_logprobs)});
+    }
   }
   return ok_status();
 }
@@ -417,6 +451,7 @@ void CudaInstance::sample_on_host(const scheduler::SampleTask& task, engine::Sam
 
 void CudaInstance::collect(engine::StepResult& result) {
   std::move(tokens_.begin(), tokens_.end(), std::back_inserter(result.tokens));
+  std::move(scored_.begin(), scored_.end(), std::back_inserter(result.scored));
   result.duration_us = std::max(result.duration_us, duration_us_);
   if (options_.profile) result.spans.push_back(std::move(spans_));
   if (options_.profile || options_.time_steps) result.idle_us.push_back(idle_us_);

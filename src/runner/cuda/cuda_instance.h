@@ -109,6 +109,8 @@ class CudaInstance {
   template <typename Poll>
   Status wait_for_gpu(uint64_t step, Poll poll) const;
   Status finish_samples(const StepSlot& slot);
+  Status finish_scores(const StepSlot& slot);
+  Status copy_logits(size_t first, size_t num_rows);
   void sample_on_host(const scheduler::SampleTask& task, engine::SampledToken& token);
   void read_times(const StepSlot& slot, int64_t end_us);
   bool is_graph_step() const;
@@ -138,6 +140,7 @@ class CudaInstance {
 
   // Of the last finished step.
   std::vector<engine::SampledToken> tokens_;
+  std::vector<engine::ScoredToken> scored_;
   std::vector<engine::PhaseSpan> spans_;  // when profiling
   int64_t duration_us_ = 0;               // from its launch, or the end of the step before
   double idle_us_ = 0.0;                  // GPU time since the end of the step before

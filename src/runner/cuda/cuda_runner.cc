@@ -371,6 +371,7 @@ engine::StepTicket CudaRunner::launch(const scheduler::StepPlan& plan) {
   for (const auto& tasks : plan.sample_tasks) {
     all_on_gpu_ = all_on_gpu_ && CudaInstance::samples_on_gpu(tasks);
   }
+  for (const auto& tasks : plan.score_tasks) all_on_gpu_ = all_on_gpu_ && tasks.empty();
   begin([&plan](CudaInstance& instance) { return instance.enqueue_step(plan); });
   return ++num_launched_;
 }

@@ -87,7 +87,7 @@ void StepImage::fill(uint64_t step, const scheduler::StepPlan& plan, int32_t pre
   NANOCP_CHECK(own.num_rows() <= capacity_.max_rows);
   host_.header->step = step;
   host_.header->num_rows = own.num_rows();
-  host_.header->num_samples = static_cast<int32_t>(own.sample_rows.size());
+  host_.header->num_samples = static_cast<int32_t>(own.sample_rows.size() + own.score_rows.size());
   fill_rows(own);
   fill_kv_targets(plan);
   fill_sends(own);
@@ -101,7 +101,8 @@ void StepImage::fill_rows(const InstancePlan& own) {
     host_.token_ids[unread.row] = -1 - unread.sample;
   }
   std::copy(own.positions.begin(), own.positions.end(), host_.positions);
-  std::copy(own.sample_rows.begin(), own.sample_rows.end(), host_.sample_rows);
+  int32_t* end = std::copy(own.sample_rows.begin(), own.sample_rows.end(), host_.sample_rows);
+  std::copy(own.score_rows.begin(), own.score_rows.end(), end);
 }
 
 // The plan lists appends where they are stored; here each row writes its own, wherever that is.
