@@ -54,7 +54,7 @@ class MessageReader {
     }
     const bool has_content = result.contains("content") && !result["content"].is_null();
     const bool has_calls = result.contains("tool_calls");
-    if (!has_content && !has_calls && !body_.failed() && !result.contains("reasoning_content")) {
+    if (!has_content && role != "assistant" && !body_.failed()) {
       body_.fail(name + ".content", "is missing");
     }
     if (!has_content) result["content"] = has_calls && role == "assistant" ? Json() : Json("");
@@ -226,10 +226,10 @@ std::string trimmed(const std::string& text) {
 
 // The text up to the end of the last message's content.
 ApiResult<std::string> cut_after_final(std::string text, const Json& final_message) {
-  const auto content = final_message.find("content");
-  const std::string words = content != final_message.end() && content->is_string()
-                                ? trimmed(content->get_ref<const std::string&>())
-                                : std::string();
+  const std::string content = final_message["content"].is_string()
+                                  ? final_message["content"].get<std::string>()
+                                  : std::string();
+  const std::string words = trimmed(content);
   const size_t start = words.empty() ? std::string::npos : text.rfind(words);
   if (start == std::string::npos) {
     return ApiError{.message =
@@ -237,7 +237,11 @@ ApiResult<std::string> cut_after_final(std::string text, const Json& final_messa
                         "template writes as it is",
                     .param = "continue_final_message"};
   }
-  text.resize(start + words.size());
+  // Spaces at the end stay if the template keeps them.
+  const size_t spaces = content.size() - (content.find(words) + words.size());
+  const bool keeps_spaces =
+      text.compare(start + words.size(), spaces, content, content.size() - spaces, spaces) == 0;
+  text.resize(start + words.size() + (keeps_spaces ? spaces : 0));
   return text;
 }
 

@@ -127,7 +127,7 @@ TEST(ChatRequest, ContinuesTheFinalMessage) {
   const std::string messages =
       "'messages':[{'role':'user','content':'Hi'},{'role':'assistant','content':'Once upon '}]";
   EXPECT_EQ(text_of(chat(messages + ",'continue_final_message':true").requests[0].prompt),
-            "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nOnce upon");
+            "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nOnce upon ");
   EXPECT_EQ(text_of(chat(messages + ",'add_generation_prompt':false").requests[0].prompt),
             "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nOnce upon <|im_end|>\n");
   EXPECT_EQ(

@@ -44,15 +44,8 @@ class Completion final : public TokenSink {
   }
 
   void refused(const Error& error) override {
-    api::ApiError told = api::from_error(error);
-    // What can never fit is the client's to change; trying again does not help.
-    if (error.code == ErrorCode::kResourceExhausted) {
-      told.status = 400;
-      told.type = "invalid_request_error";
-      told.code = "context_length_exceeded";
-    }
     is_done_ = true;
-    reply_error(*response_, told);
+    reply_error(*response_, api::from_refusal(error));
   }
 
   void token(size_t index, engine::TokenEvent& event) override {

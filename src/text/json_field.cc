@@ -13,7 +13,7 @@ const nlohmann::json kNull;
 
 // Pairs of members of one object, added up over all objects: each member that is read is compared
 // with those before it.
-constexpr int64_t kMemberPairsMax = int64_t{1} << 26;
+constexpr int64_t kMemberPairsMax = int64_t{1} << 22;
 
 struct Shape {
   size_t depth = 0;  // the deepest nesting of objects and arrays
