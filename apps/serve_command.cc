@@ -84,6 +84,10 @@ Result<std::shared_ptr<ServedTexts>> load_texts(const ServeOptions& options,
     return compiler->compile(format);
   };
   NANOCP_ASSIGN_OR_RETURN(context.defaults, api::load_sampling_defaults(folder));
+  NANOCP_ASSIGN_OR_RETURN(
+      context.output_format,
+      api::choose_output_format(options.tool_call_parser, options.reasoning_parser,
+                                context.chat_template, *context.tokenizer));
   context.created_s = std::chrono::duration_cast<std::chrono::seconds>(
                           std::chrono::system_clock::now().time_since_epoch())
                           .count();

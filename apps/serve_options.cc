@@ -28,6 +28,21 @@ void add_names_group(CLI::App& command, ServeOptions& options) {
                   "Jinja template for chats (default: the checkpoint's)")
       ->type_name("FILE")
       ->group(group);
+  command
+      .add_option("--tool-call-parser", options.tool_call_parser,
+                  "How the model writes tool calls: hermes, qwen3_coder, deepseek_v3, "
+                  "deepseek_v31, openai, kimi_k2, glm45, mistral, none, or auto: as its chat "
+                  "template does")
+      ->type_name("NAME")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--reasoning-parser", options.reasoning_parser,
+                  "How it writes thoughts: qwen3, deepseek_r1, deepseek_v3, glm45, kimi_k2, "
+                  "openai_gptoss, none or auto")
+      ->type_name("NAME")
+      ->capture_default_str()
+      ->group(group);
 }
 
 void add_address_group(CLI::App& command, ServeOptions& options) {

@@ -14,6 +14,8 @@ struct ServeOptions {
   EngineOptions engine;
   std::vector<std::string> served_names;  // none: the folder's name, and MODEL_DIR as it was given
   std::string chat_template;              // a file; empty: the checkpoint's
+  std::string tool_call_parser = "auto";
+  std::string reasoning_parser = "auto";
   std::string host = "127.0.0.1";
   uint16_t port = 8000;
   std::vector<std::string> api_keys;  // with those of NANOCP_API_KEY

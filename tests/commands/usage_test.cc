@@ -22,7 +22,7 @@ constexpr const char* kModel = "models/tiny-qwen3-moe";
 TEST(Usage, HelpNamesCommandsAndGroups) {
   const ProgramResult all = run_program({"--help"});
   EXPECT_EQ(all.exit_code, 0);
-  for (const char* word : {"generate", "verify", "inspect", "devices"}) {
+  for (const char* word : {"generate", "serve", "verify", "inspect", "devices"}) {
     EXPECT_NE(all.out.find(word), std::string::npos) << word;
   }
   const ProgramResult generate = run_program({"generate", "--help"});
@@ -34,7 +34,7 @@ TEST(Usage, HelpNamesCommandsAndGroups) {
 }
 
 TEST(Usage, BadCommandLinesAreRefused) {
-  expect_error({}, "no command: use one of generate, verify");
+  expect_error({}, "no command: use one of generate, serve, verify");
   expect_error({"serve-all"}, "unknown command 'serve-all'");
   expect_error({"generate"}, "give --prompt TEXT, --prompts FILE, --chat TEXT");
   expect_error({"generate", "--bogus"}, "--bogus");
