@@ -153,7 +153,7 @@ class RangeDigits {
 };
 
 Bound largest() {
-  return {.value = {.is_negative = false, .whole = std::string(kWholeDigitsMax, '9')}};
+  return {.value = largest_decimal(false)};
 }
 
 Bound zero(bool is_excluded) {
@@ -187,6 +187,10 @@ Result<Decimal> decimal_of(double value) {
                        std::to_string(kFractionDigitsMax - 1) + " are supported");
   }
   return decimal;
+}
+
+Decimal largest_decimal(bool is_negative) {
+  return {.is_negative = is_negative, .whole = std::string(kWholeDigitsMax, '9')};
 }
 
 int compare(const Decimal& a, const Decimal& b) {

@@ -18,6 +18,8 @@ struct Decimal {
 
 // As precisely as a double needs; an error for what is no number or beyond the digits below.
 Result<Decimal> decimal_of(double value);
+// With as many digits as are generated.
+Decimal largest_decimal(bool is_negative);
 // Negative, zero or positive: a is below, equal to or above b.
 int compare(const Decimal& a, const Decimal& b);
 

@@ -332,11 +332,13 @@ Result<std::optional<Bound>> SchemaBuilder::bound_of(const Schema& schema, bool 
     if (value == nullptr) continue;
     const std::string place = below(path, keyword);
     if (!value->is_number()) return wrong_schema(place, "must be a number");
-    const auto decimal = decimal_of_json(*value);
+    auto decimal = decimal_of_json(*value);
     if (!decimal.ok()) return Error{decimal.error().code, place + ": " + decimal.error().message};
     const bool is_beyond = decimal->whole.size() > kWholeDigitsMax;
-    if (is_beyond && decimal->is_negative == is_low) continue;  // no number is
-    if (is_beyond) {
+    // Nothing is generated that far out; it is a bound still, so that no exponent gets there.
+    if (is_beyond && decimal->is_negative == is_low) {
+      *decimal = largest_decimal(decimal->is_negative);
+    } else if (is_beyond) {
       return uncovered_schema(
           place, "numbers have at most " + std::to_string(kWholeDigitsMax) + " digits");
     }

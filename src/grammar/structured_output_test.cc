@@ -183,6 +183,7 @@ TEST(JsonSchema, RangesOpenOnOneSide) {
   check({R"({"type":"integer","minimum":-9223372036854775808,"maximum":9223372036854775807})",
          {"0", "-5", "123456789012345678"},
          {"1.5"}});
+  check({R"({"type":"number","maximum":1e30})", {"0.5", "-999999999999999999"}, {"2e30", "1e99"}});
 }
 
 TEST(JsonSchema, WhatIsNotCoveredIsRefusedByName) {
