@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 #include <ctime>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,12 +16,14 @@
 #include "apps/bench_serve_report.h"
 #include "apps/bench_serve_target.h"
 #include "apps/command_error.h"
+#include "apps/generation_report.h"
 #include "apps/grouped_number.h"
 #include "apps/interrupt.h"
 #include "apps/json_output.h"
 #include "apps/open_file_limit.h"
 #include "apps/progress_bar.h"
 #include "apps/trace_file.h"
+#include "base/random.h"
 
 namespace nanocp::apps {
 namespace {
@@ -158,7 +161,7 @@ Result<ServeRun> run_one(const BenchServeOptions& options, const ServeSubject& s
     watch.num_requests = static_cast<int64_t>(arrivals.size());
     setup.next = each_of(std::move(arrivals));
   }
-  const auto prompts = subject.prompts(run.seed);
+  const auto prompts = subject.prompts(run.prompt_seed);
   setup.make = [&subject, prompts](int64_t index, sim::Arrival& planned) {
     const std::string prompt = prompts->make(index, planned);
     return subject.target.request(prompt, planned.num_output_tokens);
@@ -176,17 +179,16 @@ Result<std::vector<ServeRun>> plan_runs(const BenchServeOptions& options, const 
     if (rates[0] <= 0.0) return invalid_argument("--trace: it has no rate of its own; give --rate");
   }
   std::vector<ServeRun> runs;
+  const auto add_run = [&runs](uint64_t seed) -> ServeRun& {
+    const uint64_t number = runs.size();
+    ServeRun& run = runs.emplace_back();
+    run.seed = seed;
+    run.prompt_seed = counter_random(seed, number);
+    return run;
+  };
   for (const uint64_t seed : options.seeds) {
-    for (const double rate : rates) {
-      ServeRun& run = runs.emplace_back();
-      run.rate_per_s = rate;
-      run.seed = seed;
-    }
-    for (const int concurrency : options.concurrencies) {
-      ServeRun& run = runs.emplace_back();
-      run.concurrency = concurrency;
-      run.seed = seed;
-    }
+    for (const double rate : rates) add_run(seed).rate_per_s = rate;
+    for (const int concurrency : options.concurrencies) add_run(seed).concurrency = concurrency;
   }
   return runs;
 }
@@ -225,7 +227,7 @@ Result<int> bench_serve(BenchServeOptions options) {
   for (const int one : options.concurrencies) num_at_a_time = std::max(num_at_a_time, one);
   NANOCP_RETURN_IF_ERROR(allow_open_files(num_at_a_time));
   NANOCP_ASSIGN_OR_RETURN(const ServeSubject subject, find_subject(options));
-  std::printf("%s at %s, %s, %s; TTFT, TPOT and ITL in ms\n", subject.model.c_str(),
+  std::printf("%s at %s, %s, %s; TTFT, TPOT and ITL in ms\n", terminal_safe(subject.model).c_str(),
               options.base_url.c_str(), options.endpoint.c_str(), subject.prompts_text.c_str());
   print_serve_header();
   json document =

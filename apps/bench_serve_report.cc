@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "apps/generation_report.h"
 #include "apps/grouped_number.h"
 #include "chart/svg.h"
 
@@ -59,7 +60,7 @@ void print_notes(const BenchServeOptions& options, const ServeRun& run) {
   const load::ServeMetrics& metrics = run.metrics;
   for (const auto& [kind, error] : metrics.errors) {
     std::printf("  %lld x %s: %s\n", static_cast<long long>(error.count), kind.c_str(),
-                error.example.c_str());
+                terminal_safe(error.example).c_str());
   }
   if (metrics.num_cancelled > 0) {
     std::printf("  interrupted: %lld requests were cancelled and are not counted\n",

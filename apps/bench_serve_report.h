@@ -21,6 +21,7 @@ struct ServeRun {
   double rate_per_s = 0.0;  // 0: closed loop
   int concurrency = 0;      // 0: open loop
   uint64_t seed = 0;
+  uint64_t prompt_seed = 0;  // of its own, so that no run finds its prompts in a prefix cache
   load::LoadResult result;
   load::ServeMetrics metrics;
 };
