@@ -43,6 +43,7 @@ std::string access_line(const AccessEntry& entry) {
     if (count >= 0) line[name] = count;
   };
   add_ms("duration_ms", entry.duration_s);
+  if (entry.is_cut_off) line["cut_off"] = true;
   if (!entry.model.empty()) line["model"] = entry.model;
   add_count("prompt_tokens", entry.num_prompt_tokens);
   add_count("output_tokens", entry.num_output_tokens);

@@ -17,7 +17,7 @@
 
 namespace nanocp::server {
 
-// Numbers below 0 and empty words are left out.
+// Numbers below 0, empty words and false are left out.
 struct AccessEntry {
   int64_t unix_time_us = 0;  // of the answer's end
   std::string request_id;
@@ -26,6 +26,7 @@ struct AccessEntry {
   std::string path;
   int status = 0;
   double duration_s = -1.0;
+  bool is_cut_off = false;  // by the client or a deadline
   // Of generation.
   std::string model;
   int64_t num_prompt_tokens = -1;

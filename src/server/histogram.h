@@ -26,8 +26,9 @@ class Histogram {
         counts_(std::make_unique<std::atomic<uint64_t>[]>(bounds_.size() + 1)) {}
 
   void observe(double value) {
-    const auto bucket = std::lower_bound(bounds_.begin(), bounds_.end(), value);
-    add_as_only_writer<uint64_t>(counts_[static_cast<size_t>(bucket - bounds_.begin())], 1);
+    const auto found = std::lower_bound(bounds_.begin(), bounds_.end(), value);
+    const auto bucket = static_cast<size_t>(found - bounds_.begin());
+    add_as_only_writer<uint64_t>(counts_[bucket], 1);
     add_as_only_writer(sum_, value);
   }
 

@@ -109,7 +109,8 @@ void Metrics::on_end(const SequenceRecord& sequence) {
   requests_.prompt_tokens.observe(static_cast<double>(sequence.num_prompt_tokens));
   requests_.generation_tokens.observe(static_cast<double>(sequence.num_output_tokens));
   requests_.max_tokens.observe(static_cast<double>(sequence.max_tokens));
-  requests_.degree.observe(static_cast<double>(sequence.summary.kv_tokens.size()));
+  const size_t degree = sequence.summary.kv_tokens.size();
+  if (degree > 0) requests_.degree.observe(static_cast<double>(degree));
 }
 
 void Metrics::count_response(const std::string& path, int status) {

@@ -1,5 +1,6 @@
 #include "server/observability.h"
 
+#include <chrono>
 #include <utility>
 #include <vector>
 
@@ -11,15 +12,49 @@ ClusterInfo started_at(ClusterInfo info, int64_t now_us) {
   return info;
 }
 
+int64_t unix_time_us() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::microseconds>(now).count();
+}
+
+AccessEntry entry_of(const http::Exchange& exchange) {
+  AccessEntry entry;
+  entry.unix_time_us = unix_time_us();
+  entry.request_id = exchange.id;
+  entry.client = exchange.remote;
+  entry.method = exchange.method;
+  entry.path = exchange.path;
+  entry.status = exchange.status;
+  entry.duration_s = static_cast<double>(exchange.duration_us) * 1e-6;
+  entry.is_cut_off = !exchange.complete;
+  return entry;
+}
+
+void add_generation(AccessEntry& entry, const GenerationNote& note, const std::string& model) {
+  entry.model = model;
+  entry.num_prompt_tokens = note.num_prompt_tokens;
+  entry.num_output_tokens = note.num_output_tokens;
+  entry.first_token_s = note.first_token_s;
+  entry.degree = note.degree;
+  entry.finish_reason = to_string(note.finish_reason);
+}
+
 }  // namespace
 
-Observability::Observability(ClusterInfo info, const Clock& clock)
+Observability::Observability(ClusterInfo info, const Clock& clock,
+                             std::unique_ptr<AccessLog> access_log)
     : info_(started_at(std::move(info), clock.now_us())),
       clock_(clock),
+      access_log_(std::move(access_log)),
       metrics_({.model_name = info_.model,
                 .version = info_.version,
                 .max_model_len = info_.max_model_len}),
       trace_(info_.start_us) {}
+
+void Observability::set_loaded(std::string device, int64_t max_model_len) {
+  info_.device = std::move(device);
+  info_.max_model_len = max_model_len;
+}
 
 void Observability::on_step(const StepRecord& step) {
   metrics_.on_step(step);
@@ -29,6 +64,15 @@ void Observability::on_step(const StepRecord& step) {
 void Observability::on_end(const SequenceRecord& sequence) {
   metrics_.on_end(sequence);
   trace_.on_end(sequence);
+  if (access_log_ != nullptr) notes_.add(sequence);
+}
+
+void Observability::on_exchange(const http::Exchange& exchange, const std::string& route) {
+  metrics_.count_response(route, exchange.status);
+  if (access_log_ == nullptr) return;
+  AccessEntry entry = entry_of(exchange);
+  if (const auto note = notes_.take(exchange.id)) add_generation(entry, *note, info_.model);
+  access_log_->write(entry);
 }
 
 void Observability::on_snapshot(const ClusterSnapshot& snapshot) {

@@ -4,13 +4,17 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 
 #include "base/clock.h"
+#include "http/server.h"
+#include "server/access_log.h"
 #include "server/cluster_history.h"
 #include "server/cluster_json.h"
 #include "server/engine_observer.h"
+#include "server/generation_notes.h"
 #include "server/metrics.h"
 #include "server/request_trace.h"
 
@@ -18,12 +22,19 @@ namespace nanocp::server {
 
 class Observability final : public EngineObserver {
  public:
-  // `clock` is that of the EngineLoop. `info.start_us` is set here.
-  Observability(ClusterInfo info, const Clock& clock);
+  // `clock` is of the kind of the EngineLoop's. `info.start_us` is set here; `access_log` may be
+  // null.
+  Observability(ClusterInfo info, const Clock& clock, std::unique_ptr<AccessLog> access_log);
+
+  // What is known once the model is loaded. Before the first cluster() and before the loop starts.
+  void set_loaded(std::string device, int64_t max_model_len);
 
   void on_step(const StepRecord& step) override;
   void on_end(const SequenceRecord& sequence) override;
   void on_snapshot(const ClusterSnapshot& snapshot) override;
+
+  // An exchange that is over; `route` is the path of the route that answered it.
+  void on_exchange(const http::Exchange& exchange, const std::string& route);
 
   // GET /metrics, of type Metrics::kContentType.
   std::string metrics_text(const ClusterSnapshot& snapshot) const {
@@ -33,14 +44,12 @@ class Observability final : public EngineObserver {
   std::string cluster(const ClusterSnapshot& snapshot, bool is_alive, std::string_view query) const;
   // GET /debug/trace, application/json: for chrome://tracing.
   std::string chrome_trace() const { return trace_.chrome_trace(); }
-  // `path` is that of a route, not the client's.
-  void count_response(const std::string& path, int status) {
-    metrics_.count_response(path, status);
-  }
 
  private:
-  const ClusterInfo info_;
+  ClusterInfo info_;
   const Clock& clock_;
+  const std::unique_ptr<AccessLog> access_log_;
+  GenerationNotes notes_;  // for the access log
   Metrics metrics_;
   ClusterHistory history_;
   RequestTrace trace_;

@@ -41,7 +41,8 @@ class ObservabilityTest : public ::testing::Test {
   ManualClock clock_;
   Observability observability_{
       {.model = "demo", .device = "2 CPU instances", .version = "1.2", .max_model_len = 4096},
-      clock_};
+      clock_,
+      nullptr};
 };
 
 TEST_F(ObservabilityTest, ClusterShowsInstancesAndLongRequests) {
@@ -147,6 +148,39 @@ std::map<std::string, std::pair<int64_t, int64_t>> spans_of(const json& trace, S
     (event["ph"] == "b" ? span.first : span.second) = event["ts"];
   }
   return spans;
+}
+
+TEST(GenerationNotes, SequencesOfARequestAreOneNote) {
+  GenerationNotes notes;
+  SequenceRecord record = record_of(1);
+  record.request_id = "a";
+  record.num_prompt_tokens = 10;
+  record.num_output_tokens = 3;
+  notes.add(record);
+  record.num_output_tokens = 4;
+  record.first_token_us = 250;
+  record.finish_reason = request::FinishReason::kLength;
+  record.summary.kv_tokens = {{0, 5}};
+  notes.add(record);
+  const auto note = notes.take("a");
+  ASSERT_TRUE(note.has_value());
+  EXPECT_EQ(note->num_prompt_tokens, 20);
+  EXPECT_EQ(note->num_output_tokens, 7);
+  EXPECT_DOUBLE_EQ(note->first_token_s, 150e-6);
+  EXPECT_EQ(note->degree, 2);
+  EXPECT_EQ(note->finish_reason, request::FinishReason::kLength);
+  EXPECT_FALSE(notes.take("a").has_value());
+}
+
+TEST(GenerationNotes, ThoseThatNobodyTakesAreForgotten) {
+  GenerationNotes notes;
+  SequenceRecord record = record_of(1);
+  for (size_t i = 0; i <= GenerationNotes::kNotesMax; ++i) {
+    record.request_id = std::to_string(i);
+    notes.add(record);
+  }
+  EXPECT_FALSE(notes.take("0").has_value());
+  EXPECT_TRUE(notes.take("1").has_value());
 }
 
 TEST(RequestTrace, HasTheSpansOfARequestsLife) {
