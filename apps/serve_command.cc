@@ -12,12 +12,14 @@
 #include "apps/engine_session.h"
 #include "apps/flag_file.h"
 #include "apps/interrupt.h"
+#include "apps/json_output.h"
 #include "apps/serve_options.h"
 #include "apps/serve_summary.h"
 #include "grammar/structured_output.h"
 #include "http/server.h"
 #include "model/config_parser.h"
 #include "server/app.h"
+#include "server/observability_routes.h"
 #include "server/reply.h"
 
 namespace nanocp::apps {
@@ -94,7 +96,8 @@ Result<std::shared_ptr<ServedTexts>> load_texts(const ServeOptions& options,
   return texts;
 }
 
-http::Options http_options(const ServeOptions& options) {
+http::Options http_options(const ServeOptions& options, const server::App& app,
+                           server::Observability& observability) {
   http::Options result;
   result.host = options.host;
   result.port = options.port;
@@ -105,6 +108,9 @@ http::Options http_options(const ServeOptions& options) {
   result.idle_timeout_s = options.idle_timeout_s;
   result.error_body = server::http_error_body;
   result.error_content_type = "application/json";
+  result.on_exchange = [&app, &observability](const http::Exchange& exchange) {
+    observability.on_exchange(exchange, app.router().route_path(exchange.path));
+  };
   return result;
 }
 
@@ -114,7 +120,35 @@ SessionNeeds session_needs(const ServeOptions& options, int64_t model_len) {
   const int64_t num_requests =
       static_cast<int64_t>(max_num_seqs(options.engine)) * options.engine.num_instances;
   needs.request_tokens.assign(static_cast<size_t>(num_requests), model_len);
+  needs.profile = options.profile_steps || options.engine.device == "cpu";
   return needs;
+}
+
+// `clock` outlives it.
+Result<std::unique_ptr<server::Observability>> make_observability(const ServeOptions& options,
+                                                                  const ServedTexts& texts,
+                                                                  const Clock& clock) {
+  std::unique_ptr<server::AccessLog> access_log;
+  if (!options.access_log.empty()) {
+    NANOCP_ASSIGN_OR_RETURN(access_log, server::AccessLog::open(options.access_log));
+  }
+  server::ClusterInfo info;
+  info.model = texts.context.served_names.front();
+  info.version = NANOCP_VERSION;
+  info.max_model_len = texts.context.max_model_len;
+  return std::make_unique<server::Observability>(std::move(info), clock, std::move(access_log));
+}
+
+// "4 instances on CPU".
+std::string device_text(const ServeOptions& options, const EngineSession& session) {
+  const int num_instances = options.engine.num_instances;
+  return std::to_string(num_instances) + (num_instances == 1 ? " instance on " : " instances on ") +
+         session.device_name();
+}
+
+Status write_trace(const ServeOptions& options, const server::Observability& observability) {
+  if (options.trace_file.empty()) return ok_status();
+  return write_file(options.trace_file, observability.chrome_trace());
 }
 
 // Runs until a signal; then what is open may end.
@@ -150,13 +184,17 @@ Result<int> serve(ServeOptions options) {
   NANOCP_ASSIGN_OR_RETURN(const std::shared_ptr<ServedTexts> texts, load_texts(options, *spec));
 
   const bool has_api_keys = !keys.empty();
+  const SteadyClock clock;
+  NANOCP_ASSIGN_OR_RETURN(const std::unique_ptr<server::Observability> observability,
+                          make_observability(options, *texts, clock));
   // Before the weights are read, so that probes can ask and a port in use is told at once.
   server::App app(
       {.router = {.api_keys = std::move(keys), .allowed_origins = options.allowed_origins},
        .version = NANOCP_VERSION});
+  server::add_observability_routes(app, *observability);
   NANOCP_ASSIGN_OR_RETURN(
       const std::unique_ptr<http::Server> http_server,
-      http::Server::start(http_options(options),
+      http::Server::start(http_options(options, app, *observability),
                           [&app](const http::Request& request, const auto& response) {
                             app.handle(request, response);
                           }));
@@ -165,10 +203,11 @@ Result<int> serve(ServeOptions options) {
       EngineSession::open(options.engine, spec,
                           session_needs(options, texts->context.max_model_len)));
   texts->context.max_model_len = session->longest_request_tokens();
+  observability->set_loaded(device_text(options, *session), texts->context.max_model_len);
   server::EngineLoop loop({.max_waiting = options.max_waiting,
                            .num_delivery_threads = 1,
                            .step_timeout_s = options.step_timeout_s},
-                          session->engine(), session->clock(), nullptr);
+                          session->engine(), session->clock(), observability.get());
   app.serve(
       {.context = std::shared_ptr<const api::ModelContext>(texts, &texts->context), .loop = &loop});
   print_summary({.spec = *spec,
@@ -178,6 +217,7 @@ Result<int> serve(ServeOptions options) {
                  .http_server = *http_server,
                  .has_api_keys = has_api_keys});
   serve_until_signal(options, app, loop, *http_server);
+  NANOCP_RETURN_IF_ERROR(write_trace(options, *observability));
   return 0;
 }
 

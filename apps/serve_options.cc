@@ -125,12 +125,34 @@ void add_limit_group(CLI::App& command, ServeOptions& options) {
       ->group(group);
 }
 
+void add_observability_group(CLI::App& command, ServeOptions& options) {
+  const char* group = "Observability";
+  command
+      .add_option("--access-log", options.access_log,
+                  "Adds a line of JSON for each request to this file; -: standard output")
+      ->type_name("FILE")
+      ->group(group);
+  command
+      .add_option("--trace-file", options.trace_file,
+                  "When the server ends, writes what GET /debug/trace says: spans of the last "
+                  "requests and steps, for Perfetto")
+      ->type_name("FILE")
+      ->group(group);
+  command
+      .add_flag(
+          "--profile-steps", options.profile_steps,
+          "Times the phases of each step, for /metrics and the live page; on CPUs they always "
+          "are, on GPUs it slows steps down")
+      ->group(group);
+}
+
 }  // namespace
 
 void add_serve_options(CLI::App& command, ServeOptions& options) {
   add_names_group(command, options);
   add_address_group(command, options);
   add_limit_group(command, options);
+  add_observability_group(command, options);
   add_engine_options(command, options.engine, "--model-config");
   command
       .add_option("--config", options.config_file,

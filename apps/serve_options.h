@@ -28,6 +28,9 @@ struct ServeOptions {
   double idle_timeout_s = 300.0;
   double step_timeout_s = 120.0;
   double shutdown_timeout_s = 30.0;
+  std::string access_log;  // a file; "-": standard output; empty: none
+  std::string trace_file;  // written when the server ends; empty: none
+  bool profile_steps = false;
   std::string config_file;  // of flags
   bool is_bundled = false;  // no MODEL_DIR was given
 };

@@ -92,6 +92,7 @@ void print_summary(const ServeSummary& summary) {
                "others can reach " + summary.options.host + " and need no key: see --api-key");
   }
   print_line("API", server_url(summary.http_server) + "/v1");
+  print_line("live page", server_url(summary.http_server) + "/");
   std::fflush(stdout);
 }
 

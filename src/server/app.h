@@ -46,6 +46,9 @@ class App {
   void serve(ServedModel model);
   // Null while loading. Any thread.
   std::shared_ptr<const ServedModel> model() const;
+  // The same, but where it is null the response has been answered. Any thread.
+  std::shared_ptr<const ServedModel> loaded_model(
+      const std::shared_ptr<http::Response>& response) const;
   // From now on /ready says no and requests for text are refused.
   void begin_drain();
 
@@ -55,8 +58,6 @@ class App {
   void add_state_routes();
   void add_model_routes();
   void add_generation_routes();
-  // The model, if it can be asked; else the answer is given.
-  std::shared_ptr<const ServedModel> loaded_model(const Response& response) const;
   void answer_health(const Response& response) const;
   void answer_ready(const Response& response) const;
   void answer_load(const Response& response) const;
