@@ -1,5 +1,6 @@
 // ---- the last minutes as lines
 const kWindowS = 300;
+const kShortestWindowS = 60;
 
 // Rates between rows of the history, whose counters only rise: [{t, value}].
 const rates = (rows, field) => rows.slice(1).map((row, i) =>
@@ -52,9 +53,11 @@ class Chart {
     if (spec.whole) most = Math.max(4, most);
     if (spec.most) most = Math.min(spec.most, Math.max(most, spec.most / 20));
     const now = this.rows.length ? this.rows[this.rows.length - 1].t : 0;
+    // A young server's minute is not squeezed into a corner.
+    this.windowS = Math.min(kWindowS, Math.max(kShortestWindowS, this.rows.length ? now - this.rows[0].t : 0));
     this.scale = {
       left: 38, right: width - 4, top: 6, bottom: height - 20,
-      x: t => this.scale.right - (now - t) / kWindowS * (this.scale.right - this.scale.left),
+      x: t => this.scale.right - (now - t) / this.windowS * (this.scale.right - this.scale.left),
       y: value => this.scale.bottom - value / most * (this.scale.bottom - this.scale.top),
     };
     this.lines = lines;
@@ -64,7 +67,7 @@ class Chart {
     this.svg.setAttribute("height", height);
     this.svg.replaceChildren(...parts);
     const last = lines[0].points.length ? lines[0].points[lines[0].points.length - 1].value : null;
-    this.svg.setAttribute("aria-label", spec.name + (last === null ? ": nothing yet" : ": " + short(last) + " " + spec.unit + " now, at most " + short(Math.max(...all, 0)) + " in the last five minutes"));
+    this.svg.setAttribute("aria-label", spec.name + (last === null ? ": nothing yet" : ": " + short(last) + " " + spec.unit + " now, at most " + short(Math.max(...all, 0)) + " in the last " + duration(this.windowS)));
   }
 
   axes(most) {
@@ -74,7 +77,7 @@ class Chart {
       parts.push(svg("line", {class: "gridline", x1: s.left, x2: s.right, y1: y, y2: y}),
         svg("text", {x: s.left - 6, y: +y + 4, "text-anchor": "end"}, short(most * part)));
     }
-    parts.push(svg("text", {class: "faint", x: s.left, y: s.bottom + 16}, "5 min ago"),
+    parts.push(svg("text", {class: "faint", x: s.left, y: s.bottom + 16}, duration(this.windowS) + " ago"),
       svg("text", {class: "faint", x: s.right, y: s.bottom + 16, "text-anchor": "end"}, "now"));
     return parts;
   }
