@@ -82,12 +82,11 @@ class PromptReader {
   void add_prompt(const std::string& name, std::vector<TokenId> tokens, const std::string& text) {
     if (tokens.empty()) return body_.fail(name, "is empty: give at least one token");
     const auto count = static_cast<int64_t>(tokens.size());
-    if (options_.tokens_max > 0 && count > options_.tokens_max) {
-      tokens.erase(tokens.begin(), tokens.end() - options_.tokens_max);
-    }
-    prompts_.push_back({.name = name,
-                        .tokens = std::move(tokens),
-                        .text = options_.keep_text ? text : std::string()});
+    const bool is_cut = options_.tokens_max > 0 && count > options_.tokens_max;
+    if (is_cut) tokens.erase(tokens.begin(), tokens.end() - options_.tokens_max);
+    std::string shown;
+    if (options_.keep_text) shown = is_cut ? context_.tokenizer->decode(tokens, false) : text;
+    prompts_.push_back({.name = name, .tokens = std::move(tokens), .text = std::move(shown)});
   }
 
   BodyReader& body_;
