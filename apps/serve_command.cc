@@ -85,7 +85,9 @@ Result<std::shared_ptr<ServedTexts>> load_texts(const ServeOptions& options,
                                 texts->compiler.get()](const grammar::ResponseFormat& format) {
     return compiler->compile(format);
   };
-  NANOCP_ASSIGN_OR_RETURN(context.defaults, api::load_sampling_defaults(folder));
+  if (options.generation_config == "auto") {
+    NANOCP_ASSIGN_OR_RETURN(context.defaults, api::load_sampling_defaults(folder));
+  }
   NANOCP_ASSIGN_OR_RETURN(
       context.output_format,
       api::choose_output_format(options.tool_call_parser, options.reasoning_parser,

@@ -29,6 +29,14 @@ void add_names_group(CLI::App& command, ServeOptions& options) {
       ->type_name("FILE")
       ->group(group);
   command
+      .add_option(
+          "--generation-config", options.generation_config,
+          "Defaults of sampling: auto: the checkpoint's generation_config.json; none: those "
+          "of OpenAI's API")
+      ->check(CLI::IsMember({"auto", "none"}))
+      ->capture_default_str()
+      ->group(group);
+  command
       .add_option("--tool-call-parser", options.tool_call_parser,
                   "How the model writes tool calls: hermes, qwen3_coder, deepseek_v3, "
                   "deepseek_v31, openai, kimi_k2, glm45, mistral, none, or auto: as its chat "

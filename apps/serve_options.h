@@ -16,6 +16,7 @@ struct ServeOptions {
   std::string chat_template;              // a file; empty: the checkpoint's
   std::string tool_call_parser = "auto";
   std::string reasoning_parser = "auto";
+  std::string generation_config = "auto";  // or "none"
   std::string host = "127.0.0.1";
   uint16_t port = 8000;
   std::vector<std::string> api_keys;  // with those of NANOCP_API_KEY
