@@ -1,6 +1,7 @@
 #include "apps/serve_command.h"
 
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -157,6 +158,8 @@ Status write_trace(const ServeOptions& options, const server::Observability& obs
 void serve_until_signal(const ServeOptions& options, server::App& app, server::EngineLoop& loop,
                         http::Server& http_server) {
   const InterruptGuard guard;
+  // Whoever reads the output may leave; the server stays.
+  std::signal(SIGPIPE, SIG_IGN);
   while (!guard.wait(kPollSeconds)) {
   }
   std::fprintf(stderr, "shutting down: %lld open requests have %.0f s to end; again to end now\n",

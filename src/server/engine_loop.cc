@@ -82,7 +82,8 @@ class EngineLoop::Impl {
   std::string reason_;
   std::vector<Command> commands_;
   std::unordered_map<TicketId, std::shared_ptr<Ticket>> tickets_;  // open
-  int64_t num_pending_ = 0;  // sequences in commands_ or being admitted
+  int64_t num_pending_ = 0;      // sequences in commands_ or being admitted
+  int64_t num_turned_away_ = 0;  // sequences, for want of room in the queue
   TicketId next_id_ = 1;
   std::shared_ptr<const ClusterSnapshot> snapshot_;
 
@@ -125,6 +126,7 @@ Result<TicketId> EngineLoop::Impl::submit(std::vector<request::Request> requests
   }
   const int64_t num_ahead = num_queued_ + num_pending_;
   if (num_ahead >= options_.max_waiting) {
+    num_turned_away_ += num_sequences;
     return resource_exhausted("the queue is full: " + std::to_string(num_ahead) +
                               " requests wait, at most " + std::to_string(options_.max_waiting) +
                               " may; try again later");
@@ -278,10 +280,13 @@ void EngineLoop::Impl::publish(bool is_due) {
   const auto interval_us = static_cast<int64_t>(options_.snapshot_interval_s * 1e6);
   if (!is_due && now_us - published_us_ < interval_us) return;
   published_us_ = now_us;
-  auto snapshot = std::make_shared<const ClusterSnapshot>(sequences_.snapshot(now_us));
+  auto snapshot = std::make_shared<ClusterSnapshot>(sequences_.snapshot(now_us));
+  {
+    const std::scoped_lock lock(mutex_);
+    snapshot->requests.num_refused += num_turned_away_;
+    snapshot_ = snapshot;
+  }
   if (observer_ != nullptr) observer_->on_snapshot(*snapshot);
-  const std::scoped_lock lock(mutex_);
-  snapshot_ = std::move(snapshot);
 }
 
 // A step that does not end leaves its clients waiting: they are told, and so is whoever asks for

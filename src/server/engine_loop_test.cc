@@ -248,6 +248,8 @@ TEST(EngineLoop, AFullQueueRefusesAtOnce) {
   bench.blocks = false;
   for (const auto& sink : sinks) EXPECT_TRUE(sink->wait_finished());
   EXPECT_TRUE(bench.submit(std::make_shared<Collector>(), 1).ok());
+  ASSERT_TRUE(bench.wait_empty());
+  EXPECT_EQ(bench.loop->snapshot()->requests.num_refused, 1);
 }
 
 TEST(EngineLoop, AFailedEngineTellsEverybody) {

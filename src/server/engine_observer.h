@@ -27,7 +27,7 @@ struct SequenceRecord {
   int64_t last_token_us = -1;
   int64_t end_us = -1;
   request::FinishReason finish_reason = request::FinishReason::kNone;
-  engine::SequenceSummary summary = {};  // empty if cancelled
+  engine::SequenceSummary summary = {};  // empty if it had no blocks
 };
 
 struct StepRecord {

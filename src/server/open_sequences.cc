@@ -44,14 +44,28 @@ void OpenSequences::end(Ticket& ticket, size_t index, FinishReason reason, int64
   if (index >= ticket.sequences.size()) return;
   const auto found = open_.find(ticket.sequences[index]);
   if (found == open_.end()) return;
-  if (const request::Sequence* sequence = engine_.sequence(found->first)) {
-    tokens_.num_preemptions += sequence->num_preemptions;
-  }
+  found->second.record.summary = summary_of(found->first);
+  tokens_.num_preemptions += found->second.record.summary.num_preemptions;
   engine_.cancel(found->first);
   Open open = std::move(found->second);
   open_.erase(found);
   ++(reason == FinishReason::kStop ? requests_.num_finished : requests_.num_cancelled);
   close(std::move(open), reason, now_us);
+}
+
+// As the engine does for those that end by a token.
+engine::SequenceSummary OpenSequences::summary_of(SequenceId id) const {
+  engine::SequenceSummary summary;
+  if (const request::Sequence* sequence = engine_.sequence(id)) {
+    summary.binding = sequence->binding;
+    summary.num_preemptions = sequence->num_preemptions;
+  }
+  if (const kvcache::KvPlacement* placement = engine_.placement(id)) {
+    for (const kvcache::Shard& shard : placement->shards()) {
+      summary.kv_tokens.emplace_back(shard.holder, shard.num_tokens);
+    }
+  }
+  return summary;
 }
 
 // Requires: the sequence is no longer in open_.

@@ -42,6 +42,7 @@ class OpenSequences {
     SequenceRecord record;
   };
 
+  engine::SequenceSummary summary_of(SequenceId id) const;
   void note_scheduled(int64_t start_us);
   void take_event(engine::TokenEvent& event, int64_t end_us, std::vector<Delivery>& deliveries);
   void close(Open open, request::FinishReason reason, int64_t now_us);

@@ -112,6 +112,13 @@ void Router::handle(const http::Request& request,
                         .message = "the body must be JSON: send Content-Type: application/json",
                         .code = "unsupported_media_type"});
   }
+  const std::string* coding = request.header("Content-Encoding");
+  if (coding != nullptr && !equal_ignoring_case(*coding, "identity")) {
+    return reply_error(*response, {.status = 415,
+                                   .message = "Content-Encoding " + *coding +
+                                              " is not supported: send the body as it is",
+                                   .code = "unsupported_media_type"});
+  }
   (*route)->handler(request, response);
 }
 

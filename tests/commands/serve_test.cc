@@ -179,6 +179,7 @@ TEST(Serve, RefusesBadRequestsWithTheReason) {
       "POST /v1/completions HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n"
       "Content-Type: application/x-www-form-urlencoded\r\n\r\n{}");
   EXPECT_EQ(ServedProgram::parse(form.read_answer()).status, 415);
+  EXPECT_EQ(server.ask("POST", kCompletions, "{}", "Content-Encoding: gzip\r\n").status, 415);
 }
 
 TEST(Serve, KeysCoverAllButHealth) {
