@@ -6,7 +6,7 @@ set -euo pipefail
 
 run_packages=(g++ cmake ninja-build pkg-config libopenblas-dev nlohmann-json3-dev libcli11-dev
   libutf8proc-dev libpcre2-dev zlib1g-dev prometheus-cpp-dev libboost-dev)
-test_packages=("${run_packages[@]}" git python3 libgtest-dev clang clang-tidy clang-format
+test_packages=("${run_packages[@]}" git python3 python3-venv libgtest-dev clang clang-tidy clang-format
   librsvg2-bin)
 
 is_installed() {

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything CI runs: each preset built and tested, the CUDA build compiled, fuzzers, clang-tidy.
 # All steps run even after a failure; the last lines are a table of times and the total count.
-# Usage: tools/test_all.sh [STEP ...]   steps: cpu cuda asan tsan fuzz clang_tidy (default: all)
+# Usage: tools/test_all.sh [STEP ...]   (default: all)
+# Steps: cpu clients cuda asan tsan fuzz clang_tidy
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$root"
@@ -28,6 +29,12 @@ step_asan() { build asan && run_ctest asan; }
 step_tsan() { build tsan && run_ctest tsan; }
 step_fuzz() { build fuzz && run_ctest fuzz; }
 step_clang_tidy() { cmake --preset cpu && python3 tools/clang_tidy.py build/cpu --jobs "$jobs"; }
+
+# Clients from PyPI against the program of the step cpu.
+step_clients() {
+  cmake --preset cpu && cmake --build --preset cpu --parallel "$jobs" --target nanocp &&
+    python3 tests/clients/run.py build/cpu/bin/nanocp build openai
+}
 
 # The program must build, link and answer on a host with or without a GPU.
 step_cuda() {
@@ -76,7 +83,7 @@ run_step() {
 
 main() {
   local steps=("$@") step
-  [[ ${#steps[@]} -gt 0 ]] || steps=(cpu cuda asan tsan fuzz clang_tidy)
+  [[ ${#steps[@]} -gt 0 ]] || steps=(cpu clients cuda asan tsan fuzz clang_tidy)
   for step in "${steps[@]}"; do
     declare -F "step_$step" >/dev/null || { echo "unknown step: $step" >&2; exit 2; }
   done
