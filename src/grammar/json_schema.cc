@@ -26,6 +26,10 @@ bool has_any(const Schema& schema, std::initializer_list<const char*> keywords) 
                      [&](const char* keyword) { return member(schema, keyword) != nullptr; });
 }
 
+Error error_at(const std::string& place, const Error& error) {
+  return {error.code, text::shown(place) + ": " + error.message};
+}
+
 class SchemaBuilder {
  public:
   SchemaBuilder(Builder& builder, SchemaDocument& document)
@@ -296,7 +300,7 @@ Result<NodeId> SchemaBuilder::matching_string(const Schema& schema, const std::s
     return uncovered_schema(below(path, "format"), "it is not supported beside pattern");
   }
   const auto regex = parse_regex(expression, RegexMatch::kSearch);
-  if (!regex.ok()) return Error{regex.error().code, place + ": " + regex.error().message};
+  if (!regex.ok()) return error_at(place, regex.error());
   const TextLength text = text_length(*regex);
   const bool fits = text.min >= length.min && (length.max == kUnbounded || text.max <= length.max);
   if (!fits) {
@@ -333,7 +337,7 @@ Result<std::optional<Bound>> SchemaBuilder::bound_of(const Schema& schema, bool 
     const std::string place = below(path, keyword);
     if (!value->is_number()) return wrong_schema(place, "must be a number");
     auto decimal = decimal_of_json(*value);
-    if (!decimal.ok()) return Error{decimal.error().code, place + ": " + decimal.error().message};
+    if (!decimal.ok()) return error_at(place, decimal.error());
     const bool is_beyond = decimal->whole.size() > kWholeDigitsMax;
     // Nothing is generated that far out; it is a bound still, so that no exponent gets there.
     if (is_beyond && decimal->is_negative == is_low) {
