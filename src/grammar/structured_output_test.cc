@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <ctime>
 #include <nlohmann/json.hpp>
 
 #include "grammar/test_walk.h"
@@ -288,15 +288,15 @@ TEST(JsonSchema, HostileSchemasAreBounded) {
   Random random(7);
   for (const std::string& schema : schemas) {
     SCOPED_TRACE(schema.substr(0, 60));
-    const auto start = std::chrono::steady_clock::now();
+    const std::clock_t start = std::clock();  // processor time: the machine may be busy
     const Compiled compiled = compile_schema(schema);
     if (compiled.ok()) {
       random_walk(**compiled, random, 20, 40);
     } else {
       EXPECT_LT(compiled.error().message.size(), 1000U);
     }
-    const auto took = std::chrono::steady_clock::now() - start;
-    EXPECT_LT(std::chrono::duration<double>(took).count(), 5.0);
+    const double took_s = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
+    EXPECT_LT(took_s, 5.0 / NANOCP_TEST_SCALE);
   }
 }
 
