@@ -126,6 +126,10 @@ TEST(Tools, AForcedChoiceConstrainsTheAnswer) {
   EXPECT_EQ(Json::parse(served.formats[0].text)["properties"]["a"]["type"], "integer");
   ASSERT_EQ(error_of(served.chat(std::string(kTools) + ",'tool_choice':'required'")), nullptr);
   EXPECT_EQ(Json::parse(served.formats.at(1).text)["type"], "array");
+  ASSERT_EQ(error_of(served.chat(std::string(kTools) +
+                                 ",'tool_choice':'required','parallel_tool_calls':false")),
+            nullptr);
+  EXPECT_EQ(Json::parse(served.formats.at(2).text)["maxItems"], 1);
   EXPECT_EQ(served.error(std::string(kTools) +
                          ",'tool_choice':{'type':'function','function':{'name':'g'}}"),
             "tool_choice.function.name|tool_choice.function.name is none of the tools");

@@ -65,9 +65,11 @@ ToolUse read_tool_use(BodyReader& body, Json& tools) {
 
 std::optional<WantedFormat> forced_format(const ToolUse& use, const Json& tools) {
   if (use.choice != ToolChoice::kRequired && use.choice != ToolChoice::kNamed) return {};
-  return WantedFormat{.name = "tool_choice",
-                      .format = {.kind = grammar::ResponseFormat::Kind::kJsonSchema,
-                                 .text = forced_tool_schema(tools, use.named).dump()}};
+  Json schema = forced_tool_schema(tools, use.named);
+  if (use.choice == ToolChoice::kRequired && !use.parallel) schema["maxItems"] = 1;
+  return WantedFormat{
+      .name = "tool_choice",
+      .format = {.kind = grammar::ResponseFormat::Kind::kJsonSchema, .text = schema.dump()}};
 }
 
 std::vector<std::unique_ptr<OutputParser>> make_parsers(const ToolUse& use,
