@@ -94,7 +94,7 @@ def run_aiperf(program, bin_dir):
         model = json.loads(server.get("/v1/models"))["data"][0]["id"]
         result = run([bin_dir / "aiperf", "profile", "--model", model, "--url", server.url,
                       "--endpoint-type", "chat", "--streaming", "--tokenizer",
-                      ROOT / "models" / model, "--concurrency", "4", "--request-count", "40",
+                      ROOT / "models" / model, "--concurrency", "4", "--request-count", "40", "--use-server-token-count",
                       "--synthetic-input-tokens-mean", "64", "--output-tokens-mean", "32",
                       "--extra-inputs", "ignore_eos:true", "--artifact-dir", results, "--ui", "none"],
                      cwd=results)
