@@ -48,7 +48,7 @@ class EngineLoop::Impl {
   bool take_commands(std::vector<Command>& commands);
   void apply(Command& command);
   void admit(const std::shared_ptr<Ticket>& ticket);
-  void step();
+  std::vector<Delivery> step();
   void publish(bool is_due);
 
   void watch();
@@ -204,9 +204,12 @@ void EngineLoop::Impl::run() {
   while (take_commands(commands)) {
     for (Command& command : commands) apply(command);
     commands.clear();
-    if (engine_.has_work()) step();
+    std::vector<Delivery> deliveries;
+    if (engine_.has_work()) deliveries = step();
     num_queued_ = static_cast<int64_t>(engine_.scheduler().num_waiting());
+    // First: whoever has got an answer finds it counted.
     publish(!engine_.has_work());
+    delivery_.push_step(std::move(deliveries));
   }
 }
 
@@ -261,18 +264,22 @@ void EngineLoop::Impl::admit(const std::shared_ptr<Ticket>& ticket) {
   num_pending_ -= num_sequences;
 }
 
-void EngineLoop::Impl::step() {
-  const StepTimes started = {.start_us = clock_.now_us(), .end_us = 0};
-  step_start_us_ = started.start_us;
+std::vector<Delivery> EngineLoop::Impl::step() {
+  const int64_t start_us = clock_.now_us();
+  step_start_us_ = start_us;
   const uint64_t num_steps = engine_.num_steps();
   auto events = engine_.step();
   step_start_us_ = -1;
-  if (!events.ok()) return fail("the engine has failed: " + events.error().message);
-  if (engine_.num_steps() == num_steps && engine_.has_work()) {
-    return fail("the engine has requests but plans no step");
+  if (!events.ok()) {
+    fail("the engine has failed: " + events.error().message);
+    return {};
   }
-  delivery_.push_step(sequences_.take_events(
-      std::move(*events), {.start_us = started.start_us, .end_us = clock_.now_us()}));
+  if (engine_.num_steps() == num_steps && engine_.has_work()) {
+    fail("the engine has requests but plans no step");
+    return {};
+  }
+  return sequences_.take_events(std::move(*events),
+                                {.start_us = start_us, .end_us = clock_.now_us()});
 }
 
 void EngineLoop::Impl::publish(bool is_due) {
