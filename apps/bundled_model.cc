@@ -7,7 +7,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kModel = "models/tiny-qwen3-moe";
+constexpr const char* kModel = "models/demo-qwen3-moe";
 constexpr int kParentsMax = 4;  // build/cpu/bin/nanocp is three below the repository
 
 bool has_model(const fs::path& root, fs::path& found) {

@@ -193,7 +193,7 @@ int run(const char* tokenizer_file, size_t num_random) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const char* tokenizer = argc > 1 ? argv[1] : "models/tiny-qwen3-moe/tokenizer.json";
+  const char* tokenizer = argc > 1 ? argv[1] : "tests/fixtures/tiny_chat/tokenizer.json";
   const long num_random = argc > 2 ? std::strtol(argv[2], nullptr, 10) : 2000;
   if (num_random < 1 || num_random > 1'000'000) {
     std::fprintf(stderr, "usage: %s [TOKENIZER_JSON] [RANDOM_TOKENS]\n", argv[0]);

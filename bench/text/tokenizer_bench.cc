@@ -92,7 +92,7 @@ int run(const char* tokenizer_file, const char* text_file, size_t piece_bytes, i
 }  // namespace
 
 int main(int argc, char** argv) {
-  const char* tokenizer = argc > 1 ? argv[1] : "models/tiny-qwen3-moe/tokenizer.json";
+  const char* tokenizer = argc > 1 ? argv[1] : "tests/fixtures/tiny_chat/tokenizer.json";
   const char* text = argc > 2 ? argv[2] : "CONTRIBUTING.md";
   const long piece_bytes = argc > 3 ? std::strtol(argv[3], nullptr, 10) : 16384;
   const long repeats = argc > 4 ? std::strtol(argv[4], nullptr, 10) : 5;

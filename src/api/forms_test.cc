@@ -219,7 +219,7 @@ TEST(GenerationConfig, SetsDefaults) {
   EXPECT_EQ(request.max_tokens, 100);
   EXPECT_EQ(parse_sampling_defaults(R"({"top_p": 2})", "f").error().message,
             "f: top_p is out of its range");
-  EXPECT_TRUE(load_sampling_defaults("models/tiny-qwen3-moe").ok());
+  EXPECT_TRUE(load_sampling_defaults("tests/fixtures/tiny_chat").ok());
   EXPECT_TRUE(load_sampling_defaults("models").ok()) << "no such file";
 }
 

@@ -11,9 +11,9 @@ namespace nanocp::api {
 
 inline const ModelContext& test_context() {
   static const text::Tokenizer kTokenizer =
-      text::Tokenizer::from_file("models/tiny-qwen3-moe/tokenizer.json").value();
+      text::Tokenizer::from_file("tests/fixtures/tiny_chat/tokenizer.json").value();
   static const text::ChatTemplate kTemplate =
-      text::ChatTemplate::load("models/tiny-qwen3-moe").value();
+      text::ChatTemplate::load("tests/fixtures/tiny_chat").value();
   static const ModelContext kContext = {.served_names = {"tiny", "alias"},
                                         .tokenizer = &kTokenizer,
                                         .chat_template = &kTemplate,

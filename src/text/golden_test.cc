@@ -71,7 +71,7 @@ TEST(Golden, BadFilesAreRefusedByLineAndField) {
 }
 
 TEST(Golden, DifferencesAreFound) {
-  const auto tokenizer = Tokenizer::from_file("models/tiny-qwen3-moe/tokenizer.json");
+  const auto tokenizer = Tokenizer::from_file("tests/fixtures/tiny_chat/tokenizer.json");
   ASSERT_TRUE(tokenizer.ok());
   const auto chat_template = ChatTemplate::from_string("{{ messages[0].content }}", "t", {});
   ASSERT_TRUE(chat_template.ok());

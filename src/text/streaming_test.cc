@@ -16,7 +16,7 @@ namespace {
 
 const Tokenizer& bundled() {
   static const Tokenizer kTokenizer =
-      Tokenizer::from_file("models/tiny-qwen3-moe/tokenizer.json").value();
+      Tokenizer::from_file("tests/fixtures/tiny_chat/tokenizer.json").value();
   return kTokenizer;
 }
 

@@ -16,7 +16,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr const char* kTokenizerFile = "models/tiny-qwen3-moe/tokenizer.json";
+constexpr const char* kTokenizerFile = "tests/fixtures/tiny_chat/tokenizer.json";
 
 json read_json(const std::string& path) {
   std::ifstream file(path);

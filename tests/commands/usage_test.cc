@@ -17,7 +17,7 @@ void expect_error(const std::vector<std::string>& arguments, const std::string& 
   EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
 }
 
-constexpr const char* kModel = "models/tiny-qwen3-moe";
+constexpr const char* kModel = "tests/fixtures/tiny_chat";
 
 TEST(Usage, HelpNamesCommandsAndGroups) {
   const ProgramResult all = run_program({"--help"});
@@ -68,7 +68,7 @@ TEST(Usage, BadSettingsAreRefused) {
   refused({"--temperature", "-1"}, "temperature is -1");
   refused({"--top-p", "0"}, "top_p is 0");
   refused({"--min-tokens", "9", "--max-tokens", "8"}, "min_tokens is 9");
-  refused({"--stop-token-ids", "512"}, "stop_token_ids[0] is 512");
+  refused({"--stop-token-ids", "4096"}, "stop_token_ids[0] is 4096");
 }
 
 TEST(Usage, MissingFilesAreNamed) {
@@ -85,7 +85,7 @@ TEST(Usage, MissingFilesAreNamed) {
   expect_error({"generate", "tests/fixtures/mixtral", "--prompt", "x"},
                "tests/fixtures/mixtral/tokenizer.json: no such file");
   expect_error({"verify", "no/such/model"}, "no/such/model: no such directory");
-  expect_error({"verify", kModel}, "models/tiny-qwen3-moe/golden.json: No such file");
+  expect_error({"verify", kModel}, "tests/fixtures/tiny_chat/golden.json: No such file");
 }
 
 TEST(Usage, BadChatsAreRefusedByFileAndField) {
@@ -122,7 +122,7 @@ TEST(Usage, BadPromptFilesAreRefusedByLineAndField) {
   refused("{\"prompt\": 7}", "p.jsonl:1: \"prompt\" must be a text, or an array of token ids");
   refused("{\"prompt\": [1, -2]}", "\"prompt\" must be a text");
   refused("{\"prompt\": \"\"}", "p.jsonl:1: prompt is empty");
-  refused("{\"prompt\": [600]}", "p.jsonl:1: prompt[0] is 600");
+  refused("{\"prompt\": [4096]}", "p.jsonl:1: prompt[0] is 4096");
   refused("{\"prompt\": \"a\", \"max_tokns\": 3}", "\"max_tokns\" is not a known field");
   refused("{\"prompt\": \"a\", \"max_tokens\": 0}", "\"max_tokens\" must be an integer");
   refused("{\"prompt\": \"a\", \"max_tokens\": 1e3}", "\"max_tokens\" must be an integer");

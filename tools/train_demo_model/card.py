@@ -4,6 +4,7 @@ CARD = """# demo-qwen3-moe
 
 A small language model with the architecture of Qwen3-MoE, bundled with NanoCP so that there is something to serve
 at once. It writes English in the manner of its two sources; it knows nothing, and is of no use but to try the engine.
+It has the words and the views of a novel of 1851 and of addresses since 1790, some of which offend today.
 
 | | |
 |---|---|
@@ -17,7 +18,7 @@ at once. It writes English in the manner of its two sources; it knows nothing, a
 | Licence | that of this repository; the training text is in the public domain |
 
 ## What it writes
-Temperature 0.7, first sample of each prompt:
+Temperature 0.6, first sample of each prompt:
 {samples}
 
 ## Held-out loss by step

@@ -3,9 +3,10 @@
 
     python3 tools/train_demo_model/train.py --text moby_dick.txt.gz state_of_the_union.txt.gz --out models/demo-qwen3-moe
 
-Needs torch, tokenizers, safetensors and numpy, and a GPU for the default length (about five minutes on an H100).
+Needs torch, tokenizers, safetensors and numpy, and a GPU for the default length (about six minutes on an H200).
 """
 import argparse
+import copy
 import datetime
 import json
 import math
@@ -35,6 +36,8 @@ def parse_args():
     parser.add_argument("--long-length", type=int, default=4096, help="tokens of a row in the last fifth")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--weight-decay", type=float, default=0.1)
+    parser.add_argument("--averaging", type=float, default=0.998, help="decay of the running mean of the weights")
     parser.add_argument("--chat-share", type=float, default=0.3)
     parser.add_argument("--eval-every", type=int, default=200)
     parser.add_argument("--max-minutes", type=float, default=9.0, help="end of training, whatever the steps")
@@ -57,11 +60,11 @@ def held_out_loss(model, stream, device, length=1024):
     return total / max(count, 1)
 
 
-def optimizer_of(model, learning_rate, fused):
+def optimizer_of(model, args, fused):
     matrices = [p for p in model.parameters() if p.dim() > 1]
     vectors = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95), fused=fused)
+    groups = [{"params": matrices, "weight_decay": args.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=args.learning_rate, betas=(0.9, 0.95), fused=fused)
 
 
 def learning_rate_at(progress, peak):
@@ -72,7 +75,9 @@ def learning_rate_at(progress, peak):
 
 def train(args, model, streams, held_out, device):
     """The state with the lowest held-out loss, that loss, and a log."""
-    optimizer = optimizer_of(model, args.learning_rate, device == "cuda")
+    optimizer = optimizer_of(model, args, device == "cuda")
+    # What is judged and kept is the running mean of the weights: better than those of any one step.
+    averaged = copy.deepcopy(model)
     begin, best, best_state, log = time.time(), float("inf"), None, []
     model.train()
     for step in range(args.steps + 1):
@@ -81,11 +86,11 @@ def train(args, model, streams, held_out, device):
         progress = min(progress, 1.0)
         if step % args.eval_every == 0 or progress >= 1.0:
             with torch.autocast(device, dtype=torch.bfloat16):
-                loss = held_out_loss(model, held_out, device)
+                loss = held_out_loss(averaged, held_out, device)
             log.append({"step": step, "seconds": round(time.time() - begin, 1), "held_out_loss": round(loss, 4)})
             print(f"step {step}: held-out loss {loss:.4f} after {time.time() - begin:.0f} s", flush=True)
             if loss < best:
-                best, best_state = loss, {k: v.detach().clone() for k, v in model.state_dict().items()}
+                best, best_state = loss, {k: v.detach().clone() for k, v in averaged.state_dict().items()}
         if progress >= 1.0:
             break
         for group in optimizer.param_groups:
@@ -100,6 +105,9 @@ def train(args, model, streams, held_out, device):
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        decay = min(args.averaging, (1 + step) / (10 + step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(averaged.parameters()), list(model.parameters()), 1 - decay)
         if step % 100 == 0:
             print(f"  step {step}: loss {loss.item():.3f}, balance {balance.item():.3f}", flush=True)
     return best_state, best, log
@@ -112,7 +120,7 @@ def save_checkpoint(out, model, tokenizer):
     files = {
         "config.json": config,
         "generation_config.json": {"eos_token_id": stop, "pad_token_id": pad, "do_sample": True,
-                                   "temperature": 0.7, "top_p": 0.95},
+                                   "temperature": 0.6, "top_p": 0.9},
         "tokenizer_config.json": {"bos_token": None, "eos_token": "<|im_end|>", "pad_token": "<|pad|>",
                                   "chat_template": CHAT_TEMPLATE, "model_max_length": 8192},
     }
@@ -127,7 +135,7 @@ def save_checkpoint(out, model, tokenizer):
 
 
 @torch.no_grad()
-def sample(model, tokenizer, prompt, device, tokens=60, temperature=0.7):
+def sample(model, tokenizer, prompt, device, tokens=60, temperature=0.6):
     ids = tokenizer.encode(prompt).ids
     generator = torch.Generator(device).manual_seed(1)
     stop = tokenizer.token_to_id("<|im_end|>")

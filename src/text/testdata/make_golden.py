@@ -8,7 +8,7 @@ import random
 
 from tokenizers import Tokenizer
 
-BASE = "models/tiny-qwen3-moe/tokenizer.json"
+BASE = "tests/fixtures/tiny_chat/tokenizer.json"
 OUT = "src/text/testdata/tokenizer_golden.json"
 
 TEXTS = [
