@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "apps/bench_compare.h"
+#include "apps/bench_load_command.h"
 #include "apps/bench_serve_command.h"
 #include "apps/chrome_trace.h"
 #include "apps/command_error.h"
@@ -286,6 +287,7 @@ void add_bench_command(CLI::App& app, int& exit_code) {
   });
   add_bench_serve_command(*bench, exit_code);
   add_bench_compare_command(*bench, exit_code);
+  add_bench_load_command(*bench, exit_code);
 }
 
 }  // namespace nanocp::apps

@@ -13,6 +13,7 @@
 #include "apps/parallel_tasks.h"
 #include "apps/policy_list.h"
 #include "apps/progress_bar.h"
+#include "apps/request_metrics.h"
 #include "apps/simulate_report.h"
 
 namespace nanocp::apps {

@@ -21,19 +21,6 @@ double straggler_ratio(const std::vector<InstanceReport>& instances) {
   return sum > 0.0 ? largest * static_cast<double>(instances.size()) / sum : 0.0;
 }
 
-// Tokens are drawn, not the best: rows then differ from one another as those of real requests do,
-// and so do the experts that they go to.
-request::Request make_request(int64_t num_tokens, int num_outputs, uint64_t seed) {
-  request::Request request;
-  request.prompt.assign(static_cast<size_t>(num_tokens), 1);
-  request.sampling.temperature = 1.0F;
-  request.sampling.seed = seed;
-  request.max_tokens = num_outputs;
-  request.ignore_eos = true;
-  request.synthetic_kv = true;
-  return request;
-}
-
 class DecodeBench {
  public:
   DecodeBench(engine::Engine& engine, const DecodeBenchOptions& options)
@@ -61,7 +48,7 @@ class DecodeBench {
   Status add_requests() {
     const int num_outputs = kAdmissionStepsMax + options_.num_warmup_steps + options_.num_steps + 2;
     for (const int64_t num_tokens : options_.contexts) {
-      NANOCP_ASSIGN_OR_RETURN(const SequenceId id, engine_.add_request(make_request(
+      NANOCP_ASSIGN_OR_RETURN(const SequenceId id, engine_.add_request(synthetic_request(
                                                        num_tokens, num_outputs, ids_.size() + 1)));
       ids_.push_back(id);
     }
@@ -148,6 +135,17 @@ class DecodeBench {
 };
 
 }  // namespace
+
+request::Request synthetic_request(int64_t num_tokens, int num_outputs, uint64_t seed) {
+  request::Request request;
+  request.prompt.assign(static_cast<size_t>(num_tokens), 1);
+  request.sampling.temperature = 1.0F;
+  request.sampling.seed = seed;
+  request.max_tokens = num_outputs;
+  request.ignore_eos = true;
+  request.synthetic_kv = true;
+  return request;
+}
 
 StepStats step_stats(std::vector<double> step_us) {
   std::sort(step_us.begin(), step_us.end());

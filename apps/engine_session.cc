@@ -11,6 +11,7 @@
 #include <thread>
 #include <utility>
 
+#include "apps/policy_list.h"
 #include "apps/progress_bar.h"
 #include "kvcache/kv_placement.h"
 #include "model/config_parser.h"
@@ -18,6 +19,7 @@
 #include "model/weight_loader.h"
 #include "runner/cpu_runner.h"
 #include "runner/device_runner.h"
+#include "sim/oracle_policy.h"
 
 namespace nanocp::apps {
 namespace {
@@ -150,6 +152,15 @@ runner::DeviceRunnerOptions device_options(const EngineOptions& options,
   return result;
 }
 
+Result<std::unique_ptr<scheduler::Policy>> make_engine_policy(const EngineOptions& options) {
+  NANOCP_ASSIGN_OR_RETURN(std::unique_ptr<scheduler::Policy> policy,
+                          make_named_policy(policy_name(options), policy_options(options)));
+  if (policy->name() == sim::OraclePolicy::kName) {
+    return invalid_argument("policy oracle: its perfect split exists in `nanocp simulate` only");
+  }
+  return policy;
+}
+
 }  // namespace
 
 Result<std::shared_ptr<const model::ModelSpec>> read_spec(const EngineOptions& options) {
@@ -181,7 +192,7 @@ Result<std::unique_ptr<EngineSession>> EngineSession::open(
     const SessionNeeds& needs) {
   // What is cheap to check goes before the weights are read; the number of blocks may follow later.
   NANOCP_RETURN_IF_ERROR(engine_options(options, *spec, 1));
-  const auto policy = scheduler::make_policy(policy_name(options), policy_options(options));
+  const auto policy = make_engine_policy(options);
   if (!policy.ok()) return policy.error();
   std::unique_ptr<EngineSession> session(new EngineSession());
   session->any_length_ = needs.any_length;
@@ -191,8 +202,7 @@ Result<std::unique_ptr<EngineSession>> EngineSession::open(
 }
 
 Status EngineSession::restart(const EngineOptions& options, const model::ModelSpec& spec) {
-  NANOCP_ASSIGN_OR_RETURN(std::unique_ptr<scheduler::Policy> policy,
-                          scheduler::make_policy(policy_name(options), policy_options(options)));
+  NANOCP_ASSIGN_OR_RETURN(std::unique_ptr<scheduler::Policy> policy, make_engine_policy(options));
   NANOCP_ASSIGN_OR_RETURN(engine::EngineOptions limits,
                           engine_options(options, spec, num_kv_blocks_));
   model_len_ = limits.max_model_len;

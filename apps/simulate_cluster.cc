@@ -121,17 +121,22 @@ std::vector<sim::Arrival> make_adversarial_arrivals(const SimulateOptions& optio
 
 }  // namespace
 
-std::vector<sim::Arrival> make_arrivals(const SimulateOptions& options, const Cluster& cluster,
+std::vector<sim::Arrival> draw_arrivals(const SimulateOptions& options, const LoadLengths& lengths,
                                         double rate, uint64_t seed) {
-  if (cluster.adversary) return make_adversarial_arrivals(options, cluster, rate, seed);
   const sim::LoadOptions load = {.process = sim::arrival_process(options.arrivals),
                                  .cv = options.arrivals_cv,
                                  .rate_per_s = rate,
                                  .duration_s = arrivals_duration_s(options, rate),
                                  .is_rotated = options.rotate_trace};
-  std::vector<sim::Arrival> arrivals = cluster.mixture
-                                           ? sim::draw_load(*cluster.mixture, load, Random(seed))
-                                           : sim::replay_load(cluster.trace, load, Random(seed));
+  return lengths.mixture != nullptr ? sim::draw_load(*lengths.mixture, load, Random(seed))
+                                    : sim::replay_load(lengths.trace, load, Random(seed));
+}
+
+std::vector<sim::Arrival> make_arrivals(const SimulateOptions& options, const Cluster& cluster,
+                                        double rate, uint64_t seed) {
+  if (cluster.adversary) return make_adversarial_arrivals(options, cluster, rate, seed);
+  std::vector<sim::Arrival> arrivals =
+      draw_arrivals(options, {cluster.mixture.get(), cluster.trace}, rate, seed);
   if (options.clip_share > 0.0) {
     const auto most = std::max<int64_t>(
         1, std::llround(options.clip_share * static_cast<double>(cluster.kv_tokens)));

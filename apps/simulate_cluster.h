@@ -44,7 +44,17 @@ Result<Cluster> make_cluster(const SimulateOptions& options);
 // requests than they ask for would be measured.
 double arrivals_duration_s(const SimulateOptions& options, double rate);
 
-// The load at `rate` requests per second, prompts cut as the options say.
+// Where lengths come from: the mixture, or the trace where it is null.
+struct LoadLengths {
+  const sim::LengthMixture* mixture;
+  const std::vector<sim::Arrival>& trace;
+};
+
+// The load at `rate` requests per second.
+std::vector<sim::Arrival> draw_arrivals(const SimulateOptions& options, const LoadLengths& lengths,
+                                        double rate, uint64_t seed);
+
+// The same for the cluster, prompts cut as the options say.
 std::vector<sim::Arrival> make_arrivals(const SimulateOptions& options, const Cluster& cluster,
                                         double rate, uint64_t seed);
 

@@ -126,12 +126,6 @@ void add_run_group(CLI::App& command, SimulateOptions& options) {
       ->type_name("SECONDS")
       ->capture_default_str()
       ->group(group);
-  command
-      .add_option("--clip-prompts", options.clip_share,
-                  "Cut prompts to this share of one instance's KV memory (default: not cut)")
-      ->check(in_range(0.01, 1.0))
-      ->type_name("SHARE")
-      ->group(group);
   command.add_option("--seeds", options.seeds, "Seeds of the load, one run for each")
       ->delimiter(',')
       ->type_name("LIST")
@@ -140,6 +134,22 @@ void add_run_group(CLI::App& command, SimulateOptions& options) {
   command
       .add_flag("--prefill-here", options.prefill_here,
                 "Prompts are prefilled on these instances (default: their KV arrives with them)")
+      ->group(group);
+  command
+      .add_option("--slo", options.slo,
+                  "Objectives, each kept by 99 % of requests: tpot=50ms,queue=10s,percentile=99")
+      ->type_name("LIST")
+      ->capture_default_str()
+      ->group("Report");
+}
+
+void add_simulated_run_group(CLI::App& command, SimulateOptions& options) {
+  const char* group = "Runs";
+  command
+      .add_option("--clip-prompts", options.clip_share,
+                  "Cut prompts to this share of one instance's KV memory (default: not cut)")
+      ->check(in_range(0.01, 1.0))
+      ->type_name("SHARE")
       ->group(group);
   command
       .add_flag("--check-steps", options.checks_steps,
@@ -245,12 +255,6 @@ void add_search_group(CLI::App& command, SimulateOptions& options) {
 void add_report_group(CLI::App& command, SimulateOptions& options) {
   const char* group = "Report";
   command
-      .add_option("--slo", options.slo,
-                  "Objectives, each kept by 99 % of requests: tpot=50ms,queue=10s,percentile=99")
-      ->type_name("LIST")
-      ->capture_default_str()
-      ->group(group);
-  command
       .add_flag("--stop-at-miss", options.stop_at_miss,
                 "End a run as soon as the objectives cannot be met any more")
       ->group(group);
@@ -298,6 +302,11 @@ Result<sim::Objectives> parse_slo(const std::string& text) {
   return objectives;
 }
 
+void add_load_options(CLI::App& command, SimulateOptions& options) {
+  add_load_group(command, options);
+  add_run_group(command, options);
+}
+
 sim::RecorderOptions recorder_options(const SimulateOptions& options) {
   sim::RecorderOptions record{.sample_every_s = options.sample_every_s};
   if (options.wants_page() && options.sample_every_s <= 0.0) {
@@ -313,8 +322,8 @@ sim::RecorderOptions recorder_options(const SimulateOptions& options) {
 
 void add_simulate_options(CLI::App& command, SimulateOptions& options) {
   add_cluster_group(command, options);
-  add_load_group(command, options);
-  add_run_group(command, options);
+  add_load_options(command, options);
+  add_simulated_run_group(command, options);
   add_policy_group(command, options);
   add_search_group(command, options);
   add_report_group(command, options);

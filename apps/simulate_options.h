@@ -72,6 +72,8 @@ struct SimulateOptions {
 };
 
 void add_simulate_options(CLI::App& command, SimulateOptions& options);
+// Of these the ones that describe the load, its rates and times, and the objectives.
+void add_load_options(CLI::App& command, SimulateOptions& options);
 
 // "tpot=50ms,queue=10s,percentile=99".
 Result<sim::Objectives> parse_slo(const std::string& text);

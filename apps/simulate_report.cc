@@ -6,31 +6,13 @@
 
 #include "apps/json_output.h"
 #include "apps/png_file.h"
+#include "apps/request_metrics.h"
 #include "apps/simulate_page.h"
 
 namespace nanocp::apps {
 namespace {
 
 using nlohmann::json;
-
-json percentiles_json(const sim::Percentiles& values) {
-  return {{"mean", values.mean},
-          {"p50", values.p50},
-          {"p90", values.p90},
-          {"p99", values.p99},
-          {"max", values.max}};
-}
-
-json class_json(const sim::ClassMetrics& metrics) {
-  return {{"num_requests", metrics.num_requests},
-          {"num_refused", metrics.num_refused},
-          {"num_unfinished", metrics.num_unfinished},
-          {"num_tpot_misses", metrics.num_tpot_misses},
-          {"num_queue_misses", metrics.num_queue_misses},
-          {"tpot_us", percentiles_json(metrics.tpot_us)},
-          {"queue_us", percentiles_json(metrics.queue_us)},
-          {"num_requests_by_degree", metrics.num_by_degree}};
-}
 
 // As many digits as are worth keeping: a page holds thousands of these.
 double rounded(double value, double per_unit) {
@@ -165,21 +147,13 @@ json simulated_run_json(const SimulatedRun& run) {
                    {"trace_hash", hex_text(result.trace_hash)},
                    {"refusals", refusals_json(result)},
                    {"wall_s", run.wall_s}};
-  for (size_t i = 0; i < sim::kClassNames.size(); ++i) {
-    document["by_class"][std::string(sim::kClassNames[i])] = class_json(result.metrics.by_class[i]);
-  }
+  document["by_class"] = by_class_json(result.metrics);
   add_recording(result.recording, document);
   return document;
 }
 
 std::string workload_name(const SimulateOptions& options) {
   return options.trace_file.empty() ? options.workload : options.trace_file;
-}
-
-json objectives_json(const sim::Objectives& objectives) {
-  return {{"tpot_us", objectives.tpot_us},
-          {"queue_us", objectives.queue_us},
-          {"percentile", objectives.percentile}};
 }
 
 json simulation_json(const SimulateOptions& options, const Cluster& cluster) {

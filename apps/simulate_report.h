@@ -18,7 +18,6 @@ void print_run(const SimulatedRun& run, const sim::Objectives& objectives);
 nlohmann::json simulated_run_json(const SimulatedRun& run);
 // The trace's file, or the description of the lengths.
 std::string workload_name(const SimulateOptions& options);
-nlohmann::json objectives_json(const sim::Objectives& objectives);
 // The model, machine, load and objectives that runs share.
 nlohmann::json simulation_json(const SimulateOptions& options, const Cluster& cluster);
 // The files that the options ask for, of such a document with `runs` or `rates`.

@@ -192,5 +192,88 @@ TEST(Device, CudaWithoutCudaSaysWhatToDo) {
   EXPECT_TRUE(built_without || no_gpu) << result.err;
 }
 
+TEST(BenchLoad, MeasuresEachPolicyOnTheSameArrivals) {
+  const TempFolder folder;
+  const std::string trace = folder.write(
+      "trace.csv", "arrival_s,input_tokens,output_tokens\n0,40,4\n0.1,900,6\n0.2,30,5\n0.4,20,3\n");
+  const std::string file = (folder.path() / "out.json").string();
+  const ProgramResult result = run_program({"bench",
+                                            "load",
+                                            "--config",
+                                            "tests/fixtures/qwen3_moe/config.json",
+                                            "--load-format",
+                                            "dummy",
+                                            "--instances",
+                                            "2",
+                                            "--min-tokens-per-shard",
+                                            "256",
+                                            "--trace",
+                                            trace,
+                                            "--arrivals",
+                                            "trace",
+                                            "--rate",
+                                            "10",
+                                            "--duration",
+                                            "1",
+                                            "--slo",
+                                            "tpot=9s,queue=20s",
+                                            "--policies",
+                                            "bound/least_requests,uniform_cp/2,dcp",
+                                            "--json",
+                                            file});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json document = json::parse(read_whole_file(file), nullptr, false);
+  ASSERT_EQ(document["runs"].size(), 3U) << document.dump();
+  const int64_t num_requests = document["runs"][0]["all"]["num_requests"];
+  EXPECT_GE(num_requests, 4);
+  for (const json& run : document["runs"]) {
+    EXPECT_TRUE(run["meets_objectives"]) << run.dump();
+    EXPECT_EQ(run["all"]["num_requests"], num_requests);
+    EXPECT_EQ(run["all"]["num_unfinished"], 0);
+    EXPECT_EQ(run["num_tokens"], document["runs"][0]["num_tokens"]);
+    EXPECT_GT(run["all"]["tpot_us"]["mean"].get<double>(), 0.0);
+  }
+  const auto by_degree = [&](size_t run) {
+    json counts = document["runs"][run]["all"]["num_requests_by_degree"];
+    counts.push_back(0);
+    return counts;
+  };
+  EXPECT_EQ(by_degree(0)[1], num_requests);  // bound: all on one instance
+  EXPECT_EQ(by_degree(1)[2], num_requests);
+  EXPECT_GT(by_degree(2)[1].get<int64_t>(), 0);  // dcp: short ones stay local, long ones do not
+  EXPECT_GT(by_degree(2)[2].get<int64_t>(), 0);
+}
+
+TEST(BenchLoad, APolicyThatMissesIsNotRunAtHigherRates) {
+  const TempFolder folder;
+  const std::string file = (folder.path() / "out.json").string();
+  const ProgramResult result =
+      run_program({"bench", "load", "--config", "tests/fixtures/qwen3_moe/config.json",
+                   "--load-format", "dummy", "--workload", "20 -> 3", "--rate", "5,10",
+                   "--duration", "1", "--slo", "tpot=1us", "--policies", "dcp", "--json", file});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json document = json::parse(read_whole_file(file), nullptr, false);
+  ASSERT_EQ(document["runs"].size(), 1U) << document.dump();
+  EXPECT_FALSE(document["runs"][0]["meets_objectives"]);
+  EXPECT_NE(result.out.find("missed: TPOT"), std::string::npos) << result.out;
+}
+
+TEST(BenchLoad, BadOptionsAreRefused) {
+  const std::vector<std::string> start = {"bench",         "load",
+                                          "--config",      "tests/fixtures/qwen3_moe/config.json",
+                                          "--load-format", "dummy"};
+  const auto refused = [&](std::vector<std::string> more, const std::string& message) {
+    more.insert(more.begin(), start.begin(), start.end());
+    const ProgramResult result = run_program(more);
+    EXPECT_EQ(result.exit_code, 1);
+    EXPECT_NE(result.err.find(message), std::string::npos) << result.err;
+  };
+  refused({"--policies", "oracle"}, "policy oracle: its perfect split exists in");
+  refused({"--policies", "bound/nobody"}, "nobody");
+  refused({"--workload", "7"}, "7");
+  refused({"--trace", "no/such.csv"}, "no/such.csv");
+  refused({"--arrivals", "trace"}, "--arrivals trace needs --trace FILE");
+}
+
 }  // namespace
 }  // namespace nanocp::tests
