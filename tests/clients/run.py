@@ -25,7 +25,8 @@ INSTALL_SECONDS = 900
 CLIENT_SECONDS = 900
 UNREACHABLE = re.compile(
     r"NewConnectionError|NameResolution|Temporary failure|Network is unreachable|ConnectTimeout|"
-    r"ReadTimeout|Connection (?:refused|reset)|ConnectionResetError|ProxyError|SSLError|Max retries")
+    r"ReadTimeout|Connection (?:refused|reset)|ConnectionResetError|ProxyError|SSLError|Max retries|"
+    r"from versions: none")
 
 
 class LeftOut(Exception):
