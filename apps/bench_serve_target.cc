@@ -93,8 +93,8 @@ Status use_text(const BenchServeOptions& options, ServeSubject& subject) {
 
 Status choose_prompts(const BenchServeOptions& options, ServeSubject& subject) {
   if (!options.prompt_file.empty()) {
-    NANOCP_ASSIGN_OR_RETURN(const auto prompts, read_prompt_lines(options));
-    subject.prompts = [prompts](uint64_t /*seed*/) { return prompts; };
+    NANOCP_ASSIGN_OR_RETURN(auto prompts, read_prompt_lines(options));
+    subject.prompts = [lines = std::move(prompts)](uint64_t /*seed*/) { return lines; };
     subject.prompts_text = options.prompt_file;
     return ok_status();
   }

@@ -31,7 +31,7 @@ struct ByteSet {
     return *this;
   }
   bool operator==(const ByteSet&) const = default;
-  auto operator<=>(const ByteSet&) const = default;
+  auto operator<=>(const ByteSet&) const = default;  // NOLINT(modernize-use-nullptr): clang-tidy 14
 };
 
 struct Node {

@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/check.h"
 #include "grammar/json_text.h"
 #include "grammar/limits.h"
 #include "grammar/schema_document.h"
@@ -208,12 +209,14 @@ Result<std::vector<std::string>> SchemaBuilder::types_of(const Schema& schema,
   if (type == nullptr) {
     if (has_any(schema, {"enum", "const"})) return types;
     if (has_any(schema, {"properties", "required", "additionalProperties"})) {
-      types.push_back("object");
+      types.emplace_back("object");
     }
-    if (has_any(schema, {"items", "prefixItems", "minItems", "maxItems"})) types.push_back("array");
-    if (has_any(schema, {"pattern", "minLength", "maxLength", "format"})) types.push_back("string");
+    if (has_any(schema, {"items", "prefixItems", "minItems", "maxItems"}))
+      types.emplace_back("array");
+    if (has_any(schema, {"pattern", "minLength", "maxLength", "format"}))
+      types.emplace_back("string");
     if (has_any(schema, {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"})) {
-      types.push_back("number");
+      types.emplace_back("number");
     }
     return types;
   }
@@ -284,7 +287,9 @@ Result<NodeId> SchemaBuilder::matching_string(const Schema& schema, const std::s
   const Schema* format = member(schema, "format");
   const char* keyword = pattern != nullptr ? "pattern" : "format";
   const std::string place = below(path, keyword);
-  const Schema& value = pattern != nullptr ? *pattern : *format;
+  const Schema* given = pattern != nullptr ? pattern : format;
+  NANOCP_CHECK(given != nullptr);
+  const Schema& value = *given;
   if (!value.is_string()) return wrong_schema(place, "must be a string");
   std::string expression = value;
   if (format != nullptr && format->is_string() && pattern == nullptr) {
@@ -460,6 +465,7 @@ Result<NodeId> SchemaBuilder::more_members(const Schema& schema,
   const bool has_none = additional == nullptr || *additional == false;
   if (has_none) return builder_.never();
   std::vector<std::string> names;
+  names.reserve(properties.size());
   for (const Property& property : properties) names.push_back(property.name);
   std::optional<Error> failure;
   const RuleId key = builder_.add_rule("a key", false);

@@ -176,6 +176,7 @@ std::u32string characters_of(std::string_view text) {
 // Each character has one form here, so that no name comes in disguise.
 NodeId JsonText::key_besides(std::vector<std::string> names, NodeId next) {
   std::vector<std::u32string> sorted;
+  sorted.reserve(names.size());
   for (const std::string& name : names) sorted.push_back(characters_of(name));
   std::sort(sorted.begin(), sorted.end());
   sorted.erase(std::unique(sorted.begin(), sorted.end()), sorted.end());

@@ -63,7 +63,8 @@ class Machine {
     NodeId node;  // a kByte, or kAccept
     StackId stack;
     bool operator==(const Config&) const = default;
-    auto operator<=>(const Config&) const = default;
+    auto operator<=>(const Config&) const =
+        default;  // NOLINT(modernize-use-nullptr): clang-tidy 14
   };
   // A place that is still to be followed to its bytes. The top `num_fresh` frames of the stack were
   // opened since the last byte.

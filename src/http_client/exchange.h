@@ -34,6 +34,7 @@ class Exchange;
 
 // A Beast body that keeps nothing: bytes go to the receiver as they are parsed.
 struct ForwardBody {
+  // Beast asks for these names. NOLINTBEGIN(readability-identifier-naming)
   struct value_type {
     Exchange* exchange = nullptr;
   };
@@ -49,6 +50,7 @@ struct ForwardBody {
    private:
     value_type& value_;
   };
+  // NOLINTEND(readability-identifier-naming)
 };
 
 // What an exchange needs of its client; the client outlives it.

@@ -121,12 +121,14 @@ double variance_of_mean(const std::vector<double>& values) {
 
 std::vector<Figures> each_run(const std::vector<RunSamples>& runs) {
   std::vector<Figures> figures;
+  figures.reserve(runs.size());
   for (const RunSamples& run : runs) figures.push_back(figures_of(run.requests, run.window_s));
   return figures;
 }
 
 std::vector<double> values_of(const std::vector<Figures>& figures, size_t metric) {
   std::vector<double> values;
+  values.reserve(figures.size());
   for (const Figures& one : figures) values.push_back(one[metric]);
   return values;
 }
