@@ -11,7 +11,6 @@ The build folder must hold a compile_commands.json. Ends with exit code 1 if the
 import argparse
 import json
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -19,9 +18,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import source_batches
+
 ROOT = Path(__file__).resolve().parent.parent
 FILE_LIMIT_S = 300
-BATCH_FILES = 8
 
 
 def sources(build, only):
@@ -46,32 +46,14 @@ def flags(command):
     return [word for word in words if word not in own and word not in ("-o", "-c")]
 
 
-_NAME = re.compile(r"(?<![:\w])(?!(?:const|noexcept|if|for|return)\b)([A-Za-z]\w*)(?= ?(?:[({=;\[]|:(?!:)))")
-
-
-def own_names(name):
-    """Roughly the names that a source defines: two that share one do not compile together."""
-    names = set()
-    for line in (ROOT / name).read_text().splitlines():
-        if line[:1].isalpha() and not line.startswith("namespace"):
-            names.update(_NAME.findall(line)[:1])
-    return names
-
-
 def batches(commands):
-    """Lists of files that have the same flags and no name in common, neighbours together."""
-    open_batches = {}
-    for name in sorted(commands):
-        own = own_names(name)
-        alike = open_batches.setdefault(tuple(flags(commands[name])), [])
-        fitting = (batch for batch in alike if not batch[1] & own and len(batch[0]) < BATCH_FILES)
-        names, taken = next(fitting, (None, None))
-        if names is None:
-            alike.append(([name], own))
-        else:
-            names.append(name)
-            taken |= own
-    return [names for alike in open_batches.values() for names, _ in alike]
+    """Lists of files that have the same flags and can be one source."""
+    alike = {}
+    for name in commands:
+        alike.setdefault(tuple(flags(commands[name])), []).append(str(ROOT / name))
+    for paths in alike.values():
+        for batch in source_batches.batches(paths):
+            yield [Path(path).relative_to(ROOT).as_posix() for path in batch]
 
 
 def run_clang_tidy(commands, names, folder):
