@@ -71,7 +71,8 @@ TEST(Generate, AnswersFollowAJsonSchema) {
   for (int i = 0; i < 8; ++i) {
     arguments.insert(arguments.end(), {"--prompt", kPrompt + std::to_string(i)});
   }
-  for (const json& request : generate_json(arguments)["requests"]) {
+  const json document = generate_json(arguments);
+  for (const json& request : document["requests"]) {
     const std::string text = request["text"];
     EXPECT_EQ(request["finish_reason"], "stop") << text;
     const json answer = json::parse(text, nullptr, false);
