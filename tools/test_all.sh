@@ -42,7 +42,7 @@ step_cuda() {
     echo "left out: no nvcc in PATH or /usr/local/cuda/bin, so the CUDA build was not compiled"
     return 0
   fi
-  build cuda -DNANOCP_TESTS=OFF -DNANOCP_UNITY=ON && python3 tools/check_devices_command.py \
+  build cuda -DNANOCP_TESTS=OFF && python3 tools/check_devices_command.py \
     build/cuda/bin/nanocp
 }
 
