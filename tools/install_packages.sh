@@ -4,7 +4,7 @@
 # Usage: tools/install_packages.sh run|test|bench
 set -euo pipefail
 
-run_packages=(g++ cmake ninja-build pkg-config libopenblas-dev nlohmann-json3-dev libcli11-dev
+run_packages=(g++ cmake curl ninja-build pkg-config libopenblas-dev nlohmann-json3-dev libcli11-dev
   libutf8proc-dev libpcre2-dev zlib1g-dev prometheus-cpp-dev libboost-dev)
 test_packages=("${run_packages[@]}" git python3 python3-venv libgtest-dev clang clang-tidy clang-format
   librsvg2-bin)

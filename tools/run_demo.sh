@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds the program and lets the bundled model answer two short prompts
-# and a long one on four CPU instances. Options are passed on to `nanocp generate`.
+# and a long one on four CPU instances; then serves it, asks one question over HTTP, and in a terminal
+# goes on serving until Ctrl-C. Options are passed on to `nanocp generate`.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$root"
@@ -19,3 +20,26 @@ build/cpu/bin/nanocp generate --instances 4 --min-tokens-per-shard 64 --max-toke
   --prompt "Hello" \
   --prompt "Why does a long request need more than one instance?" \
   --prompt "$(head -c 1500 ARCHITECTURE.md)" "$@"
+
+port="${PORT:-8000}"
+url="http://127.0.0.1:$port"
+echo
+echo "build/cpu/bin/nanocp serve --instances 4 --port $port"
+build/cpu/bin/nanocp serve --instances 4 --port "$port" &
+server=$!
+trap 'kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true' EXIT
+for _ in $(seq 100); do
+  curl -sf "$url/ready" >/dev/null && break
+  kill -0 "$server" 2>/dev/null || { echo "error: the server did not start; is port $port taken? PORT=8001 make run" >&2; exit 1; }
+  sleep 0.1
+done
+body='{"messages": [{"role": "user", "content": "What does the Constitution say of the States?"}], "max_tokens": 60}'
+echo
+echo "curl $url/v1/chat/completions -H 'Content-Type: application/json' -d '$body'"
+curl -sf --max-time 60 "$url/v1/chat/completions" -H 'Content-Type: application/json' -d "$body"
+echo
+if [[ -t 0 && -t 1 ]]; then
+  echo
+  echo "The model is at $url (open it in a browser). Ctrl-C ends."
+  wait "$server"
+fi
