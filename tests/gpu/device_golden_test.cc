@@ -418,7 +418,7 @@ TEST_P(DeviceGolden, AStepAheadOverNcclGivesTheSameTokens) {
 
 // Requests of random lengths over random split points, holders, bindings and tails.
 TEST_P(DeviceGolden, TenThousandStepsOfRandomPlacements) {
-  const int gpus = std::min(2, num_gpus());
+  const int gpus = num_gpus();
   const auto runner = make_runner(model_, gpus, true, false);
   ASSERT_NE(runner, nullptr);
   Random random(7);
