@@ -40,6 +40,8 @@ std::vector<int> default_gpus(int num_per_domain) {
 Result<Size> make_size(const SimulateOptions& options, int num_gpus) {
   Size size{.options = options, .cluster = {}};
   size.options.num_instances = num_gpus;
+  // Of few GPUs all may hold a request.
+  size.options.max_cp_degree = std::min(options.max_cp_degree, num_gpus);
   size.options.stop_at_miss = true;
   NANOCP_ASSIGN_OR_RETURN(size.cluster, make_cluster(size.options));
   return size;

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "apps/in_range.h"
+#include "apps/split_flags.h"
 
 namespace nanocp::apps {
 namespace {
@@ -76,24 +77,14 @@ void add_instance_group(CLI::App& command, EngineOptions& options) {
   command
       .add_option("--cp-degree", options.cp_degree,
                   "Instances that hold one request's KV cache (uniform_cp, threshold_cp; "
-                  "default: all)")
+                  "default: --max-cp-degree)")
       ->check(in_range(1, kInstancesMax))
       ->type_name("D")
       ->group(group);
-  command
-      .add_option("--cp-threshold", options.cp_threshold_tokens,
-                  "Prompts longer than this get the degree (threshold_cp)")
-      ->check(in_range<int64_t>(0, kTokensMax))
-      ->type_name("TOKENS")
-      ->capture_default_str()
-      ->group(group);
-  command
-      .add_option("--min-tokens-per-shard", options.min_tokens_per_shard,
-                  "Less is not worth another holder (dcp)")
-      ->check(in_range<int64_t>(1, kTokensMax))
-      ->type_name("TOKENS")
-      ->capture_default_str()
-      ->group(group);
+  add_split_flags(command, group,
+                  {.cp_threshold_tokens = options.cp_threshold_tokens,
+                   .min_tokens_per_shard = options.min_tokens_per_shard,
+                   .max_cp_degree = options.max_cp_degree});
 }
 
 void add_memory_group(CLI::App& command, EngineOptions& options) {
@@ -219,11 +210,13 @@ std::string policy_name(const EngineOptions& options) {
 }
 
 scheduler::PolicyOptions policy_options(const EngineOptions& options) {
+  const int max_degree = options.max_cp_degree > 0 ? options.max_cp_degree : options.num_instances;
   return {.num_instances = options.num_instances,
           .router = options.router,
-          .degree = options.cp_degree > 0 ? options.cp_degree : options.num_instances,
+          .degree = options.cp_degree > 0 ? options.cp_degree : max_degree,
           .threshold_tokens = options.cp_threshold_tokens,
           .min_tokens_per_shard = options.min_tokens_per_shard,
+          .max_degree = options.max_cp_degree,
           .costs = options.device == "cpu" ? scheduler::costs_without_routes()
                                            : scheduler::PlacementCosts{}};
 }

@@ -21,7 +21,8 @@ struct EngineOptions {
   int num_instances = 1;
   std::string policy;  // empty: uniform_cp if a degree is given, else dcp
   std::string router = "least_kv";
-  int cp_degree = 0;  // 0: not given
+  int cp_degree = 0;      // 0: not given
+  int max_cp_degree = 0;  // 0: all instances
   int64_t cp_threshold_tokens = 32768;
   int64_t min_tokens_per_shard = 4096;
   int block_size = 0;                   // 0: 16 on the CPU, 64 on a GPU

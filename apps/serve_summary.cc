@@ -63,6 +63,12 @@ std::string kv_text(const ServeSummary& summary) {
          bytes_text(bytes) + ")";
 }
 
+std::string policy_text(const EngineOptions& options) {
+  const std::string name = policy_name(options);
+  if (options.max_cp_degree == 0) return name;
+  return name + ", a request on " + std::to_string(options.max_cp_degree) + " instances at most";
+}
+
 bool is_exposed(const std::string& host) {
   return host != "localhost" && host != "::1" && !host.starts_with("127.");
 }
@@ -82,7 +88,7 @@ void print_summary(const ServeSummary& summary) {
   print_line("instances", instances_text(summary));
   print_line("KV cache", kv_text(summary));
   print_line("longest", grouped(summary.context.max_model_len) + " tokens, prompt and answer");
-  print_line("policy", policy_name(summary.options.engine));
+  print_line("policy", policy_text(summary.options.engine));
   if (summary.http_server.max_connections() < summary.options.max_connections) {
     print_line("note", "room for " + grouped(summary.http_server.max_connections()) +
                            " connections only: raise the limit of open files (ulimit -n)");

@@ -171,10 +171,12 @@ double estimate_rate(const SimulateOptions& options, const Cluster& cluster) {
 
 scheduler::PolicyOptions policy_options(const SimulateOptions& options, const Cluster& cluster) {
   const scheduler::CostModel& cost = cluster.costs.model;
+  const int max_degree = options.max_cp_degree > 0 ? options.max_cp_degree : options.num_instances;
   return {.num_instances = options.num_instances,
-          .degree = options.num_instances,
+          .degree = max_degree,
           .threshold_tokens = options.cp_threshold_tokens,
           .min_tokens_per_shard = options.min_tokens_per_shard,
+          .max_degree = options.max_cp_degree,
           .costs = cost.placement_costs(options.objectives.tpot_us)};
 }
 

@@ -6,6 +6,7 @@
 
 #include "apps/in_range.h"
 #include "apps/slo.h"
+#include "apps/split_flags.h"
 
 namespace nanocp::apps {
 namespace {
@@ -166,20 +167,10 @@ void add_policy_group(CLI::App& command, SimulateOptions& options) {
       ->type_name("LIST")
       ->capture_default_str()
       ->group(group);
-  command
-      .add_option("--cp-threshold", options.cp_threshold_tokens,
-                  "Prompts longer than this get the degree (threshold_cp)")
-      ->check(in_range<int64_t>(0, kTokensMax))
-      ->type_name("TOKENS")
-      ->capture_default_str()
-      ->group(group);
-  command
-      .add_option("--min-tokens-per-shard", options.min_tokens_per_shard,
-                  "Less is not worth another holder (dcp)")
-      ->check(in_range<int64_t>(1, kTokensMax))
-      ->type_name("TOKENS")
-      ->capture_default_str()
-      ->group(group);
+  add_split_flags(command, group,
+                  {.cp_threshold_tokens = options.cp_threshold_tokens,
+                   .min_tokens_per_shard = options.min_tokens_per_shard,
+                   .max_cp_degree = options.max_cp_degree});
   command.add_option("--block-size", options.block_size, "Tokens in one KV block")
       ->check(in_range(1, 1 << 16))
       ->type_name("TOKENS")

@@ -43,6 +43,7 @@ struct SimulateOptions {
   std::vector<std::string> policies = {"bound/least_requests", "bound/any_instance", "dcp"};
   int64_t cp_threshold_tokens = 100'000;
   int64_t min_tokens_per_shard = 4096;
+  int max_cp_degree = 0;  // 0: all instances
   int block_size = 64;
   int max_num_seqs = 256;
   int max_num_batched_tokens = 2048;

@@ -183,13 +183,16 @@ class RandomRun {
     const char* const routers[] = {"round_robin", "least_requests", "least_kv", "power_of_two",
                                    "any_instance"};
     const auto degree = static_cast<int32_t>(random_.between(1, num_instances));
-    if (setting.policy != "dcp") max_degree_ = setting.policy == "bound" ? 1 : degree;
+    // Half of the runs of dcp have a limit.
+    const bool is_limited = setting.policy != "dcp" || random_.below(2) == 0;
+    if (is_limited) max_degree_ = setting.policy == "bound" ? 1 : degree;
     auto policy = scheduler::make_policy(setting.policy,
                                          {.num_instances = static_cast<int32_t>(num_instances),
                                           .router = routers[random_.below(std::size(routers))],
                                           .degree = degree,
                                           .threshold_tokens = random_.between(0, 40),
-                                          .min_tokens_per_shard = random_.between(1, 30)});
+                                          .min_tokens_per_shard = random_.between(1, 30),
+                                          .max_degree = is_limited ? degree : 0});
     EXPECT_TRUE(policy.ok());
     return std::move(*policy);
   }

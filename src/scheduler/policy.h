@@ -145,6 +145,7 @@ struct PolicyOptions {
   int32_t degree = 1;                   // uniform_cp, threshold_cp
   int64_t threshold_tokens = 32768;     // threshold_cp: longer prompts get `degree`
   int64_t min_tokens_per_shard = 4096;  // dcp: less is not worth another holder
+  int32_t max_degree = 0;               // of any policy: instances that hold one request; 0: all
   PlacementCosts costs = {};            // dcp
   DcpParts parts = {};                  // dcp
 };

@@ -19,6 +19,7 @@ constexpr int64_t kStepUs = 1000;  // about what a step takes
 struct Tested {
   std::string policy;
   std::string router = "least_kv";
+  bool has_max_degree = false;
 };
 
 // A small cluster with odd limits, and one of the loads for it.
@@ -85,6 +86,9 @@ Case draw_case(const Tested& tested, uint64_t seed) {
                   .min_tokens_per_shard = random.between(1, 30),
                   .costs = draw_costs(random)};
   if (tested.policy == "uniform_cp") drawn.policy.threshold_tokens = 0;
+  if (tested.has_max_degree) {
+    drawn.policy.max_degree = static_cast<int32_t>(random.between(1, num_instances));
+  }
 
   for (const int64_t num_blocks : scheduler.num_blocks) {
     drawn.kv_tokens.push_back(num_blocks * scheduler.block_size);
@@ -168,6 +172,9 @@ void run_case(const Tested& tested, uint64_t seed, Totals& totals) {
     totals.num_cancelled += record.is_cancelled ? 1 : 0;
     totals.num_preemptions += record.num_preemptions;
     totals.num_split += record.degree > 1 ? 1 : 0;
+    if (tested.has_max_degree) {
+      EXPECT_LE(record.degree, drawn.policy.max_degree);
+    }
   }
   for (const Refusal& refusal : result->refusals) check_refusal(drawn, refusal);
   totals.num_steps += result->num_steps;
@@ -207,10 +214,11 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(Tested{"bound", "round_robin"}, Tested{"bound", "least_requests"},
                     Tested{"bound", "least_kv"}, Tested{"bound", "power_of_two"},
                     Tested{"bound", "any_instance"}, Tested{"uniform_cp"}, Tested{"threshold_cp"},
-                    Tested{"dcp"}),
+                    Tested{"dcp"}, Tested{.policy = "dcp", .has_max_degree = true}),
     [](const auto& tested) {
       const bool is_bound = tested.param.policy == "bound";
-      return tested.param.policy + (is_bound ? "_" + tested.param.router : std::string());
+      const std::string router = is_bound ? "_" + tested.param.router : "";
+      return tested.param.policy + router + (tested.param.has_max_degree ? "_max_degree" : "");
     });
 
 TEST(AdversaryLoad, IsSortedAndTheSameForASeed) {

@@ -282,6 +282,27 @@ TEST(Serve, TakesFlagsFromAFile) {
   }
 }
 
+TEST(Serve, LongestRequestFollowsTheLimitOfHolders) {
+  const TempFolder folder;
+  const std::string file = folder.write("flags.toml", "max-cp-degree = 2\n");
+  ServedProgram server({"--config", file, "--instances", "4", "--num-kv-blocks", "8",
+                        "--block-size", "16", "--min-tokens-per-shard", "16"});
+  for (const char* line : {"KV cache   512 tokens, 128 on each", "longest    257 tokens",
+                           "policy     dcp, a request on 2 instances at most"}) {
+    EXPECT_NE(server.summary().find(line), std::string::npos) << server.summary();
+  }
+  const HttpAnswer longest = server.ask("POST", kCompletions, completion("x", 256).dump());
+  EXPECT_EQ(longest.status, 200) << longest.body;
+  const HttpAnswer longer = server.ask("POST", kCompletions, completion("x", 257).dump());
+  EXPECT_EQ(longer.status, 400);
+  EXPECT_NE(error_of(longer).find("257"), std::string::npos) << longer.body;
+  // None had three.
+  const std::string metrics = server.ask("GET", "/metrics").body;
+  EXPECT_NE(metrics.find("engine=\"0\",le=\"2\"} 1\nnanocp:request_degree_bucket"),
+            std::string::npos)
+      << metrics;
+}
+
 TEST(Serve, SaysWhyItCannotStart) {
   const TempFolder folder;
   const auto expect_error = [](std::vector<std::string> flags, const std::string& message) {

@@ -1,6 +1,7 @@
 // `nanocp simulate` as a user runs it.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "program.h"
@@ -35,6 +36,44 @@ TEST(Simulate, ComparesPoliciesAndWritesJson) {
   }
   EXPECT_EQ(document["constants"]["route_fixed_us"]["unit"], "us per layer");
   EXPECT_FALSE(document["constants"]["route_fixed_us"]["source"].get<std::string>().empty());
+}
+
+TEST(Simulate, NoRequestHasMoreHoldersThanTheLimit) {
+  const TempFolder folder;
+  const auto most_holders = [&](const std::vector<std::string>& flags) {
+    const std::string file = folder.path() / "limit.json";
+    std::vector<std::string> arguments = {"--workload",
+                                          "100k -> 50",
+                                          "--json",
+                                          file,
+                                          "--min-tokens-per-shard",
+                                          "256",
+                                          "--policies",
+                                          "dcp,uniform_cp,threshold_cp",
+                                          "--cp-threshold",
+                                          "1000"};
+    arguments.insert(arguments.end(), flags.begin(), flags.end());
+    const auto result = run_program(with(arguments));
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    size_t most = 0;
+    const json document = json::parse(read_whole_file(file));
+    for (const json& run : document["runs"]) {
+      const auto counts = run["num_requests_by_degree"].get<std::vector<int64_t>>();
+      for (size_t degree = 0; degree < counts.size(); ++degree) {
+        if (counts[degree] > 0) most = std::max(most, degree);
+      }
+    }
+    return most;
+  };
+  EXPECT_EQ(most_holders({"--max-cp-degree", "4"}), 4U);
+  EXPECT_EQ(most_holders({"--max-cp-degree", "2"}), 2U);
+  const auto refused = run_program(with({"--policies", "uniform_cp/4", "--max-cp-degree", "3"}));
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_NE(refused.err.find("degree 4: a request may have a context-parallel degree of 3 at most"),
+            std::string::npos)
+      << refused.err;
+  EXPECT_NE(run_program(with({"--max-cp-degree", "5"})).err.find("max_cp_degree is 5 on 4"),
+            std::string::npos);
 }
 
 TEST(Simulate, AdversarialLoadsAreCheckedInEveryStep) {

@@ -61,6 +61,10 @@ TEST(Usage, BadSettingsAreRefused) {
   refused({"--policy", "best"}, "policy 'best' is unknown: use bound");
   refused({"--policy", "bound", "--router", "luck"}, "router 'luck' is unknown");
   refused({"--cp-degree", "3", "--instances", "2"}, "degree 3 on 2 instances");
+  refused({"--max-cp-degree", "0"}, "--max-cp-degree: Value 0");
+  refused({"--max-cp-degree", "3", "--instances", "2"}, "max_cp_degree is 3 on 2 instances");
+  refused({"--max-cp-degree", "1", "--instances", "2", "--cp-degree", "2"},
+          "degree 2: a request may have a context-parallel degree of 1 at most");
   refused({"--max-model-len", "100000"}, "--max-model-len is 100000, this model has 8192");
   refused({"--max-num-batched-tokens", "4", "--max-num-seqs", "5"}, "max_num_seqs 5");
   refused({"--num-kv-blocks", "2"}, "needs 128 KV tokens");

@@ -75,6 +75,11 @@ std::vector<std::unique_ptr<Policy>> policies_with_an_index() {
     policies.push_back(
         make("dcp",
              {.min_tokens_per_shard = 320, .costs = kCosts, .parts = {.stays_in_domain = stays}}));
+    policies.push_back(make("dcp", {.num_instances = kPerDomain,
+                                    .min_tokens_per_shard = 320,
+                                    .max_degree = 2,
+                                    .costs = kCosts,
+                                    .parts = {.stays_in_domain = stays}}));
   }
   return policies;
 }

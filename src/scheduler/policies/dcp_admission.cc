@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <numeric>
 #include <tuple>
@@ -18,14 +19,6 @@ int64_t num_free_on(const ClusterView& view, std::span<const InstanceId> instanc
   return std::accumulate(
       instances.begin(), instances.end(), int64_t{0},
       [&](int64_t sum, InstanceId i) { return sum + view.at(i).num_free_blocks; });
-}
-
-int64_t domain_capacity(const ClusterView& view) {
-  std::vector<int64_t> capacities(static_cast<size_t>(view.num_domains()), 0);
-  for (InstanceId i = 0; i < view.num_instances(); ++i) {
-    capacities[static_cast<size_t>(view.domain_of(i))] += view.at(i).num_blocks;
-  }
-  return *std::max_element(capacities.begin(), capacities.end());
 }
 
 }  // namespace
@@ -49,6 +42,7 @@ int64_t DcpAdmission::blocks_per_shard() const {
 std::optional<AdmissionDecision> DcpAdmission::plan(const ClusterView& view,
                                                     const RequestShape& shape) {
   view_ = view;
+  limit_ = holder_limit(view, shape.max_blocks, max_degree_);
   const bool is_new = shape.placement->num_blocks() == 0;
   AdmissionDecision decision = (is_new ? best_new(shape) : continued(shape)).decision;
   if (decision.binding == kNoInstance) return std::nullopt;
@@ -58,6 +52,34 @@ std::optional<AdmissionDecision> DcpAdmission::plan(const ClusterView& view,
   std::stable_partition(decision.spans.begin(), decision.spans.end(),
                         [&](const BlockSpan& span) { return span.holder != decision.binding; });
   return decision;
+}
+
+// Of the domain that holds most on as many holders as a request may have.
+int64_t DcpAdmission::domain_capacity() const {
+  std::vector<std::vector<int64_t>> pools(static_cast<size_t>(view_.num_domains()));
+  for (InstanceId i = 0; i < view_.num_instances(); ++i) {
+    if (!limit_.is_large_enough(view_.at(i))) continue;
+    pools[static_cast<size_t>(view_.domain_of(i))].push_back(view_.at(i).num_blocks);
+  }
+  int64_t most = 0;
+  for (std::vector<int64_t>& sizes : pools) {
+    const auto count = std::min(sizes.size(), static_cast<size_t>(limit_.max_degree));
+    const auto end = sizes.begin() + static_cast<std::ptrdiff_t>(count);
+    std::partial_sort(sizes.begin(), end, sizes.end(), std::greater<>());
+    most = std::max(most, std::accumulate(sizes.begin(), end, int64_t{0}));
+  }
+  return most;
+}
+
+// As many as may hold a request, those with most free blocks.
+std::vector<InstanceId> DcpAdmission::roomiest(std::span<const InstanceId> instances) const {
+  std::vector<InstanceId> chosen(instances.begin(), instances.end());
+  if (std::ssize(chosen) <= limit_.max_degree) return chosen;
+  std::stable_sort(chosen.begin(), chosen.end(), [this](InstanceId a, InstanceId b) {
+    return view_.at(a).num_free_blocks > view_.at(b).num_free_blocks;
+  });
+  chosen.resize(static_cast<size_t>(limit_.max_degree));
+  return chosen;
 }
 
 DcpAdmission::Candidate DcpAdmission::best_new(const RequestShape& shape) {
@@ -71,7 +93,7 @@ DcpAdmission::Candidate DcpAdmission::best_new(const RequestShape& shape) {
     if (best.exists()) set_best(std::move(best), best);
     for (const auto& domain : domains_) consider_domain(domain, count, best);
   }
-  if (!best.exists() && shape.max_blocks > domain_capacity(view_)) best = over_domains(count);
+  if (!best.exists() && shape.max_blocks > domain_capacity()) best = over_domains(count);
   if (!best.exists()) best.decision.binding = kNoInstance;
   return best;
 }
@@ -87,6 +109,7 @@ DcpAdmission::Candidate DcpAdmission::best_local(int64_t num_blocks) const {
     const InstanceLoad& load = view_.at(i);
     if (load.num_sequences >= fewest) continue;
     if (load.num_free_blocks < num_blocks || !load.can_bind()) continue;
+    if (!limit_.is_large_enough(load)) continue;
     fewest = load.num_sequences;
     const AddedWork work{i, num_blocks * view_.block_size, 1, {}};
     const double rated = score_.with({&work, 1});
@@ -106,7 +129,7 @@ void DcpAdmission::sort_by_domain(const ClusterView& view) {
   for (const InstanceOrder::Place& place : order_.places()) {
     const InstanceLoad& load = view.at(place.instance);
     fewest_rows_ = std::min(fewest_rows_, load.num_sequences);
-    if (load.num_free_blocks == 0) continue;
+    if (load.num_free_blocks == 0 || !limit_.is_large_enough(load)) continue;
     domains_[static_cast<size_t>(view.domain_of(place.instance))].push_back(place.instance);
   }
 }
@@ -134,18 +157,28 @@ void DcpAdmission::consider_domain(std::span<const InstanceId> domain, int64_t n
                                    Candidate& best) const {
   if (num_free_on(view_, domain) < num_blocks) return;
   const int64_t widest = num_blocks / blocks_per_shard();
-  for (size_t degree = 2; degree <= domain.size(); ++degree) {
+  const auto degree_max = std::min(domain.size(), static_cast<size_t>(limit_.max_degree));
+  for (size_t degree = 2; degree <= degree_max; ++degree) {
     if (static_cast<int64_t>(degree) > widest && best.exists()) break;
     const auto holders = domain.first(degree);
     if (best.exists() && least_growth(holders, num_blocks) > best.most_growth) continue;
-    Candidate candidate;
-    candidate.decision.spans = fill(holders, num_blocks);
-    if (!candidate.exists()) continue;
-    candidate.decision.binding = choose_binding(nullptr, candidate.decision.spans);
-    if (candidate.decision.binding == kNoInstance) continue;
-    candidate.score = score_.with(work_of(candidate.decision));
-    if (!best.exists() || candidate.score < best.score) set_best(std::move(candidate), best);
+    consider_holders(holders, num_blocks, best);
   }
+  // The lowest ones need not be those with most room.
+  if (!best.exists() && degree_max < domain.size()) {
+    consider_holders(roomiest(domain), num_blocks, best);
+  }
+}
+
+void DcpAdmission::consider_holders(std::span<const InstanceId> holders, int64_t num_blocks,
+                                    Candidate& best) const {
+  Candidate candidate;
+  candidate.decision.spans = fill(holders, num_blocks);
+  if (!candidate.exists()) return;
+  candidate.decision.binding = choose_binding(nullptr, candidate.decision.spans);
+  if (candidate.decision.binding == kNoInstance) return;
+  candidate.score = score_.with(work_of(candidate.decision));
+  if (!best.exists() || candidate.score < best.score) set_best(std::move(candidate), best);
 }
 
 // What is worse by more than rounding is not looked at any more, wherever its row goes.
@@ -176,9 +209,11 @@ DcpAdmission::Candidate DcpAdmission::over_domains(int64_t num_blocks) {
   std::stable_sort(domains_.begin(), domains_.end(), [this](const auto& a, const auto& b) {
     return num_free_on(view_, a) > num_free_on(view_, b);
   });
+  std::vector<InstanceId> reached;
   std::vector<InstanceId> holders;
   for (const std::vector<InstanceId>& domain : domains_) {
-    holders.insert(holders.end(), domain.begin(), domain.end());
+    reached.insert(reached.end(), domain.begin(), domain.end());
+    holders = roomiest(reached);
     if (num_free_on(view_, holders) >= num_blocks) break;
   }
   Candidate candidate;
@@ -197,6 +232,7 @@ DcpAdmission::Candidate DcpAdmission::continued(const RequestShape& shape) {
     if (count > 0) candidate.decision.spans = {{tail, count}};
   } else {
     std::vector<InstanceId> chosen;
+    int64_t num_more = limit_.max_degree - std::ssize(shape.placement->shards());
     for (const kvcache::Shard& shard : shape.placement->shards()) {
       if (view_.at(shard.holder).num_free_blocks > 0) chosen.push_back(shard.holder);
     }
@@ -204,8 +240,10 @@ DcpAdmission::Candidate DcpAdmission::continued(const RequestShape& shape) {
     std::swap(domains_.front(), domains_[static_cast<size_t>(view_.domain_of(tail))]);
     for (const std::vector<InstanceId>& domain : domains_) {
       for (const InstanceId i : domain) {
-        if (num_free_on(view_, chosen) >= count) break;
-        if (std::find(chosen.begin(), chosen.end(), i) == chosen.end()) chosen.push_back(i);
+        if (num_free_on(view_, chosen) >= count || num_more <= 0) break;
+        if (std::find(chosen.begin(), chosen.end(), i) != chosen.end()) continue;
+        chosen.push_back(i);
+        --num_more;
       }
     }
     candidate.decision.spans = fill(chosen, count);

@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "scheduler/policies/holder_limit.h"
 #include "scheduler/policies/instance_order.h"
 #include "scheduler/policies/placement_score.h"
 #include "scheduler/policy.h"
@@ -17,9 +18,14 @@ namespace nanocp::scheduler {
 
 class DcpAdmission final : public AdmissionIndex {
  public:
-  // Both outlive it. Less than `min_tokens_per_shard` is not worth another holder; > 0.
-  DcpAdmission(const PlacementCosts& costs, const DcpParts& parts, int64_t min_tokens_per_shard)
-      : costs_(costs), parts_(parts), min_tokens_per_shard_(min_tokens_per_shard), score_(costs) {}
+  // Costs and parts outlive it; what the others mean: see DcpPolicy.
+  DcpAdmission(const PlacementCosts& costs, const DcpParts& parts, int64_t min_tokens_per_shard,
+               int32_t max_degree)
+      : costs_(costs),
+        parts_(parts),
+        min_tokens_per_shard_(min_tokens_per_shard),
+        max_degree_(max_degree),
+        score_(costs) {}
 
   void rebuild(const ClusterView& view) override;
   void update(const ClusterView& view, InstanceId instance) override;
@@ -36,10 +42,14 @@ class DcpAdmission final : public AdmissionIndex {
   };
 
   int64_t blocks_per_shard() const;
+  int64_t domain_capacity() const;
+  std::vector<InstanceId> roomiest(std::span<const InstanceId> instances) const;
   Candidate best_new(const RequestShape& shape);
   Candidate best_local(int64_t num_blocks) const;
   void consider_domain(std::span<const InstanceId> domain, int64_t num_blocks,
                        Candidate& best) const;
+  void consider_holders(std::span<const InstanceId> holders, int64_t num_blocks,
+                        Candidate& best) const;
   void set_best(Candidate candidate, Candidate& best) const;
   double least_growth(std::span<const InstanceId> holders, int64_t num_blocks) const;
   Candidate over_domains(int64_t num_blocks);
@@ -53,7 +63,9 @@ class DcpAdmission final : public AdmissionIndex {
   const PlacementCosts& costs_;
   const DcpParts& parts_;
   int64_t min_tokens_per_shard_;
+  int32_t max_degree_;
   ClusterView view_{};
+  HolderLimit limit_;  // of the request in question
   PlacementScore score_;
   InstanceOrder order_;                           // by level
   std::vector<std::vector<InstanceId>> domains_;  // scratch

@@ -1,27 +1,27 @@
 #include "scheduler/policies/dcp_policy.h"
 
 #include <algorithm>
-#include <numeric>
 #include <tuple>
 
 #include "scheduler/policies/dcp_admission.h"
+#include "scheduler/policies/holder_limit.h"
 
 namespace nanocp::scheduler {
 
 int64_t DcpPolicy::max_request_blocks(std::span<const int64_t> capacities,
                                       const RequestShape& /*shape*/) const {
-  return std::accumulate(capacities.begin(), capacities.end(), int64_t{0});
+  return most_blocks_within(capacities, max_degree_);
 }
 
 std::optional<AdmissionDecision> DcpPolicy::plan_admission(const ClusterView& view,
                                                            const RequestShape& shape) const {
-  DcpAdmission admission(costs_, parts_, min_tokens_per_shard_);
+  DcpAdmission admission(costs_, parts_, min_tokens_per_shard_, max_degree_);
   admission.rebuild(view);
   return admission.plan(view, shape);
 }
 
 std::unique_ptr<AdmissionIndex> DcpPolicy::make_admission_index() const {
-  return std::make_unique<DcpAdmission>(costs_, parts_, min_tokens_per_shard_);
+  return std::make_unique<DcpAdmission>(costs_, parts_, min_tokens_per_shard_, max_degree_);
 }
 
 // The tail stays where it is unless that instance is full or, for a request worth splitting,
@@ -37,6 +37,7 @@ std::optional<InstanceId> DcpPolicy::plan_growth(const ClusterView& view,
   for (const InstanceLoad& load : view.instances) used += load.num_used_blocks();
   const int64_t shard = std::max<int64_t>(1, min_tokens_per_shard_ / view.block_size);
   const int64_t limit = used / view.num_instances() + shard;
+  const HolderLimit holders = holder_limit(view, shape.max_blocks, max_degree_);
 
   // Lower is better: the tail while it does not stand out, holders that do not, the tail, others.
   const auto rank = [&](InstanceId i) {
@@ -48,14 +49,16 @@ std::optional<InstanceId> DcpPolicy::plan_growth(const ClusterView& view,
   };
   std::optional<InstanceId> best;
   for (InstanceId i = 0; i < view.num_instances(); ++i) {
-    if (view.at(i).num_free_blocks > 0 && (!best || rank(i) < rank(*best))) best = i;
+    if (view.at(i).num_free_blocks == 0 || !holders.permits(view, *shape.placement, i)) continue;
+    if (!best || rank(i) < rank(*best)) best = i;
   }
   return best;
 }
 
-bool DcpPolicy::permits_growth(const ClusterView& /*view*/, const RequestShape& /*shape*/,
-                               InstanceId /*instance*/) const {
-  return true;
+bool DcpPolicy::permits_growth(const ClusterView& view, const RequestShape& shape,
+                               InstanceId instance) const {
+  return holder_limit(view, shape.max_blocks, max_degree_)
+      .permits(view, *shape.placement, instance);
 }
 
 // A local request stays. A split one moves to a holder when that lowers what the two of them cost

@@ -14,9 +14,14 @@ namespace nanocp::scheduler {
 
 class DcpPolicy final : public Policy {
  public:
-  // Less than `min_tokens_per_shard` is not worth another holder; > 0.
-  DcpPolicy(const PlacementCosts& costs, const DcpParts& parts, int64_t min_tokens_per_shard)
-      : costs_(costs), parts_(parts), min_tokens_per_shard_(min_tokens_per_shard) {}
+  // Less than `min_tokens_per_shard` is not worth another holder; > 0. `max_degree`: holders of one
+  // request; 0: all.
+  DcpPolicy(const PlacementCosts& costs, const DcpParts& parts, int64_t min_tokens_per_shard,
+            int32_t max_degree)
+      : costs_(costs),
+        parts_(parts),
+        min_tokens_per_shard_(min_tokens_per_shard),
+        max_degree_(max_degree) {}
 
   std::string_view name() const override { return "dcp"; }
   int64_t max_request_blocks(std::span<const int64_t> capacities,
@@ -35,6 +40,7 @@ class DcpPolicy final : public Policy {
   PlacementCosts costs_;
   DcpParts parts_;
   int64_t min_tokens_per_shard_;
+  int32_t max_degree_;
 };
 
 }  // namespace nanocp::scheduler

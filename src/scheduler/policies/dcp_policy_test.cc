@@ -168,6 +168,63 @@ TEST(DcpPolicy, PartsCanBeLeftOut) {
             0);
 }
 
+std::unique_ptr<Policy> make_limited(int32_t num_instances, int32_t max_degree) {
+  return make("dcp", {.num_instances = num_instances,
+                      .min_tokens_per_shard = 160,
+                      .max_degree = max_degree,
+                      .costs = kCheapSplits});
+}
+
+TEST(DcpPolicy, DegreesStayWithinTheLimit) {
+  const Cluster even({1000, 1000, 1000, 1000});
+  const NewRequest request(400);
+  for (int32_t limit = 1; limit <= 4; ++limit) {
+    const auto decision = make_limited(4, limit)->plan_admission(even.view(), request.shape);
+    EXPECT_EQ(std::ssize(decision->spans), limit);
+  }
+  // Not even for lack of room, and where there is enough it is found.
+  const Cluster uneven({150, 300, 150, 150});
+  EXPECT_FALSE(make_limited(4, 2)->plan_admission(uneven.view(), NewRequest(460).shape));
+  EXPECT_EQ(placed(*make_limited(4, 2), uneven.view(), NewRequest(450)), (Amounts{150, 300, 0, 0}));
+  // Those with most K/V may have most room: their pools are larger.
+  Cluster larger({150, 150, 300, 300});
+  larger.loads[2].num_blocks = larger.loads[3].num_blocks = 2000;
+  EXPECT_EQ(placed(*make_limited(4, 2), larger.view(), NewRequest(500)), (Amounts{0, 0, 250, 250}));
+}
+
+TEST(DcpPolicy, GrowthStaysWithinTheLimit) {
+  const auto policy = make_limited(3, 2);
+  NewRequest request(100);
+  request.placement.append_block({0, 0});
+  EXPECT_EQ(policy->plan_growth(Cluster({0, 100, 600}).view(), request.shape), 2);
+  request.placement.append_block({1, 0});
+  const Cluster full({0, 0, 600});
+  EXPECT_EQ(policy->plan_growth(full.view(), request.shape), std::nullopt);
+  EXPECT_TRUE(policy->permits_growth(full.view(), request.shape, 0));
+  EXPECT_FALSE(policy->permits_growth(full.view(), request.shape, 2));
+  // One that comes back waits for its holders.
+  request.shape.num_new_blocks = 50;
+  EXPECT_FALSE(policy->plan_admission(Cluster({20, 20, 600}).view(), request.shape).has_value());
+  EXPECT_TRUE(policy->plan_admission(Cluster({20, 40, 600}).view(), request.shape).has_value());
+}
+
+// A request that was taken must not begin where it cannot end.
+TEST(DcpPolicy, HoldersAreLargeEnoughForTheLimit) {
+  Cluster cluster({100, 10, 60, 60});
+  for (InstanceLoad& load : cluster.loads) load.num_blocks = load.num_free_blocks;
+  const auto policy = make_limited(4, 2);
+  const NewRequest any(1);
+  EXPECT_EQ(policy->max_request_blocks(Amounts{100, 10, 60, 60}, any.shape), 120);
+  EXPECT_EQ(policy->max_request_blocks(Amounts{100, 10, 20, 20}, any.shape), 100);
+  EXPECT_EQ(make_limited(4, 4)->max_request_blocks(Amounts{100, 10, 60, 60}, any.shape), 230);
+  NewRequest request(5);
+  request.shape.max_blocks = 120;
+  cluster.loads[0].num_sequences = cluster.loads[2].num_sequences = 9;
+  EXPECT_EQ(placed(*policy, cluster.view(), request), (Amounts{0, 0, 0, 5}));
+  EXPECT_FALSE(policy->permits_growth(cluster.view(), request.shape, 1));
+  EXPECT_TRUE(policy->permits_growth(cluster.view(), request.shape, 2));
+}
+
 TEST(DcpPolicy, GrowthLeavesAFullOrTallTail) {
   const auto policy = make_dcp();
   NewRequest request(100);

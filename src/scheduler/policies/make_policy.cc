@@ -20,10 +20,23 @@ Result<Router> router_of(const std::string& name) {
 }
 
 Status check_degree(std::string_view policy, const PolicyOptions& options) {
-  if (options.degree >= 1 && options.degree <= options.num_instances) return ok_status();
-  return invalid_argument(std::string(policy) + " with degree " + std::to_string(options.degree) +
-                          " on " + std::to_string(options.num_instances) +
-                          " instances: the degree must be between 1 and the number of instances");
+  const std::string named = std::string(policy) + " with degree " + std::to_string(options.degree);
+  if (options.degree < 1 || options.degree > options.num_instances) {
+    return invalid_argument(named + " on " + std::to_string(options.num_instances) +
+                            " instances: the degree must be between 1 and the number of instances");
+  }
+  if (options.max_degree > 0 && options.degree > options.max_degree) {
+    return invalid_argument(named + ": a request may have a context-parallel degree of " +
+                            std::to_string(options.max_degree) + " at most (max_cp_degree)");
+  }
+  return ok_status();
+}
+
+Status check_max_degree(const PolicyOptions& options) {
+  if (options.max_degree >= 0 && options.max_degree <= options.num_instances) return ok_status();
+  return invalid_argument("max_cp_degree is " + std::to_string(options.max_degree) + " on " +
+                          std::to_string(options.num_instances) +
+                          " instances: it must be between 1 and the number of instances");
 }
 
 }  // namespace
@@ -33,6 +46,7 @@ Result<std::unique_ptr<Policy>> make_policy(std::string_view name, const PolicyO
     return invalid_argument("number of instances is " + std::to_string(options.num_instances) +
                             ", it must be at least 1");
   }
+  NANOCP_RETURN_IF_ERROR(check_max_degree(options));
   if (name == "bound") {
     NANOCP_ASSIGN_OR_RETURN(const Router router, router_of(options.router));
     return std::unique_ptr<Policy>(std::make_unique<BoundPolicy>(router));
@@ -60,8 +74,8 @@ Result<std::unique_ptr<Policy>> make_policy(std::string_view name, const PolicyO
           "dcp cannot keep the objective: a step of one row takes longer, or its costs are "
           "unknown");
     }
-    return std::unique_ptr<Policy>(
-        std::make_unique<DcpPolicy>(options.costs, options.parts, options.min_tokens_per_shard));
+    return std::unique_ptr<Policy>(std::make_unique<DcpPolicy>(
+        options.costs, options.parts, options.min_tokens_per_shard, options.max_degree));
   }
   return not_found("policy '" + std::string(name) +
                    "' is unknown: use bound, uniform_cp, threshold_cp or dcp");

@@ -153,6 +153,16 @@ TEST(MakePolicy, ErrorsNameTheChoice) {
   EXPECT_NE(message("threshold_cp", {.degree = 0}).find("degree 0"), std::string::npos);
   EXPECT_NE(message("dcp", {.min_tokens_per_shard = 0}).find("min_tokens_per_shard"),
             std::string::npos);
+  for (const char* name : {"bound", "uniform_cp", "dcp"}) {
+    EXPECT_NE(message(name, {.num_instances = 2, .max_degree = 3})
+                  .find("max_cp_degree is 3 on 2 instances: it must be between 1"),
+              std::string::npos);
+    EXPECT_NE(message(name, {.num_instances = 2, .max_degree = -1}).find("max_cp_degree is -1"),
+              std::string::npos);
+  }
+  EXPECT_NE(message("threshold_cp", {.num_instances = 4, .degree = 3, .max_degree = 2})
+                .find("degree 3: a request may have a context-parallel degree of 2 at most"),
+            std::string::npos);
   for (const char* name : {"bound", "uniform_cp", "threshold_cp", "dcp"}) {
     auto policy = make_policy(name, {.num_instances = 2, .degree = 2});
     ASSERT_TRUE(policy.ok());
