@@ -35,6 +35,7 @@ class Router {
   void add(Route route);
   // 401 without a key, 404, 405, 415 (a body that is not JSON), OPTIONS, or the route's answer.
   void handle(const http::Request& request, const std::shared_ptr<http::Response>& response) const;
+  const std::vector<Route>& routes() const { return routes_; }
   // The path of the route that answers `path`; "other" if there is none. For metrics, whose labels
   // must be few.
   std::string route_path(std::string_view path) const;
