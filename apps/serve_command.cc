@@ -32,6 +32,8 @@ namespace fs = std::filesystem;
 constexpr double kFlushSeconds = 5.0;
 // How often a server that waits for its end looks whether that has come.
 constexpr double kPollSeconds = 0.2;
+// For whoever asks to read that the engine has failed, before the process ends.
+constexpr double kFailedSeconds = 2.0;
 
 // What requests are read against, with what it points to.
 struct ServedTexts {
@@ -154,14 +156,7 @@ Status write_trace(const ServeOptions& options, const server::Observability& obs
   return write_file(options.trace_file, observability.chrome_trace());
 }
 
-// Runs until a signal; then what is open may end.
-void serve_until_signal(const ServeOptions& options, server::App& app, server::EngineLoop& loop,
-                        http::Server& http_server) {
-  const InterruptGuard guard;
-  // Whoever reads the output may leave; the server stays.
-  std::signal(SIGPIPE, SIG_IGN);
-  while (!guard.wait(kPollSeconds)) {
-  }
+void drain(const ServeOptions& options, server::App& app, const server::EngineLoop& loop) {
   std::fprintf(stderr, "shutting down: %lld open requests have %.0f s to end; again to end now\n",
                static_cast<long long>(loop.num_open()), options.shutdown_timeout_s);
   app.begin_drain();
@@ -169,14 +164,27 @@ void serve_until_signal(const ServeOptions& options, server::App& app, server::E
     std::fprintf(stderr, "warning: %lld requests were cut off\n",
                  static_cast<long long>(loop.num_open()));
   }
-  if (!loop.health().is_alive()) {
-    // The engine's thread may never come back: its clients have been told, nothing else is open.
-    http_server.stop(kFlushSeconds);
-    std::fflush(nullptr);
-    std::_Exit(1);
+}
+
+// Runs until a signal, and lets what is open end, or until the engine fails, which the loop has
+// told all clients. Whether it has not.
+bool serve_until_end(const ServeOptions& options, server::App& app, server::EngineLoop& loop,
+                     http::Server& http_server) {
+  const InterruptGuard guard;
+  // Whoever reads the output may leave; the server stays.
+  std::signal(SIGPIPE, SIG_IGN);
+  while (loop.health().is_alive() && !guard.wait(kPollSeconds)) {
   }
-  loop.stop("the server is shutting down");
+  if (loop.health().is_alive()) drain(options, app, loop);
+  const bool is_alive = loop.health().is_alive();
+  if (is_alive) {
+    loop.stop("the server is shutting down");
+  } else {
+    std::fprintf(stderr, "ending with exit code 1: only a new process helps\n");
+    guard.wait(kFailedSeconds);
+  }
   http_server.stop(kFlushSeconds);
+  return is_alive;
 }
 
 Result<int> serve(ServeOptions options) {
@@ -221,8 +229,16 @@ Result<int> serve(ServeOptions options) {
                  .options = options,
                  .http_server = *http_server,
                  .has_api_keys = has_api_keys});
-  serve_until_signal(options, app, loop, *http_server);
-  NANOCP_RETURN_IF_ERROR(write_trace(options, *observability));
+  const bool has_failed = !serve_until_end(options, app, loop, *http_server);
+  const Status written = write_trace(options, *observability);
+  if (has_failed) {
+    if (!written.ok()) report_error(written.error());
+    observability->finish_access_log();
+    std::fflush(nullptr);
+    // The engine's thread may never come back, nor what the runner waits for.
+    std::_Exit(1);
+  }
+  NANOCP_RETURN_IF_ERROR(written);
   return 0;
 }
 

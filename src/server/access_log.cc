@@ -66,13 +66,17 @@ AccessLog::AccessLog(std::string file, FILE* stream)
     : file_(std::move(file)), stream_(stream), thread_([this] { run(); }) {}
 
 AccessLog::~AccessLog() {
+  finish();
+  if (stream_ != stdout) std::fclose(stream_);
+}
+
+void AccessLog::finish() {
   {
     const std::lock_guard lock(mutex_);
     stops_ = true;
   }
   has_lines_.notify_one();
-  thread_.join();
-  if (stream_ != stdout) std::fclose(stream_);
+  if (thread_.joinable()) thread_.join();
 }
 
 void AccessLog::write(const AccessEntry& entry) {

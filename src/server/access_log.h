@@ -45,13 +45,14 @@ class AccessLog {
 
   // Lines are added to the end of `file`; "-" is standard output.
   static Result<std::unique_ptr<AccessLog>> open(const std::string& file);
-  // Writes what is queued.
-  ~AccessLog();
+  ~AccessLog();  // finish()
   AccessLog(const AccessLog&) = delete;
   AccessLog& operator=(const AccessLog&) = delete;
 
   // Any thread; does not wait for the file.
   void write(const AccessEntry& entry);
+  // Writes what is queued; what comes later is not written. One thread.
+  void finish();
   uint64_t num_dropped() const;
 
  private:

@@ -75,6 +75,10 @@ void Observability::on_exchange(const http::Exchange& exchange, const std::strin
   access_log_->write(entry);
 }
 
+void Observability::finish_access_log() {
+  if (access_log_ != nullptr) access_log_->finish();
+}
+
 void Observability::on_snapshot(const ClusterSnapshot& snapshot) {
   history_.add(history_row(snapshot, metrics_.inter_token_s(), metrics_.num_inter_token()));
 }

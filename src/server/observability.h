@@ -36,6 +36,10 @@ class Observability final : public EngineObserver {
   // An exchange that is over; `route` is the path of the route that answered it.
   void on_exchange(const http::Exchange& exchange, const std::string& route);
 
+  // Whoever ends the process without this object's end: writes what the access log has queued. Any
+  // thread, once no exchange is open.
+  void finish_access_log();
+
   // GET /metrics, of type Metrics::kContentType.
   std::string metrics_text(const ClusterSnapshot& snapshot) const {
     return metrics_.text(snapshot);
