@@ -218,6 +218,7 @@ Result<int> serve(ServeOptions options) {
   texts->context.max_model_len = session->longest_request_tokens();
   observability->set_loaded(device_text(options, *session), texts->context.max_model_len);
   server::EngineLoop loop({.max_waiting = options.max_waiting,
+                           .max_waiting_tokens = options.max_waiting_tokens,
                            .num_delivery_threads = 1,
                            .step_timeout_s = options.step_timeout_s},
                           session->engine(), session->clock(), observability.get());

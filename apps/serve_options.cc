@@ -93,6 +93,15 @@ void add_limit_group(CLI::App& command, ServeOptions& options) {
       ->capture_default_str()
       ->group(group);
   command
+      .add_option(
+          "--max-waiting-tokens", options.max_waiting_tokens,
+          "Tokens of prompts that may wait for the engine; with more, requests are answered "
+          "with 429")
+      ->check(in_range<int64_t>(1, int64_t{1} << 40))
+      ->type_name("TOKENS")
+      ->capture_default_str()
+      ->group(group);
+  command
       .add_option("--max-connections", options.max_connections,
                   "Open connections, as far as the limit of open files allows; more are answered "
                   "with 503")

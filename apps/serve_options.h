@@ -22,6 +22,7 @@ struct ServeOptions {
   std::vector<std::string> api_keys;  // with those of NANOCP_API_KEY
   std::vector<std::string> allowed_origins;
   int64_t max_waiting = 1024;
+  int64_t max_waiting_tokens = int64_t{1} << 24;
   int max_connections = 16384;
   uint64_t max_body_bytes = uint64_t{64} << 20;
   int num_io_threads = 2;

@@ -25,6 +25,7 @@ struct Ticket {
   std::string request_id;
   std::shared_ptr<TokenSink> sink;
   int64_t arrival_us = 0;
+  int64_t num_prompt_tokens = 0;  // of all its requests
 
   // Any thread: nothing is delivered any more.
   std::atomic<bool> is_cancelled{false};

@@ -55,7 +55,9 @@ class EngineLoop::Impl {
   bool is_over() const { return state_ == EngineState::kStopped || state_ == EngineState::kFailed; }
   void fail(const std::string& reason);
   void end_all(EngineState state, const std::string& reason);
+  Status check_queue() const;
   void push_command(Command command);
+  void note_queue();
   void forget(TicketId id);
 
   // Constant after construction.
@@ -69,8 +71,9 @@ class EngineLoop::Impl {
   int64_t published_us_ = 0;
 
   // Own synchronisation.
-  std::atomic<int64_t> step_start_us_{-1};  // -1: none is under way
-  std::atomic<int64_t> num_queued_{0};      // sequences in the engine's queue
+  std::atomic<int64_t> step_start_us_{-1};     // -1: none is under way
+  std::atomic<int64_t> num_queued_{0};         // sequences in the engine's queue
+  std::atomic<int64_t> num_queued_tokens_{0};  // of prompts that have had no row
   DeliveryThreads delivery_;
 
   mutable std::mutex mutex_;
@@ -82,8 +85,9 @@ class EngineLoop::Impl {
   std::string reason_;
   std::vector<Command> commands_;
   std::unordered_map<TicketId, std::shared_ptr<Ticket>> tickets_;  // open
-  int64_t num_pending_ = 0;      // sequences in commands_ or being admitted
-  int64_t num_turned_away_ = 0;  // sequences, for want of room in the queue
+  int64_t num_pending_ = 0;         // sequences in commands_ or being admitted
+  int64_t num_pending_tokens_ = 0;  // of their prompts
+  int64_t num_turned_away_ = 0;     // sequences, for want of room in the queue
   TicketId next_id_ = 1;
   std::shared_ptr<const ClusterSnapshot> snapshot_;
 
@@ -115,6 +119,9 @@ Result<TicketId> EngineLoop::Impl::submit(std::vector<request::Request> requests
                                           std::string request_id, std::shared_ptr<TokenSink> sink) {
   const auto num_sequences = static_cast<int64_t>(requests.size());
   auto ticket = std::make_shared<Ticket>();
+  for (const request::Request& request : requests) {
+    ticket->num_prompt_tokens += static_cast<int64_t>(request.prompt.size());
+  }
   ticket->request_id = std::move(request_id);
   ticket->sink = std::move(sink);
   ticket->requests = std::move(requests);
@@ -124,19 +131,35 @@ Result<TicketId> EngineLoop::Impl::submit(std::vector<request::Request> requests
   if (state_ != EngineState::kRunning) {
     return Error{ErrorCode::kAborted, "the server is shutting down"};
   }
-  const int64_t num_ahead = num_queued_ + num_pending_;
-  if (num_ahead >= options_.max_waiting) {
+  const Status has_room = check_queue();
+  if (!has_room.ok()) {
     num_turned_away_ += num_sequences;
-    return resource_exhausted("the queue is full: " + std::to_string(num_ahead) +
-                              " requests wait, at most " + std::to_string(options_.max_waiting) +
-                              " may; try again later");
+    return has_room.error();
   }
   ticket->id = next_id_++;
   num_pending_ += num_sequences;
+  num_pending_tokens_ += ticket->num_prompt_tokens;
   tickets_.emplace(ticket->id, ticket);
   const TicketId id = ticket->id;
   push_command({.action = Action::kSubmit, .ticket = std::move(ticket)});
   return id;
+}
+
+// Requires: mutex_ is held.
+Status EngineLoop::Impl::check_queue() const {
+  const auto refusal = [](int64_t count, const char* what, int64_t limit) {
+    return resource_exhausted("the queue is full: " + std::to_string(count) + what +
+                              " wait, at most " + std::to_string(limit) + " may; try again later");
+  };
+  const int64_t num_ahead = num_queued_ + num_pending_;
+  if (num_ahead >= options_.max_waiting) {
+    return refusal(num_ahead, " requests", options_.max_waiting);
+  }
+  const int64_t num_tokens = num_queued_tokens_ + num_pending_tokens_;
+  if (num_tokens >= options_.max_waiting_tokens) {
+    return refusal(num_tokens, " prompt tokens", options_.max_waiting_tokens);
+  }
+  return ok_status();
 }
 
 // Requires: mutex_ is held.
@@ -206,7 +229,7 @@ void EngineLoop::Impl::run() {
     commands.clear();
     std::vector<Delivery> deliveries;
     if (engine_.has_work()) deliveries = step();
-    num_queued_ = static_cast<int64_t>(engine_.scheduler().num_waiting());
+    note_queue();
     // First: whoever has got an answer finds it counted.
     publish(!engine_.has_work());
     delivery_.push_step(std::move(deliveries));
@@ -260,8 +283,14 @@ void EngineLoop::Impl::admit(const std::shared_ptr<Ticket>& ticket) {
     delivery_.push(std::move(delivery));
   }
   const std::scoped_lock lock(mutex_);
-  num_queued_ = static_cast<int64_t>(engine_.scheduler().num_waiting());
+  note_queue();
   num_pending_ -= num_sequences;
+  num_pending_tokens_ -= ticket->num_prompt_tokens;
+}
+
+void EngineLoop::Impl::note_queue() {
+  num_queued_ = static_cast<int64_t>(engine_.scheduler().num_waiting());
+  num_queued_tokens_ = sequences_.num_waiting_tokens();
 }
 
 std::vector<Delivery> EngineLoop::Impl::step() {

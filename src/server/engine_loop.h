@@ -40,6 +40,7 @@ class TokenSink {
 
 struct EngineLoopOptions {
   int64_t max_waiting = 1024;  // sequences in the queue; beyond, submit() refuses
+  int64_t max_waiting_tokens = int64_t{1} << 24;  // of their prompts; likewise
   int num_delivery_threads = 1;
   double step_timeout_s = 60.0;      // a longer step means that the engine hangs
   double snapshot_interval_s = 0.2;  // while there is work

@@ -252,6 +252,37 @@ TEST(EngineLoop, AFullQueueRefusesAtOnce) {
   EXPECT_EQ(bench.loop->snapshot()->requests.num_refused, 1);
 }
 
+TEST(EngineLoop, PromptsThatWaitAreBoundedTogether) {
+  Bench bench({.max_waiting_tokens = 25});
+  bench.blocks = true;
+  std::vector<std::shared_ptr<Collector>> sinks;
+  std::vector<TicketId> tickets;
+  for (int i = 0; i < 3; ++i) {  // of 10 tokens each: with 20 there is room for another
+    sinks.push_back(std::make_shared<Collector>());
+    const auto ticket = bench.submit(sinks.back(), 5, i + 1);
+    ASSERT_TRUE(ticket.ok()) << ticket.error().message;
+    tickets.push_back(*ticket);
+  }
+  const auto refused = bench.submit(std::make_shared<Collector>(), 5);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::kResourceExhausted);
+  EXPECT_NE(refused.error().message.find("30 prompt tokens wait, at most 25 may"),
+            std::string::npos)
+      << refused.error().message;
+  bench.loop->cancel(tickets[2]);
+  bench.blocks = false;
+  EXPECT_TRUE(sinks[0]->wait_finished());
+  EXPECT_TRUE(sinks[1]->wait_finished());
+  ASSERT_TRUE(bench.wait_empty());
+  // Whatever became of them, they count no more; one that is larger is taken where none waits.
+  const auto large = std::make_shared<Collector>();
+  ASSERT_TRUE(bench.submit(large, 3, 1, 4).ok());
+  EXPECT_TRUE(large->wait_finished(4));
+  ASSERT_TRUE(bench.wait_empty());
+  EXPECT_TRUE(bench.submit(std::make_shared<Collector>(), 1).ok());
+  EXPECT_EQ(bench.loop->snapshot()->requests.num_refused, 1);
+}
+
 TEST(EngineLoop, AFailedEngineTellsEverybody) {
   Bench bench;
   bench.step_us = 200;

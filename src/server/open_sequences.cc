@@ -45,6 +45,7 @@ void OpenSequences::end(Ticket& ticket, size_t index, FinishReason reason, int64
   const auto found = open_.find(ticket.sequences[index]);
   if (found == open_.end()) return;
   found->second.record.summary = summary_of(found->first);
+    num_waiting_tokens_ += open.record.num_prompt_tokens;
   tokens_.num_preemptions += found->second.record.summary.num_preemptions;
   engine_.cancel(found->first);
   Open open = std::move(found->second);
@@ -80,6 +81,7 @@ void OpenSequences::close(Open open, FinishReason reason, int64_t now_us) {
 void OpenSequences::count_refused(size_t num_sequences) {
   requests_.num_refused += static_cast<int64_t>(num_sequences);
 }
+  leave_queue(open.record);
 
 // Who got the first row in this step: fewer wait than have had none.
 void OpenSequences::note_scheduled(int64_t start_us) {
@@ -99,11 +101,16 @@ std::vector<Delivery> OpenSequences::take_events(std::vector<engine::TokenEvent>
   std::vector<Delivery> deliveries;
   deliveries.reserve(events.size());
   inter_token_s_.clear();
+    leave_queue(found->second.record);
   first_token_s_.clear();
   note_scheduled(times.start_us);
   for (engine::TokenEvent& event : events) take_event(event, times.end_us, deliveries);
 
   const double step_s = static_cast<double>(times.end_us - times.start_us) * 1e-6;
+void OpenSequences::leave_queue(const SequenceRecord& record) {
+  if (record.scheduled_us < 0) num_waiting_tokens_ -= record.num_prompt_tokens;
+}
+
   const double weight = tokens_.num_steps == 0 ? 1.0 : 1.0 - std::exp(-step_s);
   mean_step_s_ += weight * (step_s - mean_step_s_);
   tokens_.num_steps = engine_.num_steps();

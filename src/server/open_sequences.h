@@ -34,6 +34,8 @@ class OpenSequences {
   void fail_all(int64_t now_us);
 
   void count_refused(size_t num_sequences);
+  // Of the prompts of those that have had no row yet.
+  int64_t num_waiting_tokens() const { return num_waiting_tokens_; }
   ClusterSnapshot snapshot(int64_t now_us) const;
 
  private:
@@ -44,6 +46,7 @@ class OpenSequences {
 
   engine::SequenceSummary summary_of(SequenceId id) const;
   void note_scheduled(int64_t start_us);
+  void leave_queue(const SequenceRecord& record);
   void take_event(engine::TokenEvent& event, int64_t end_us, std::vector<Delivery>& deliveries);
   void close(Open open, request::FinishReason reason, int64_t now_us);
   void fill_instances(ClusterSnapshot& snapshot) const;
@@ -54,6 +57,7 @@ class OpenSequences {
   EngineObserver* const observer_;
   std::unordered_map<SequenceId, Open> open_;
   std::vector<SequenceId> unscheduled_;  // have had no row yet; some may have ended
+  int64_t num_waiting_tokens_ = 0;       // of open ones whose scheduled_us is -1
   RequestCounters requests_;
   TokenCounters tokens_;
   double mean_step_s_ = 0.0;           // decays over about a second
