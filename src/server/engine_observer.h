@@ -33,6 +33,7 @@ struct SequenceRecord {
 struct StepRecord {
   int64_t start_us = 0;
   int64_t end_us = 0;
+  int64_t num_rows = 0;    // prompt tokens and decode rows, of all instances
   int64_t num_tokens = 0;  // sampled
   // Between a token of this step and the one before of the same sequence, for each that has one.
   std::span<const double> inter_token_s = {};

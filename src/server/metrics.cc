@@ -23,6 +23,10 @@ std::vector<double> request_time_bounds() {
           30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0};
 }
 
+std::vector<double> step_size_bounds() {
+  return {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
+}
+
 // 1, 2, 5, 10, 20 … up to `most`.
 std::vector<double> token_count_bounds(int64_t most) {
   std::vector<double> bounds;
@@ -61,7 +65,8 @@ StepHistograms::StepHistograms()
     : first_token(first_token_bounds()),
       inter_token(token_time_bounds()),
       duration({0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 2, 5, 10}),
-      num_tokens({1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384}),
+      num_rows(step_size_bounds()),
+      num_tokens(step_size_bounds()),
       slowest_over_mean({1.01, 1.02, 1.05, 1.1, 1.15, 1.2, 1.3, 1.5, 2, 3, 5}) {}
 
 Metrics::Metrics(const MetricsOptions& options)
@@ -69,6 +74,7 @@ Metrics::Metrics(const MetricsOptions& options)
 
 void Metrics::on_step(const StepRecord& step) {
   steps_.duration.observe(seconds(step.start_us, step.end_us));
+  steps_.num_rows.observe(static_cast<double>(step.num_rows));
   steps_.num_tokens.observe(static_cast<double>(step.num_tokens));
   for (const double time_s : step.inter_token_s) steps_.inter_token.observe(time_s);
   for (const double time_s : step.first_token_s) steps_.first_token.observe(time_s);

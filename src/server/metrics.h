@@ -45,6 +45,7 @@ struct StepHistograms {
   Histogram first_token;
   Histogram inter_token;
   Histogram duration;
+  Histogram num_rows;
   Histogram num_tokens;
   Histogram slowest_over_mean;  // by time not spent waiting; only when the runner profiles
 };

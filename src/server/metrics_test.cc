@@ -166,6 +166,7 @@ TEST_F(MetricsText, StepsGiveTimesOfTokensAndPhases) {
       {{StepPhase::kDense, 0, 0, 1000}, {StepPhase::kIdleWait, 0, 1000, 2000}}};
   metrics_.on_step({.start_us = 0,
                     .end_us = 3000,
+                    .num_rows = 70,
                     .num_tokens = 4,
                     .inter_token_s = inter_token_s,
                     .first_token_s = first_token_s,
@@ -180,6 +181,11 @@ TEST_F(MetricsText, StepsGiveTimesOfTokensAndPhases) {
   }
   EXPECT_EQ(series.at(labelled("vllm:time_to_first_token_seconds_bucket", R"(le="0.5")")), 1);
   EXPECT_EQ(series.at(labelled("vllm:time_to_first_token_seconds_bucket", R"(le="0.25")")), 0);
+  EXPECT_EQ(series.at(labelled("vllm:iteration_tokens_total_bucket", R"(le="64")")), 0);
+  EXPECT_EQ(series.at(labelled("vllm:iteration_tokens_total_bucket", R"(le="128")")), 1);
+  EXPECT_EQ(series.at(labelled("vllm:iteration_tokens_total_bucket", R"(le="16384")")), 1);
+  EXPECT_EQ(series.at(labelled("vllm:iteration_tokens_total_sum")), 70);
+  EXPECT_EQ(series.at(labelled("nanocp:step_output_tokens_sum")), 4);
   EXPECT_NEAR(series.at(labelled("nanocp:step_seconds_sum")), 0.003, 1e-12);
   EXPECT_NEAR(series.at(labelled("nanocp:step_phase_seconds_total", R"(phase="dense")")), 0.001,
               1e-12);

@@ -118,6 +118,8 @@ void add_steps(Families& out, const StepHistograms& steps) {
                 steps.inter_token);
   out.histogram("vllm:time_per_output_token_seconds",
                 "Between two tokens of a request, under its older name.", steps.inter_token);
+  out.histogram("vllm:iteration_tokens_total",
+                "Tokens that a step ran, of prompts and answers together.", steps.num_rows);
   out.histogram("nanocp:step_seconds", "Duration of a step.", steps.duration);
   out.histogram("nanocp:step_output_tokens", "Tokens sampled by a step.", steps.num_tokens);
 }

@@ -8,6 +8,16 @@ namespace nanocp::server {
 
 using request::FinishReason;
 
+namespace {
+
+int64_t num_rows_of(std::span<const scheduler::InstanceWorkCount> work) {
+  int64_t sum = 0;
+  for (const scheduler::InstanceWorkCount& instance : work) sum += instance.num_rows;
+  return sum;
+}
+
+}  // namespace
+
 OpenSequences::OpenSequences(engine::Engine& engine, EngineObserver* observer)
     : engine_(engine), observer_(observer) {}
 
@@ -35,6 +45,7 @@ Status OpenSequences::admit(const std::shared_ptr<Ticket>& ticket) {
     const SequenceId id = open.record.sequence;
     ticket->sequences.push_back(id);
     unscheduled_.push_back(id);
+    num_waiting_tokens_ += open.record.num_prompt_tokens;
     open_.emplace(id, std::move(open));
   }
   return ok_status();
@@ -45,7 +56,6 @@ void OpenSequences::end(Ticket& ticket, size_t index, FinishReason reason, int64
   const auto found = open_.find(ticket.sequences[index]);
   if (found == open_.end()) return;
   found->second.record.summary = summary_of(found->first);
-    num_waiting_tokens_ += open.record.num_prompt_tokens;
   tokens_.num_preemptions += found->second.record.summary.num_preemptions;
   engine_.cancel(found->first);
   Open open = std::move(found->second);
@@ -71,6 +81,7 @@ engine::SequenceSummary OpenSequences::summary_of(SequenceId id) const {
 
 // Requires: the sequence is no longer in open_.
 void OpenSequences::close(Open open, FinishReason reason, int64_t now_us) {
+  leave_queue(open.record);
   open.record.finish_reason = reason;
   open.record.end_us = now_us;
   open.ticket->sequences[open.record.index] = 0;
@@ -81,7 +92,6 @@ void OpenSequences::close(Open open, FinishReason reason, int64_t now_us) {
 void OpenSequences::count_refused(size_t num_sequences) {
   requests_.num_refused += static_cast<int64_t>(num_sequences);
 }
-  leave_queue(open.record);
 
 // Who got the first row in this step: fewer wait than have had none.
 void OpenSequences::note_scheduled(int64_t start_us) {
@@ -91,9 +101,14 @@ void OpenSequences::note_scheduled(int64_t start_us) {
     if (found == open_.end()) return true;
     const request::Sequence* sequence = engine_.sequence(id);
     if (sequence != nullptr && sequence->status == request::SequenceStatus::kWaiting) return false;
+    leave_queue(found->second.record);
     found->second.record.scheduled_us = start_us;
     return true;
   });
+}
+
+void OpenSequences::leave_queue(const SequenceRecord& record) {
+  if (record.scheduled_us < 0) num_waiting_tokens_ -= record.num_prompt_tokens;
 }
 
 std::vector<Delivery> OpenSequences::take_events(std::vector<engine::TokenEvent> events,
@@ -101,22 +116,18 @@ std::vector<Delivery> OpenSequences::take_events(std::vector<engine::TokenEvent>
   std::vector<Delivery> deliveries;
   deliveries.reserve(events.size());
   inter_token_s_.clear();
-    leave_queue(found->second.record);
   first_token_s_.clear();
   note_scheduled(times.start_us);
   for (engine::TokenEvent& event : events) take_event(event, times.end_us, deliveries);
 
   const double step_s = static_cast<double>(times.end_us - times.start_us) * 1e-6;
-void OpenSequences::leave_queue(const SequenceRecord& record) {
-  if (record.scheduled_us < 0) num_waiting_tokens_ -= record.num_prompt_tokens;
-}
-
   const double weight = tokens_.num_steps == 0 ? 1.0 : 1.0 - std::exp(-step_s);
   mean_step_s_ += weight * (step_s - mean_step_s_);
   tokens_.num_steps = engine_.num_steps();
   if (observer_ != nullptr) {
     observer_->on_step({.start_us = times.start_us,
                         .end_us = times.end_us,
+                        .num_rows = num_rows_of(engine_.last_work()),
                         .num_tokens = static_cast<int64_t>(deliveries.size()),
                         .inter_token_s = inter_token_s_,
                         .first_token_s = first_token_s_,

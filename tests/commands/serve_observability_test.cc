@@ -60,6 +60,8 @@ void expect_metrics(const std::string& metrics) {
   const auto value = [&](const std::string& start) { return value_of(metrics, start); };
   EXPECT_EQ(value("vllm:prompt_tokens_total" + kLabels), 65);
   EXPECT_EQ(value("vllm:generation_tokens_total" + kLabels), 15);
+  // All prompt tokens, and all output tokens that were rows of a later step.
+  EXPECT_EQ(value("vllm:iteration_tokens_total_sum"), 65 + 8 + 5);
   EXPECT_EQ(value("vllm:request_success_total" + kLabels + ",finished_reason=\"length"), 2);
   EXPECT_EQ(value("vllm:time_to_first_token_seconds_count"), 2);
   EXPECT_EQ(value("vllm:inter_token_latency_seconds_count"), 13);
