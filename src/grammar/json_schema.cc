@@ -403,27 +403,28 @@ Result<NodeId> SchemaBuilder::array_items(const Schema& schema, const Schema* re
   const Builder::Count more = {less(count.min, num_prefix), less(count.max, num_prefix)};
   std::optional<Error> failure;
   const auto item = [&](NodeId after) {
-    auto built = build(*rest, below(path, "items"), json_.space(after));
+    auto built = build(*rest, below(path, "items"), after);
     if (!built.ok()) failure = built.error();
     return built.ok() ? *built : builder_.never();
   };
   const auto next_item = [&](NodeId after) {
     return builder_.literal(",", json_.space(item(after)));
   };
+  const NodeId end = json_.space(close);  // behind an item
   NodeId node = close;
   if (num_prefix > 0) {
-    node = builder_.repeat(more, next_item, close);
+    node = builder_.repeat(more, next_item, end);
   } else if (count.max > 0) {
     const Builder::Count others = {less(count.min, 1), less(count.max, 1)};
-    const NodeId first = item(builder_.repeat(others, next_item, close));
+    const NodeId first = item(builder_.repeat(others, next_item, end));
     node = count.min > 0 ? first : builder_.split({close, first});
   }
   if (failure) return *failure;
   for (uint32_t i = num_prefix; i > 0; --i) {
     const std::string place = below(below(path, keyword), std::to_string(i - 1));
-    NANOCP_ASSIGN_OR_RETURN(NodeId start, build((*prefix)[i - 1], place, json_.space(node)));
+    NANOCP_ASSIGN_OR_RETURN(NodeId start, build((*prefix)[i - 1], place, node));
     if (i > 1) start = builder_.literal(",", json_.space(start));
-    node = count.min >= i ? start : builder_.split({close, start});
+    node = count.min >= i ? start : builder_.split({i > 1 ? end : close, start});
   }
   return node;
 }
@@ -460,7 +461,7 @@ Result<std::vector<SchemaBuilder::Property>> SchemaBuilder::properties_of(
 // Members of any other names, the first of them without a comma in front.
 Result<NodeId> SchemaBuilder::more_members(const Schema& schema,
                                            const std::vector<Property>& properties,
-                                           const std::string& path, NodeId close) {
+                                           const std::string& path, NodeId end) {
   const Schema* additional = member(schema, "additionalProperties");
   const bool has_none = additional == nullptr || *additional == false;
   if (has_none) return builder_.never();
@@ -471,13 +472,13 @@ Result<NodeId> SchemaBuilder::more_members(const Schema& schema,
   const RuleId key = builder_.add_rule("a key", false);
   builder_.define_rule(key, json_.key_besides(std::move(names), builder_.end()));
   const auto one = [&](NodeId after) {
-    auto value = build(*additional, below(path, "additionalProperties"), json_.space(after));
+    auto value = build(*additional, below(path, "additionalProperties"), after);
     if (!value.ok()) failure = value.error();
     return builder_.call(key, json_.colon(value.ok() ? *value : builder_.never()));
   };
   const NodeId others = builder_.repeat(
       {0, kUnbounded}, [&](NodeId after) { return builder_.literal(",", json_.space(one(after))); },
-      close);
+      end);
   const NodeId first = one(others);
   if (failure) return *failure;
   return first;
@@ -490,15 +491,15 @@ Result<NodeId> SchemaBuilder::object(const Schema& schema, const std::string& pa
   }
   NANOCP_ASSIGN_OR_RETURN(const std::vector<Property> properties, properties_of(schema, path));
   const NodeId close = builder_.literal("}", next);
+  const NodeId end = json_.space(close);  // behind a member
   // The first of the members that are left, without a comma.
-  NANOCP_ASSIGN_OR_RETURN(NodeId members, more_members(schema, properties, path, close));
+  NANOCP_ASSIGN_OR_RETURN(NodeId members, more_members(schema, properties, path, end));
   bool may_close = true;
   for (size_t i = properties.size(); i > 0; --i) {
     const Property& property = properties[i - 1];
     const NodeId comma = builder_.literal(",", json_.space(members));
-    const NodeId after = may_close ? builder_.split({close, comma}) : comma;
-    NANOCP_ASSIGN_OR_RETURN(const NodeId value,
-                            build(*property.schema, property.path, json_.space(after)));
+    const NodeId after = may_close ? builder_.split({end, comma}) : comma;
+    NANOCP_ASSIGN_OR_RETURN(const NodeId value, build(*property.schema, property.path, after));
     const NodeId start = builder_.literal(Schema(property.name).dump(), json_.colon(value));
     members = property.is_required ? start : builder_.split({start, members});
     may_close = may_close && !property.is_required;

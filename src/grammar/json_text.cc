@@ -8,7 +8,8 @@
 namespace nanocp::grammar {
 namespace {
 
-constexpr uint32_t kIndentMax = 64;
+// Five levels of four, or ten of two; nothing asks that deeper ones are indented more.
+constexpr uint32_t kIndentMax = 20;
 
 // What stands in a string as it is.
 const CharSet& plain_chars() {
@@ -48,11 +49,15 @@ NodeId JsonText::shared(const std::string& key, bool nests, const std::function<
   return builder_.call(rule, next);
 }
 
-// Nothing, a space, or a new line with its indent.
+// A model that likes white space must not fill its answer with it.
 NodeId JsonText::space(NodeId next) {
   const NodeId indent = builder_.repeat(
       {0, kIndentMax}, [&](NodeId after) { return builder_.byte(bytes_of(" \t"), after); }, next);
   return builder_.split({next, builder_.literal(" ", next), builder_.literal("\n", indent)});
+}
+
+NodeId JsonText::colon(NodeId value) {
+  return builder_.literal(":", builder_.split({value, builder_.literal(" ", value)}));
 }
 
 // One character of a set in its usual form: as it is, or else escaped.
@@ -227,9 +232,9 @@ NodeId JsonText::bracketed(std::string_view open, std::string_view close,
                            const Builder::Body& item) {
   const NodeId end = builder_.literal(close, builder_.end());
   const NodeId more = builder_.repeat(
-      {0, kUnbounded},
-      [&](NodeId after) { return builder_.literal(",", space(item(space(after)))); }, end);
-  return builder_.literal(open, space(builder_.split({end, item(space(more))})));
+      {0, kUnbounded}, [&](NodeId after) { return builder_.literal(",", space(item(after))); },
+      space(end));
+  return builder_.literal(open, space(builder_.split({end, item(more)})));
 }
 
 NodeId JsonText::any_object(NodeId next) {

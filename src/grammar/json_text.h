@@ -1,6 +1,6 @@
 // The pieces of JSON's grammar as nodes of an automaton: strings, numbers, white space, any value.
 // What is generated is a part of JSON that every parser takes: no lone surrogates, numbers that a
-// double holds, and white space as writers of JSON put it (a space, or a line break and indents).
+// double holds, and white space where writers of JSON put it, and no more of it.
 // One thread; the builder outlives this.
 #pragma once
 
@@ -21,6 +21,8 @@ class JsonText {
  public:
   explicit JsonText(Builder& builder) : builder_(builder) {}
 
+  // Behind an opening bracket or a comma, and in front of a closing bracket: nothing, a space, or a
+  // line break with its indent.
   NodeId space(NodeId next);
   // A string of so many characters.
   NodeId string(Builder::Count length, NodeId next);
@@ -32,8 +34,8 @@ class JsonText {
   NodeId any_value(NodeId next);
   NodeId any_object(NodeId next);
   NodeId any_array(NodeId next);
-  // The colon between a key and `value`.
-  NodeId colon(NodeId value) { return builder_.literal(":", space(value)); }
+  // The colon between a key and `value`, with a space or none.
+  NodeId colon(NodeId value);
 
   // A rule that is defined when it is first called; `key` names its meaning.
   NodeId shared(const std::string& key, bool nests, const std::function<NodeId()>& define,

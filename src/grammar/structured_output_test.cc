@@ -70,6 +70,37 @@ TEST(JsonSchema, ObjectsKeepTheirOrderAndTheirRequirements) {
   check({R"({"required":["k"],"properties":{}})", {R"({"k":[1]})"}, {"{}"}});
 }
 
+// As much as writers of JSON put, where they put it: models that like it would fill answers with
+// it.
+TEST(JsonSchema, WhiteSpaceIsThatOfWriters) {
+  const std::string indent20(20, ' ');
+  const std::vector<std::string> good = {"{\"a\":[1,2]}",
+                                         "{\"a\": [1, 2]}",
+                                         "{ \"a\": [ 1, 2 ] }",
+                                         "{\n\t\"a\": [\n\t\t1,\n\t\t2\n\t]\n}",
+                                         "{\n" + indent20 + "\"a\": [1,\n2]\n" + indent20 + "}",
+                                         "{\n  \"a\": [ ]\n}"};
+  const std::vector<std::string> bad = {"{\"a\":  [1,2]}",
+                                        "{\"a\":\n[1,2]}",
+                                        "{\"a\" :[1,2]}",
+                                        "{\"a\":[1 ,2]}",
+                                        "{\"a\":[1,  2]}",
+                                        "{\"a\":[1,2]\n\n}",
+                                        "{\"a\":[1,2] \n}",
+                                        "{\"a\":[\r\n1,2]}",
+                                        " {\"a\":[1,2]}",
+                                        "{\"a\":[1,2]} ",
+                                        "{\n " + indent20 + "\"a\":[1,2]}"};
+  for (const char* schema :
+       {R"({"type":"object"})",
+        R"({"type":"object","properties":{"a":{"type":"array","items":{"type":"integer"}}}})",
+        R"({"type":"object","additionalProperties":{"type":"array"}})",
+        R"({"type":"object","properties":{"a":{"type":"array","prefixItems":[{"type":"integer"},
+            {"type":"integer"}]}},"required":["a"],"additionalProperties":true})"}) {
+    check({schema, good, bad});
+  }
+}
+
 TEST(JsonSchema, Arrays) {
   check({R"({"type":"array","items":{"type":"integer"},"minItems":1,"maxItems":3})",
          {"[1]", "[1, 2,3]", "[ 1\n]"},

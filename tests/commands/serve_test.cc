@@ -103,7 +103,7 @@ TEST(Serve, AnswersAsGenerateDoes) {
 TEST(Serve, WritesJsonWhenASchemaSaysSo) {
   ServedProgram server;
   const json body = {{"messages", {{{"role", "user"}, {"content", "Name a colour"}}}},
-                     {"max_tokens", 300},  // white space is bounded, and this model likes it
+                     {"max_tokens", 100},  // white space is bounded, and this model likes it
                      {"response_format",
                       {{"type", "json_schema"},
                        {"json_schema",
