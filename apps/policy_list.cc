@@ -18,9 +18,12 @@ Status set_parts(const std::string& word, const std::string& detail, scheduler::
     parts.moves_bindings = false;
   } else if (detail == "no_tails") {
     parts.moves_tails = false;
+  } else if (detail == "no_reserve") {
+    parts.reserves_growth = false;
   } else {
     return invalid_argument("policy '" + word +
-                            "': after dcp/ comes slo, no_splits, any_domain, no_moves or no_tails");
+                            "': after dcp/ comes slo, no_splits, any_domain, no_moves, no_tails or "
+                            "no_reserve");
   }
   return ok_status();
 }

@@ -1,6 +1,6 @@
 // Policies as one word each, for commands that compare several: bound/ROUTER, uniform_cp/DEGREE,
 // threshold_cp/DEGREE, dcp, dcp/slo, dcp less one of its parts (no_splits, any_domain, no_moves,
-// no_tails), and the simulator's oracle.
+// no_tails, no_reserve), and the simulator's oracle.
 #pragma once
 
 #include <memory>

@@ -77,9 +77,11 @@ class Table:
 
     def __init__(self, path):
         self.path, self.rows = Path(path), {}
+        self.notes = {}  # by build: what to know of the rows that it gave; written by hand
 
     def read(self, path):
         document = json.loads(Path(path).read_text())
+        self.notes.update(document["settings"].get("notes", {}))
         for values in document["rows"]:
             self.add(dict(zip(document["columns"], values)))
 
@@ -382,7 +384,7 @@ def main():
         table.read(table.path)
     for file in args.earlier + args.merge:
         table.read(file)
-    settings = {"slo": SLO, "seeds": SEEDS, "clip": CLIP, "duration_s": args.duration, "warmup_s": args.warmup,
+    settings = {"notes": table.notes, "slo": SLO, "seeds": SEEDS, "clip": CLIP, "duration_s": args.duration, "warmup_s": args.warmup,
                 "min_requests": args.min_requests, "hardware": {m: h for m, (h, _) in MODELS.items()}}
     page = Path(args.page) if args.page else table.path.with_suffix(".md")
     code = 0

@@ -8,6 +8,9 @@ LEAST = "bound/least_requests"
 WAITING = "dcp/slo"  # an option of dcp, no other policy
 NOT_OTHERS = ("dcp", WAITING, "oracle")
 UNCLIPPED = " unclipped"
+CAUSES = """
+What falls short: [2026-11-25-dcp-parts.md](2026-11-25-dcp-parts.md) has what separates `dcp` from the oracle, case by case, and why no placement makes twice the rate of bound routers on average.
+"""
 
 
 def geometric_mean(values):
@@ -191,6 +194,11 @@ def seed_spread(cells, places):
     return (geometric_mean(spreads), max(spreads)) if spreads else (None, None)
 
 
+def notes(settings, builds):
+    """Of the builds that gave rows; they are gone when all rows are of another one."""
+    return "".join(f"{text}\n\n" for build, text in settings.get("notes", {}).items() if build in builds)
+
+
 def make_page(all_rows, settings):
     rows = defaultdict(list)
     for row in all_rows:
@@ -210,8 +218,8 @@ Written by `make sim-table` (`bench/simulator/sim_table.py`) from `sim-table.jso
 A rate is sustained when P99 of TPOT over all and within each class of prompts, and P99 of the queueing delay, keep `{settings["slo"]}`; refused and unserved requests are misses. A run has {settings["warmup_s"]:g} s of warm-up, and {settings["duration_s"] - settings["warmup_s"]:g} s or {settings["min_requests"]} requests that are measured, whichever is longer: an overload of less than 10 s over that time is not seen. Rates are known to 1.5 %.
 Costs are derived from hardware profiles ({hardware}; `profiles/`), not measured on the sizes shown. Figures are geometric means over seeds {", ".join(map(str, settings["seeds"]))}; the largest seed is {number(mean_spread, 3)} times the smallest on average, {number(max_spread, 2)} at most. Prompts are cut to {settings["clip"]:.0%} of one instance's KV memory but where it says unclipped. Traces bring their own arrivals, stretched to the rate.
 
-## What was asked for
-""", summary(found), "\n## Requests per second\n", policy_table(cells, clipped, lambda c, p, n: rate(c.value(p, n))),
+{notes(settings, builds)}## What was asked for
+""", summary(found), CAUSES, "\n## Requests per second\n", policy_table(cells, clipped, lambda c, p, n: rate(c.value(p, n))),
              "\n## dcp against the others\nP99 TPOT: of `bound/least_requests` over that of `dcp`, both at the rate that the former just sustains.\n\n",
              ratio_table(found)]
     refusals = Cells(rows["refusals"])

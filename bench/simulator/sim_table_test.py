@@ -90,6 +90,13 @@ class Page(unittest.TestCase):
         self.assertIn("| 4.000 | >= 3.3 | yes |", page)
         self.assertIn("| 0.800 | >= 0.93 | no |", page)
 
+    def test_notes_go_with_their_rows(self):
+        settings = {"slo": "s", "seeds": [1], "clip": 0.8, "duration_s": 300, "warmup_s": 60, "min_requests": 1,
+                    "hardware": {"m": "h"}, "notes": {"b": "Of an old rule.", "c": "Of another one."}}
+        page = sim_table_page.make_page([self.row("dcp", 40.0)], settings)
+        self.assertIn("Of an old rule.", page)
+        self.assertNotIn("Of another one.", page)
+
     def test_none_where_nothing_is_known(self):
         cells = sim_table_page.Cells([self.row("dcp", 4.0)])
         found = sim_table_page.ratios(cells, sim_table_page.Cells([]), ("m", 8, "issue1"))

@@ -138,6 +138,7 @@ class RandomRun {
     scheduler.max_overtakes = static_cast<int32_t>(random_.between(0, 5));
     scheduler.num_instances_per_domain = static_cast<int32_t>(random_.between(0, num_instances));
     scheduler.watermark = random_.below(2) == 0 ? 0.0 : 0.1;
+    scheduler.reserves_growth = random_.below(4) == 0;  // few are preempted with it
     options.eos_token_ids = {kEos};
     max_tokens_ = 24 * scheduler.block_size;
     content_ = std::make_unique<ContentRunner>(

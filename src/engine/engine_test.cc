@@ -26,6 +26,7 @@ struct Bench {
     options.scheduler.block_size = 4;
     options.scheduler.max_batched_tokens = 16;
     options.scheduler.max_num_seqs = 8;
+    options.scheduler.reserves_growth = false;
     options.eos_token_ids = std::move(eos);
     options.vocab_size = kVocabSize;
     options.max_model_len = 400;

@@ -20,6 +20,7 @@ struct Entry {
   int64_t max_blocks;           // at max_tokens
   int32_t num_overtaken = 0;    // admissions of later requests while this one had no room
   int32_t truncation_idx = -1;  // StepPlanner's scratch; -1 between plans
+  int32_t output_class = -1;    // of its outputs so far, as of when GrowthForecast last looked
 
   // Set by DecodeRows. While the entry is decoding, counters of `sequence` and `placement` lag
   // behind until DecodeRows::settle.

@@ -19,6 +19,8 @@ struct SchedulerOptions {
   // Neighbours over fast links, such as the GPUs of one host; 0: all instances.
   int32_t num_instances_per_domain = 0;
   double watermark = 0.01;  // share of blocks that admission leaves to running requests
+  // Beside the watermark, what these are expected to grow by (CONTRACT.md, scheduler.reserve).
+  bool reserves_growth = true;
 
   int32_t num_instances() const { return static_cast<int32_t>(num_blocks.size()); }
 };

@@ -34,6 +34,7 @@ struct DcpParts {
   bool stays_in_domain = true;  // else the lowest instances of all domains are candidates together
   bool moves_bindings = true;   // of split requests, in any step
   bool moves_tails = true;      // K/V grows to other holders before an instance is full
+  bool reserves_growth = true;  // admission leaves room for what runs to grow
   bool keeps_budget = false;  // requests wait rather than bring a step over PlacementCosts::budget
 };
 

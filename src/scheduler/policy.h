@@ -136,6 +136,9 @@ class Policy {
   virtual InstanceId plan_binding(const ClusterView& view, const BindingQuery& query) const = 0;
   // plan_binding is asked for these; of all others the answer must be the current one. Constant.
   virtual BindingMoves binding_moves() const { return BindingMoves::kAll; }
+  // Whether admission leaves room for what runs to grow (CONTRACT.md, scheduler.reserve); constant.
+  // Who waits for an instance whatever room it has would wait longer for all of them.
+  virtual bool reserves_growth() const { return true; }
 };
 
 struct PolicyOptions {

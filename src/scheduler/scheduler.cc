@@ -197,6 +197,7 @@ void Scheduler::commit_admission(const PlannedAdmission& admission) {
   entry.sequence->binding = admission.decision.binding;
   ++state_.loads[static_cast<size_t>(admission.decision.binding)].num_sequences;
   state_.prefilling.insert(&entry);
+  state_.forecast.enter(entry);
   ++state_.num_admissions;
   if (entry.sequence->awaits_synthetic_kv()) {
     add_cached(entry, entry.sequence->num_prompt_tokens() - 1);
@@ -222,6 +223,7 @@ void Scheduler::rebind(Entry& entry, InstanceId binding) {
 
 // Running no more; its counters are up to date then.
 void Scheduler::stop(Entry& entry) {
+  state_.forecast.leave(entry);
   --state_.loads[static_cast<size_t>(entry.sequence->binding)].num_sequences;
   if (entry.is_decoding()) {
     state_.decoding.leave(&entry);
@@ -233,7 +235,9 @@ void Scheduler::stop(Entry& entry) {
 void Scheduler::grow(Entry& entry, InstanceId holder) {
   const auto i = static_cast<size_t>(holder);
   --state_.loads[i].num_free_blocks;
+  state_.forecast.leave(entry);
   state_.decoding.append_block(&entry, {holder, state_.pools[i].allocate(entry.id())});
+  state_.forecast.enter(entry);
 }
 
 void Scheduler::release(Entry& entry, const std::vector<kvcache::HeldBlock>& blocks) {
@@ -289,6 +293,7 @@ void Scheduler::remove(SequenceId id, FinishReason reason) {
   for (const kvcache::Shard& shard : entry->placement.shards()) {
     state_.loads[static_cast<size_t>(shard.holder)].num_kv_tokens -= shard.num_tokens;
   }
+  state_.forecast.end(*entry);
   state_.holders.erase(entry);
   release(*entry, entry->placement.clear());
   sequence.num_cached_tokens = 0;

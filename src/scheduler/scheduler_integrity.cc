@@ -34,14 +34,15 @@ void Scheduler::check_integrity() const {
   for (size_t i = 0; i < expected.size(); ++i) {
     expected[i].num_free_blocks = state_.pools[i].num_blocks();
   }
-  size_t num_running = 0;
+  std::vector<const Entry*> running;
   for (const auto& [id, entry] : state_.entries) {
     NANOCP_CHECK_EQ(id, entry->id());
     check_entry(*entry, expected, num_waiting_blocks);
-    num_running += entry->is_running() ? 1 : 0;
+    if (entry->is_running()) running.push_back(entry.get());
   }
-  NANOCP_CHECK_EQ(num_running, this->num_running());
-  NANOCP_CHECK_EQ(num_running + num_waiting(), state_.entries.size());
+  state_.forecast.check_integrity(running);
+  NANOCP_CHECK_EQ(running.size(), num_running());
+  NANOCP_CHECK_EQ(running.size() + num_waiting(), state_.entries.size());
   for (size_t i = 0; i < expected.size(); ++i) {
     state_.pools[i].check_integrity();
     NANOCP_CHECK_EQ(state_.pools[i].num_free(), expected[i].num_free_blocks);

@@ -7,7 +7,8 @@ namespace nanocp::scheduler {
 SchedulerState::SchedulerState(SchedulerOptions scheduler_options, BindingMoves moves)
     : options(std::move(scheduler_options)),
       num_waiting_blocks(options.num_blocks.size(), 0),
-      decoding(domains(), options.num_instances(), options.block_size, moves) {
+      decoding(domains(), options.num_instances(), options.block_size, moves),
+      forecast(options.num_instances(), options.block_size) {
   for (const int64_t num_blocks : options.num_blocks) {
     pools.emplace_back(num_blocks);
     InstanceLoad load;

@@ -11,6 +11,7 @@
 #include "kvcache/block_pool.h"
 #include "scheduler/decode_rows.h"
 #include "scheduler/entry.h"
+#include "scheduler/growth_forecast.h"
 #include "scheduler/options.h"
 #include "scheduler/policy.h"
 
@@ -28,9 +29,10 @@ struct SchedulerState {
   std::vector<int64_t> num_waiting_blocks;  // [num_instances], prefixes of waiting entries
   std::unordered_map<SequenceId, std::unique_ptr<Entry>> entries;
   EntrySet waiting;
-  EntryList holders;     // every entry with at least one block
-  DecodeRows decoding;   // running, only the newest token is pending
-  EntryList prefilling;  // running, all others
+  EntryList holders;        // every entry with at least one block
+  DecodeRows decoding;      // running, only the newest token is pending
+  EntryList prefilling;     // running, all others
+  GrowthForecast forecast;  // of all that run
   uint64_t num_added = 0;
   uint64_t num_admissions = 0;
 

@@ -118,6 +118,7 @@ inline SchedulerOptions options_of(std::vector<int64_t> num_blocks) {
   options.max_batched_tokens = 16;
   options.max_num_seqs = 8;
   options.watermark = 0.0;
+  options.reserves_growth = false;
   return options;
 }
 

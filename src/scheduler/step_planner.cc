@@ -41,6 +41,7 @@ const StepDecision& StepPlanner::plan() {
   is_short_.assign(state_.loads.size(), false);
   num_running_ = static_cast<int32_t>(state_.decoding.size() + state_.prefilling.size());
   admission_loads_.clear();
+  newcomers_.assign(state_.loads.size(), {});
 
   plan_growth();
   plan_moves();

@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "scheduler/growth_forecast.h"
 #include "scheduler/policy.h"
 #include "scheduler/scheduler_state.h"
 
@@ -101,6 +102,16 @@ class StepPlanner {
   std::optional<AdmissionDecision> ask(const std::vector<InstanceLoad>& loads,
                                        const RequestShape& shape) const;
   std::optional<AdmissionDecision> checked(std::optional<AdmissionDecision> decision) const;
+  bool reserves_growth() const {
+    return num_running_ > 0 && state_.options.reserves_growth && policy_.reserves_growth();
+  }
+  bool leaves_room_to_grow(const AdmissionDecision& decision, const RequestShape& shape,
+                           const std::vector<InstanceLoad>& loads) const;
+  std::optional<AdmissionDecision> ask_with_reserve(const RequestShape& shape) const;
+  static std::vector<BlockSpan> holders_with(const AdmissionDecision& decision,
+                                             const kvcache::KvPlacement& placement);
+  static void add_newcomer(const BlockSpan& span, int64_t degree, const RequestShape& shape,
+                           GrowthForecast::Newcomers& newcomers);
   std::optional<AdmissionDecision> plan_with_eviction(const Entry* entry,
                                                       const RequestShape& shape);
   std::vector<Drop> find_drops(const Entry* entry, const RequestShape& shape,
@@ -120,10 +131,11 @@ class StepPlanner {
   // As admissions see them, once the first is planned (else empty), and the policy's index of them.
   std::vector<InstanceLoad> admission_loads_;
   std::unique_ptr<AdmissionIndex> admission_index_;
-  std::vector<int64_t> num_waiting_blocks_;  // [num_instances], scratch copy
-  std::vector<bool> is_short_;               // [num_instances], growth has found no free block
-  std::vector<Entry*> growing_;              // scratch
-  int32_t num_running_ = 0;                  // scratch count
+  std::vector<GrowthForecast::Newcomers> newcomers_;  // [num_instances], of this step
+  std::vector<int64_t> num_waiting_blocks_;           // [num_instances], scratch copy
+  std::vector<bool> is_short_;   // [num_instances], growth has found no free block
+  std::vector<Entry*> growing_;  // scratch
+  int32_t num_running_ = 0;      // scratch count
 };
 
 }  // namespace nanocp::scheduler

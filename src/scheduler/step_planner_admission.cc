@@ -5,6 +5,14 @@
 #include "scheduler/step_planner.h"
 
 namespace nanocp::scheduler {
+namespace {
+
+// Blocks that a request may need beyond those that it asks for now.
+int64_t growth_of(const RequestShape& shape) {
+  return shape.max_blocks - shape.placement->num_blocks() - shape.num_new_blocks;
+}
+
+}  // namespace
 
 bool StepPlanner::has_row_and_seat() const {
   return std::any_of(decision_.loads.begin(), decision_.loads.end(),
@@ -88,9 +96,17 @@ bool StepPlanner::try_admit(Entry* entry, bool is_head) {
   if (admission_loads_.empty()) refresh_admission_loads();
   std::optional<AdmissionDecision> decision = ask(shape);
   const bool evicts = !decision && is_head;
-  if (evicts) decision = plan_with_eviction(entry, shape);
+  if (evicts) {
+    decision = plan_with_eviction(entry, shape);
+  } else if (decision && !leaves_room_to_grow(*decision, shape, admission_loads_)) {
+    decision = ask_with_reserve(shape);
+  }
   if (!decision) return false;
 
+  const std::vector<BlockSpan> holders = holders_with(*decision, entry->placement);
+  for (const BlockSpan& span : holders) {
+    add_newcomer(span, std::ssize(holders), shape, newcomers_[static_cast<size_t>(span.holder)]);
+  }
   charge_spans(*decision, shape);
   for (int64_t i = 0; i < entry->placement.num_blocks(); ++i) {
     --num_waiting_blocks_[static_cast<size_t>(entry->placement.block(i).holder)];
@@ -115,6 +131,63 @@ bool StepPlanner::try_admit(Entry* entry, bool is_head) {
     refresh_admission_loads(decision_.admissions.back());
   }
   return true;
+}
+
+// Those of a placement that a decision adds to, each with what it adds.
+std::vector<BlockSpan> StepPlanner::holders_with(const AdmissionDecision& decision,
+                                                 const kvcache::KvPlacement& placement) {
+  std::vector<BlockSpan> holders;
+  const auto add = [&holders](BlockSpan added) {
+    const auto found = std::find_if(holders.begin(), holders.end(), [&](const BlockSpan& span) {
+      return span.holder == added.holder;
+    });
+    if (found == holders.end()) {
+      holders.push_back(added);
+    } else {
+      found->num_blocks += added.num_blocks;
+    }
+  };
+  for (const BlockSpan& span : decision.spans) add(span);
+  for (const kvcache::Shard& shard : placement.shards()) add({shard.holder, 0});
+  return holders;
+}
+
+void StepPlanner::add_newcomer(const BlockSpan& span, int64_t degree, const RequestShape& shape,
+                               GrowthForecast::Newcomers& newcomers) {
+  const int32_t parts = GrowthForecast::parts_of(degree);
+  ++newcomers.group.num_sequences;
+  newcomers.group.num_blocks += static_cast<int32_t>(span.num_blocks);
+  newcomers.group.num_parts += parts;
+  newcomers.most_growth += parts * growth_of(shape);
+}
+
+// Whether all holders are expected to have what they and the newcomer will need.
+bool StepPlanner::leaves_room_to_grow(const AdmissionDecision& decision, const RequestShape& shape,
+                                      const std::vector<InstanceLoad>& loads) const {
+  if (!reserves_growth()) return true;
+  const std::vector<BlockSpan> holders = holders_with(decision, *shape.placement);
+  return std::all_of(holders.begin(), holders.end(), [&](const BlockSpan& span) {
+    const auto i = static_cast<size_t>(span.holder);
+    GrowthForecast::Newcomers newcomers = newcomers_[i];
+    add_newcomer(span, std::ssize(holders), shape, newcomers);
+    return state_.forecast.fits(span.holder, loads[i].num_free_blocks - span.num_blocks, newcomers);
+  });
+}
+
+// Of instances where the policy would like it best it may be that others have more to come: what
+// they are expected to need counts as used.
+std::optional<AdmissionDecision> StepPlanner::ask_with_reserve(const RequestShape& shape) const {
+  std::vector<InstanceLoad> loads = admission_loads_;
+  for (InstanceId i = 0; i < view().num_instances(); ++i) {
+    const auto at = static_cast<size_t>(i);
+    int64_t& num_free = loads[at].num_free_blocks;
+    if (num_free == 0) continue;
+    const int64_t room = state_.forecast.room(i, num_free, newcomers_[at], growth_of(shape));
+    num_free = std::clamp<int64_t>(room, 0, num_free);
+  }
+  std::optional<AdmissionDecision> decision = ask(loads, shape);
+  if (decision && !leaves_room_to_grow(*decision, shape, admission_loads_)) return std::nullopt;
+  return decision;
 }
 
 // Takes the blocks of a decision, which must be there.
@@ -149,7 +222,7 @@ std::optional<AdmissionDecision> StepPlanner::plan_with_eviction(const Entry* en
   std::vector<Drop> drops = find_drops(entry, shape, loads);
   keep_needless_drops(drops, shape, loads);
   std::optional<AdmissionDecision> decision = ask(loads, shape);
-  if (!decision) return std::nullopt;
+  if (!decision || !leaves_room_to_grow(*decision, shape, loads)) return std::nullopt;
   for (const Drop& drop : drops) {
     for (int64_t i = drop.num_kept; i < num_kept(drop.entry); ++i) {
       const auto holder = static_cast<size_t>(drop.entry->placement.block(i).holder);

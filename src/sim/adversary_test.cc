@@ -47,6 +47,7 @@ scheduler::SchedulerOptions draw_scheduler(Random& random) {
   options.max_overtakes = static_cast<int32_t>(random.between(0, 6));
   options.num_instances_per_domain = static_cast<int32_t>(random.between(0, 8));
   options.watermark = random.below(2) == 0 ? 0.0 : 0.1;
+  options.reserves_growth = random.below(4) == 0;  // few are preempted with it
   return options;
 }
 

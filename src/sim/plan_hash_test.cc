@@ -66,10 +66,12 @@ struct Recorded {
   std::string load;
   bool prefill_elsewhere;
   uint64_t hash;
+  bool reserves_growth = false;
 };
 
 uint64_t hash_of(const Recorded& recorded) {
-  const SimulationOptions options = make_options(recorded.prefill_elsewhere);
+  SimulationOptions options = make_options(recorded.prefill_elsewhere);
+  options.scheduler.reserves_growth = recorded.reserves_growth;
   auto policy = scheduler::make_policy(recorded.policy, {.num_instances = 8,
                                                          .router = recorded.router,
                                                          .degree = 4,
@@ -96,6 +98,11 @@ TEST(PlanHash, PlansAreThoseOnRecord) {
       {"dcp", "least_kv", "limits", false, 0x3624f48df221c39e},
       {"dcp", "least_kv", "priorities", true, 0xef35495acffadd34},
       {"dcp", "least_kv", "poisson", true, 0xba63d472a4efb08e},
+      {"bound", "least_kv", "poisson", true, 0xee7a61922afe10b, true},
+      {"bound", "any_instance", "growth", false, 0x128491c8edf36d9, true},
+      {"uniform_cp", "least_kv", "mixed", false, 0x24332c45851d07a3, true},
+      {"dcp", "least_kv", "growth", true, 0x2ad797a4cbe31a65, true},
+      {"dcp", "least_kv", "poisson", true, 0x898be8954f60c1f9, true},
   };
   for (const Recorded& recorded : kRecorded) {
     const uint64_t hash = hash_of(recorded);

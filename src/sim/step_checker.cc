@@ -81,7 +81,8 @@ Status StepChecker::check_overtakes() {
   return ok_status();
 }
 
-// Who decodes has a row in every step until it is preempted.
+// Who decodes has a row in every step until it is preempted. A sequence that comes back from
+// preemption decodes once it samples again, not when a chunk happens to leave a single token.
 Status StepChecker::check_decoding() {
   for (auto& [seniority, open] : open_) {
     const request::Sequence* sequence = find(seniority.second);
@@ -90,7 +91,9 @@ Status StepChecker::check_decoding() {
     if (has_gone_on && sequence->num_cached_tokens <= open.num_cached) {
       return broken(seniority.second, "decodes and had no row in a step");
     }
-    open.is_decoding = !open.is_waiting && sequence->is_decoding();
+    const bool has_sampled = sequence->num_outputs() > open.num_outputs;
+    open.is_decoding = !open.is_waiting && sequence->is_decoding() && has_sampled;
+    open.num_outputs = sequence->num_outputs();
     open.num_cached = sequence->num_cached_tokens;
     open.num_preemptions = sequence->num_preemptions;
   }

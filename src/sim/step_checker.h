@@ -36,6 +36,7 @@ class StepChecker {
     bool is_waiting = true;
     bool is_decoding = false;
     int64_t num_cached = 0;
+    int64_t num_outputs = 0;
     int32_t num_preemptions = 0;
     int32_t num_passed = 0;  // admissions of less senior requests in this spell of waiting
   };

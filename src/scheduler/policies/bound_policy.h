@@ -31,6 +31,10 @@ class BoundPolicy final : public Policy {
   bool permits_growth(const ClusterView& view, const RequestShape& shape,
                       InstanceId instance) const override;
   InstanceId plan_binding(const ClusterView& view, const BindingQuery& query) const override;
+  // Where the router goes by room.
+  bool reserves_growth() const override {
+    return router_ == Router::kLeastKv || router_ == Router::kAnyInstance;
+  }
   BindingMoves binding_moves() const override { return BindingMoves::kNone; }
 
  private:

@@ -35,6 +35,7 @@ class DcpPolicy final : public Policy {
                       InstanceId instance) const override;
   InstanceId plan_binding(const ClusterView& view, const BindingQuery& query) const override;
   BindingMoves binding_moves() const override { return BindingMoves::kSplit; }
+  bool reserves_growth() const override { return parts_.reserves_growth; }
 
  private:
   PlacementCosts costs_;
