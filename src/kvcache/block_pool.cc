@@ -16,31 +16,29 @@ BlockPool::BlockPool(int64_t num_blocks) {
 
 BlockId BlockPool::allocate(SequenceId owner) {
   NANOCP_CHECK(!free_.empty());
-  NANOCP_CHECK(owner != kNobody);
   const BlockId block = free_.back();
   free_.pop_back();
-  owner_[static_cast<size_t>(block)] = owner;
+  owner_[static_cast<size_t>(block)] = tag_of(owner);
   return block;
 }
 
 void BlockPool::allocate(SequenceId owner, int64_t count, std::vector<BlockId>& blocks) {
   NANOCP_CHECK_LE(count, num_free());
-  NANOCP_CHECK(owner != kNobody);
   blocks.assign(free_.rbegin(), free_.rbegin() + count);
   free_.resize(free_.size() - static_cast<size_t>(count));
-  for (const BlockId block : blocks) owner_[static_cast<size_t>(block)] = owner;
+  for (const BlockId block : blocks) owner_[static_cast<size_t>(block)] = tag_of(owner);
 }
 
 void BlockPool::free(BlockId block, SequenceId owner) {
   NANOCP_CHECK_GE(block, 0);
   NANOCP_CHECK_LT(block, num_blocks());
-  NANOCP_CHECK_EQ(owner_[static_cast<size_t>(block)], owner);
+  NANOCP_CHECK_EQ(owner_[static_cast<size_t>(block)], tag_of(owner));
   owner_[static_cast<size_t>(block)] = kNobody;
   free_.push_back(block);
 }
 
 bool BlockPool::owns(SequenceId owner, BlockId block) const {
-  return block >= 0 && block < num_blocks() && owner_[static_cast<size_t>(block)] == owner;
+  return block >= 0 && block < num_blocks() && owner_[static_cast<size_t>(block)] == tag_of(owner);
 }
 
 void BlockPool::check_integrity() const {

@@ -1,5 +1,6 @@
 #include "kvcache/kv_placement.h"
 
+#include <bit>
 #include <limits>
 
 namespace nanocp::kvcache {
@@ -16,7 +17,11 @@ void KvPlacement::retire(std::vector<int32_t>&& list) {
 void KvPlacement::reserve(std::vector<int32_t>& list, size_t capacity) {
   if (capacity <= list.capacity()) return;
   std::vector<int32_t> longer;
-  longer.reserve(capacity);
+  if (retired_ != nullptr) {
+    longer = retired_->take(capacity);
+  } else {
+    longer.reserve(std::bit_ceil(capacity));
+  }
   longer.assign(list.begin(), list.end());
   list.swap(longer);
   retire(std::move(longer));
@@ -50,12 +55,8 @@ void KvPlacement::append_block(HeldBlock held) {
   NANOCP_CHECK_LT(num_blocks(), std::numeric_limits<int32_t>::max());
   add_holder(held.holder);
   Shard& shard = shard_of(held.holder);
-  if (shard.blocks.size() == shard.blocks.capacity()) {
-    reserve(shard.blocks, 2 * shard.blocks.size() + 1);
-  }
-  if (shard.block_idx.size() == shard.block_idx.capacity()) {
-    reserve(shard.block_idx, 2 * shard.block_idx.size() + 1);
-  }
+  reserve(shard.blocks, shard.blocks.size() + 1);
+  reserve(shard.block_idx, shard.block_idx.size() + 1);
   shard.blocks.push_back(held.block);
   shard.block_idx.push_back(static_cast<int32_t>(blocks_.size()));
   blocks_.push_back(held);
@@ -66,7 +67,8 @@ void KvPlacement::append_blocks(InstanceId holder, std::span<const BlockId> bloc
   add_holder(holder);
   Shard& shard = shard_of(holder);
   // One block more comes soon in most cases.
-  blocks_.reserve(blocks_.size() + blocks.size() + 1);
+  const size_t capacity = blocks_.size() + blocks.size() + 1;
+  if (capacity > blocks_.capacity()) blocks_.reserve(std::bit_ceil(capacity));
   reserve(shard.blocks, shard.blocks.size() + blocks.size() + 1);
   reserve(shard.block_idx, shard.block_idx.size() + blocks.size() + 1);
   shard.blocks.insert(shard.blocks.end(), blocks.begin(), blocks.end());
@@ -124,16 +126,16 @@ std::vector<HeldBlock> KvPlacement::truncate(int64_t num_tokens) {
   return truncate_blocks(blocks_for(num_tokens, block_size_));
 }
 
-std::vector<HeldBlock> KvPlacement::clear() {
-  std::vector<HeldBlock> dropped(blocks_.rbegin(), blocks_.rend());
+void KvPlacement::clear() {
   for (Shard& shard : shards_) {
     retire(std::move(shard.blocks));
     retire(std::move(shard.block_idx));
   }
+  constexpr size_t kMostKept = 1024;  // for another sequence
+  if (blocks_.capacity() > kMostKept) blocks_ = {};
   blocks_.clear();
   shards_.clear();
   num_tokens_ = 0;
-  return dropped;
 }
 
 void KvPlacement::check_integrity() const {

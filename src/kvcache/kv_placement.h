@@ -69,8 +69,8 @@ class KvPlacement {
   std::vector<HeldBlock> truncate_blocks(int64_t num_kept);
   // Keeps the blocks of positions [0, num_tokens). Requires: 0 <= num_tokens <= this->num_tokens().
   std::vector<HeldBlock> truncate(int64_t num_tokens);
-  // Drops everything, empty shards included, and returns the blocks.
-  std::vector<HeldBlock> clear();
+  // Drops everything, empty shards included.
+  void clear();
 
   // Calls visit(holder, count) for each piece of [first, first + count) that lies in neighbouring
   // blocks of one holder.

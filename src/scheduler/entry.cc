@@ -18,7 +18,8 @@ bool EntryList::contains(const Entry* entry) const {
 // Into a gap if there is one where it belongs.
 void EntryList::insert(Entry* entry) {
   const Seniority key = seniority_of(*entry);
-  size_t at = lower_bound(key);
+  const bool is_last = keys_.empty() || keys_.back() < key;  // the youngest, as a rule
+  size_t at = is_last ? keys_.size() : lower_bound(key);
   if (at < slots_.size() && slots_[at] == entry) return;
   ++size_;
   const bool is_gap = at < slots_.size() && slots_[at] == nullptr;
@@ -26,6 +27,7 @@ void EntryList::insert(Entry* entry) {
   if (is_gap || (at < slots_.size() && slots_[at] == nullptr)) {
     keys_[at] = key;
     slots_[at] = entry;
+    begin_ = std::min(begin_, at);
     return;
   }
   keys_.insert(keys_.begin() + static_cast<ptrdiff_t>(at), key);
@@ -37,6 +39,7 @@ void EntryList::erase(Entry* entry) {
   if (at >= slots_.size() || slots_[at] != entry) return;
   slots_[at] = nullptr;
   --size_;
+  while (begin_ < slots_.size() && slots_[begin_] == nullptr) ++begin_;
   constexpr size_t kFewGaps = 16;
   if (slots_.size() > 2 * size_ + kFewGaps) close_gaps();
 }
@@ -50,6 +53,7 @@ void EntryList::close_gaps() {
   }
   keys_.resize(end);
   slots_.resize(end);
+  begin_ = 0;
 }
 
 void EntryList::check_integrity() const {

@@ -60,7 +60,7 @@ struct BySeniority {
 };
 
 // Entries in order of seniority. Keys lie side by side and erased entries leave a gap for a while,
-// so that a long list changes without a walk through memory.
+// so that a long list changes without a walk through memory, and a queue at both ends.
 class EntryList {
  public:
   // Nothing happens when the list has it.
@@ -71,7 +71,7 @@ class EntryList {
   bool empty() const { return size_ == 0; }
   size_t size() const { return size_; }
   // The most senior first; null where an entry was erased. Valid until the list changes.
-  std::span<Entry* const> slots() const { return slots_; }
+  std::span<Entry* const> slots() const { return std::span(slots_).subspan(begin_); }
   void check_integrity() const;
 
  private:
@@ -80,6 +80,7 @@ class EntryList {
 
   std::vector<Seniority> keys_;  // rising, of gaps too
   std::vector<Entry*> slots_;    // as many
+  size_t begin_ = 0;             // those before it are gaps
   size_t size_ = 0;
 };
 

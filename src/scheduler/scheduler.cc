@@ -26,10 +26,12 @@ Scheduler::Scheduler(SchedulerOptions options, std::unique_ptr<Policy> policy)
     : state_(checked(std::move(options)), policy->binding_moves()),
       policy_(std::move(policy)),
       planner_(state_, *policy_),
-      builder_(state_.options.block_size) {}
+      builder_(state_.options.block_size),
+      smallest_pool_(
+          *std::min_element(state_.options.num_blocks.begin(), state_.options.num_blocks.end())) {}
 
 Status Scheduler::add(request::Sequence* sequence) {
-  NANOCP_CHECK(!state_.entries.contains(sequence->id));
+  NANOCP_CHECK(state_.entries.find(sequence->id) == nullptr);
   NANOCP_CHECK(sequence->output.empty() && sequence->num_cached_tokens == 0);
   if (sequence->request.prompt.empty()) {
     return invalid_argument("prompt is empty: give at least one token");
@@ -48,7 +50,10 @@ Status Scheduler::add(request::Sequence* sequence) {
   shape.num_prompt_tokens = sequence->num_prompt_tokens();
   shape.num_tokens = sequence->num_tokens();
   shape.max_blocks = kvcache::blocks_for(max_tokens, block_size);
-  const int64_t most = policy_->max_request_blocks(state_.options.num_blocks, shape);
+  // What fits on any instance is not asked about.
+  const int64_t most = shape.max_blocks <= smallest_pool_
+                           ? smallest_pool_
+                           : policy_->max_request_blocks(state_.options.num_blocks, shape);
   if (shape.max_blocks > most) {
     return resource_exhausted(
         "prompt of " + std::to_string(shape.num_prompt_tokens) + " tokens with max_tokens " +
@@ -57,15 +62,8 @@ Status Scheduler::add(request::Sequence* sequence) {
         std::to_string(most * block_size) +
         ": shorten it, lower max_tokens, or give the KV cache more memory");
   }
-  auto entry =
-      std::make_unique<Entry>(Entry{.sequence = sequence,
-                                    .placement = kvcache::KvPlacement(block_size, &state_.retired),
-                                    .priority = sequence->request.priority,
-                                    .arrival = state_.num_added++,
-                                    .max_blocks = shape.max_blocks});
   sequence->status = SequenceStatus::kWaiting;
-  state_.waiting.insert(state_.waiting.end(), entry.get());  // the youngest, as a rule
-  state_.entries.emplace(sequence->id, std::move(entry));
+  state_.waiting.insert(&state_.entries.add(sequence, state_.num_added++, shape.max_blocks));
   return ok_status();
 }
 
@@ -166,16 +164,15 @@ void Scheduler::commit_truncation(const PlannedTruncation& truncation) {
   for (const kvcache::Shard& shard : entry.placement.shards()) {
     state_.loads[static_cast<size_t>(shard.holder)].num_kv_tokens -= shard.num_tokens;
   }
-  const auto dropped = truncation.num_kept > 0
-                           ? entry.placement.truncate_blocks(truncation.num_kept)
-                           : entry.placement.clear();
+  const auto dropped = entry.placement.truncate_blocks(truncation.num_kept);
+  if (truncation.num_kept == 0) entry.placement.clear();  // empty shards, too
   for (const kvcache::Shard& shard : entry.placement.shards()) {
     state_.loads[static_cast<size_t>(shard.holder)].num_kv_tokens += shard.num_tokens;
   }
   for (const kvcache::HeldBlock& held : dropped) {
     --state_.num_waiting_blocks[static_cast<size_t>(held.holder)];
   }
-  release(entry, dropped);
+  for (const kvcache::HeldBlock& held : dropped) release(entry, held);
   sequence.num_cached_tokens = entry.placement.num_tokens();
   if (entry.placement.num_blocks() == 0) state_.holders.erase(&entry);
 }
@@ -240,12 +237,10 @@ void Scheduler::grow(Entry& entry, InstanceId holder) {
   state_.forecast.enter(entry);
 }
 
-void Scheduler::release(Entry& entry, const std::vector<kvcache::HeldBlock>& blocks) {
-  for (const kvcache::HeldBlock& held : blocks) {
-    const auto i = static_cast<size_t>(held.holder);
-    state_.pools[i].free(held.block, entry.id());
-    ++state_.loads[i].num_free_blocks;
-  }
+void Scheduler::release(const Entry& entry, const kvcache::HeldBlock& held) {
+  const auto i = static_cast<size_t>(held.holder);
+  state_.pools[i].free(held.block, entry.id());
+  ++state_.loads[i].num_free_blocks;
 }
 
 void Scheduler::commit_step() {
@@ -277,9 +272,12 @@ void Scheduler::add_cached(Entry& entry, int64_t num_tokens) {
 
 void Scheduler::remove(SequenceId id, FinishReason reason) {
   NANOCP_CHECK(!awaits_commit_);
-  const auto found = state_.entries.find(id);
-  NANOCP_CHECK(found != state_.entries.end());
-  Entry* entry = found->second.get();
+  Entry* entry = state_.entries.find(id);
+  NANOCP_CHECK(entry != nullptr);
+  for (int64_t i = 0; i < entry->placement.num_blocks(); ++i) {
+    const kvcache::HeldBlock& held = entry->placement.block(i);
+    state_.pools[static_cast<size_t>(held.holder)].prefetch_free(held.block);
+  }
   request::Sequence& sequence = *entry->sequence;
   sequence.finish_reason = reason;
   if (entry->is_running()) {
@@ -295,17 +293,20 @@ void Scheduler::remove(SequenceId id, FinishReason reason) {
   }
   state_.forecast.end(*entry);
   state_.holders.erase(entry);
-  release(*entry, entry->placement.clear());
+  for (int64_t i = entry->placement.num_blocks() - 1; i >= 0; --i) {
+    release(*entry, entry->placement.block(i));
+  }
+  entry->placement.clear();
   sequence.num_cached_tokens = 0;
   sequence.status = SequenceStatus::kFinished;
-  state_.entries.erase(found);
+  state_.entries.erase(*entry);
 }
 
 const kvcache::KvPlacement* Scheduler::placement(SequenceId id) const {
-  const auto found = state_.entries.find(id);
-  if (found == state_.entries.end()) return nullptr;
-  if (found->second->is_decoding()) state_.decoding.settle(*found->second);
-  return &found->second->placement;
+  Entry* entry = state_.entries.find(id);
+  if (entry == nullptr) return nullptr;
+  if (entry->is_decoding()) state_.decoding.settle(*entry);
+  return &entry->placement;
 }
 
 }  // namespace nanocp::scheduler

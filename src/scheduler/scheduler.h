@@ -74,7 +74,7 @@ class Scheduler {
   void advance(const PlannedChunk& chunk);
   void add_cached(Entry& entry, int64_t num_tokens);
   void grow(Entry& entry, InstanceId holder);
-  void release(Entry& entry, const std::vector<kvcache::HeldBlock>& blocks);
+  void release(const Entry& entry, const kvcache::HeldBlock& held);
   void check_entry(Entry& entry, std::vector<InstanceLoad>& expected,
                    std::vector<int64_t>& num_waiting_blocks) const;
 
@@ -82,6 +82,7 @@ class Scheduler {
   std::unique_ptr<Policy> policy_;
   StepPlanner planner_;
   PlanBuilder builder_;
+  const int64_t smallest_pool_;         // blocks
   std::array<StepPlan, 2> plans_;       // of the last two steps
   uint64_t num_steps_ = 0;              // planned so far, without empty ones
   bool awaits_commit_ = false;          // the last plan

@@ -35,11 +35,11 @@ void Scheduler::check_integrity() const {
     expected[i].num_free_blocks = state_.pools[i].num_blocks();
   }
   std::vector<const Entry*> running;
-  for (const auto& [id, entry] : state_.entries) {
-    NANOCP_CHECK_EQ(id, entry->id());
-    check_entry(*entry, expected, num_waiting_blocks);
-    if (entry->is_running()) running.push_back(entry.get());
-  }
+  state_.entries.visit([&](Entry& entry) {
+    NANOCP_CHECK(state_.entries.find(entry.id()) == &entry);
+    check_entry(entry, expected, num_waiting_blocks);
+    if (entry.is_running()) running.push_back(&entry);
+  });
   state_.forecast.check_integrity(running);
   NANOCP_CHECK_EQ(running.size(), num_running());
   NANOCP_CHECK_EQ(running.size() + num_waiting(), state_.entries.size());

@@ -7,6 +7,7 @@ namespace nanocp::scheduler {
 SchedulerState::SchedulerState(SchedulerOptions scheduler_options, BindingMoves moves)
     : options(std::move(scheduler_options)),
       num_waiting_blocks(options.num_blocks.size(), 0),
+      entries(options.block_size, &retired),
       decoding(domains(), options.num_instances(), options.block_size, moves),
       forecast(options.num_instances(), options.block_size) {
   for (const int64_t num_blocks : options.num_blocks) {

@@ -3,21 +3,16 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
-#include <set>
-#include <unordered_map>
 #include <vector>
 
 #include "kvcache/block_pool.h"
 #include "scheduler/decode_rows.h"
-#include "scheduler/entry.h"
+#include "scheduler/entry_table.h"
 #include "scheduler/growth_forecast.h"
 #include "scheduler/options.h"
 #include "scheduler/policy.h"
 
 namespace nanocp::scheduler {
-
-using EntrySet = std::set<Entry*, BySeniority>;
 
 struct SchedulerState {
   SchedulerState(SchedulerOptions scheduler_options, BindingMoves moves);
@@ -27,8 +22,8 @@ struct SchedulerState {
   kvcache::RetiredLists retired;            // of all placements
   std::vector<InstanceLoad> loads;          // [num_instances]
   std::vector<int64_t> num_waiting_blocks;  // [num_instances], prefixes of waiting entries
-  std::unordered_map<SequenceId, std::unique_ptr<Entry>> entries;
-  EntrySet waiting;
+  EntryTable entries;
+  EntryList waiting;
   EntryList holders;        // every entry with at least one block
   DecodeRows decoding;      // running, only the newest token is pending
   EntryList prefilling;     // running, all others

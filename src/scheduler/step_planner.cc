@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <span>
 
 #include "base/check.h"
+#include "base/prefetch.h"
 
 namespace nanocp::scheduler {
 
@@ -83,8 +86,36 @@ void StepPlanner::plan_growth() {
   }
 }
 
+namespace {
+
+// Entries lie apart, and so do their shards: those a few places ahead are fetched by now.
+void prefetch_movable(std::span<Entry* const> movable, size_t i) {
+  constexpr size_t kEntryAhead = 8;
+  constexpr size_t kShardsAhead = 4;
+  const auto at = [&](size_t ahead) {
+    return i + ahead < movable.size() ? movable[i + ahead] : nullptr;
+  };
+  if (const Entry* entry = at(kEntryAhead); entry != nullptr) {
+    prefetch(entry);
+    prefetch(&entry->truncation_idx);
+  }
+  if (const Entry* entry = at(kShardsAhead); entry != nullptr) {
+    prefetch(&entry->sequence->binding);
+    const auto shards = std::as_bytes(entry->placement.shards());
+    constexpr size_t kLine = 64;
+    for (size_t offset = 0; offset < shards.size(); offset += kLine) {
+      prefetch(shards.data() + offset);
+    }
+  }
+}
+
+}  // namespace
+
 void StepPlanner::plan_moves() {
-  for (Entry* entry : state_.decoding.movable().slots()) {
+  const auto movable = state_.decoding.movable().slots();
+  for (size_t i = 0; i < movable.size(); ++i) {
+    prefetch_movable(movable, i);
+    Entry* entry = movable[i];
     if (entry == nullptr || is_planned_away(entry)) continue;
     const InstanceId current = entry->sequence->binding;
     // Its own row is not in its way.

@@ -106,10 +106,9 @@ class StepPlanner {
     return num_running_ > 0 && state_.options.reserves_growth && policy_.reserves_growth();
   }
   bool leaves_room_to_grow(const AdmissionDecision& decision, const RequestShape& shape,
-                           const std::vector<InstanceLoad>& loads) const;
-  std::optional<AdmissionDecision> ask_with_reserve(const RequestShape& shape) const;
-  static std::vector<BlockSpan> holders_with(const AdmissionDecision& decision,
-                                             const kvcache::KvPlacement& placement);
+                           const std::vector<InstanceLoad>& loads);
+  std::optional<AdmissionDecision> ask_with_reserve(const RequestShape& shape);
+  void find_holders(const AdmissionDecision& decision, const kvcache::KvPlacement& placement);
   static void add_newcomer(const BlockSpan& span, int64_t degree, const RequestShape& shape,
                            GrowthForecast::Newcomers& newcomers);
   std::optional<AdmissionDecision> plan_with_eviction(const Entry* entry,
@@ -132,6 +131,7 @@ class StepPlanner {
   std::vector<InstanceLoad> admission_loads_;
   std::unique_ptr<AdmissionIndex> admission_index_;
   std::vector<GrowthForecast::Newcomers> newcomers_;  // [num_instances], of this step
+  std::vector<BlockSpan> holders_;                    // scratch
   std::vector<int64_t> num_waiting_blocks_;           // [num_instances], scratch copy
   std::vector<bool> is_short_;   // [num_instances], growth has found no free block
   std::vector<Entry*> growing_;  // scratch

@@ -22,7 +22,8 @@ bool StepPlanner::has_row_and_seat() const {
 // Looks at the head of the queue and at a bounded number of others behind blocked ones.
 void StepPlanner::plan_admissions() {
   auto& blocked = decision_.overtakes;
-  for (Entry* entry : state_.waiting) {
+  for (Entry* entry : state_.waiting.slots()) {
+    if (entry == nullptr) continue;
     if (!has_row_and_seat()) break;
     // Who has just lost blocks waits for the next step.
     if (!is_planned_away(entry) && try_admit(entry, blocked.empty())) {
@@ -64,9 +65,14 @@ void StepPlanner::refresh_admission_loads(const PlannedAdmission& admission) {
     set_admission_load(instance);
     if (admission_index_) admission_index_->update(view_of(admission_loads_), instance);
   };
-  refresh(admission.decision.binding);
-  for (const BlockSpan& span : admission.decision.spans) refresh(span.holder);
-  for (const kvcache::Shard& shard : admission.entry->placement.shards()) refresh(shard.holder);
+  const InstanceId binding = admission.decision.binding;
+  refresh(binding);
+  for (const BlockSpan& span : admission.decision.spans) {
+    if (span.holder != binding) refresh(span.holder);
+  }
+  for (const kvcache::Shard& shard : admission.entry->placement.shards()) {
+    if (shard.holder != binding) refresh(shard.holder);
+  }
 }
 
 std::optional<AdmissionDecision> StepPlanner::ask(const RequestShape& shape) {
@@ -103,9 +109,9 @@ bool StepPlanner::try_admit(Entry* entry, bool is_head) {
   }
   if (!decision) return false;
 
-  const std::vector<BlockSpan> holders = holders_with(*decision, entry->placement);
-  for (const BlockSpan& span : holders) {
-    add_newcomer(span, std::ssize(holders), shape, newcomers_[static_cast<size_t>(span.holder)]);
+  find_holders(*decision, entry->placement);
+  for (const BlockSpan& span : holders_) {
+    add_newcomer(span, std::ssize(holders_), shape, newcomers_[static_cast<size_t>(span.holder)]);
   }
   charge_spans(*decision, shape);
   for (int64_t i = 0; i < entry->placement.num_blocks(); ++i) {
@@ -134,22 +140,21 @@ bool StepPlanner::try_admit(Entry* entry, bool is_head) {
 }
 
 // Those of a placement that a decision adds to, each with what it adds.
-std::vector<BlockSpan> StepPlanner::holders_with(const AdmissionDecision& decision,
-                                                 const kvcache::KvPlacement& placement) {
-  std::vector<BlockSpan> holders;
-  const auto add = [&holders](BlockSpan added) {
-    const auto found = std::find_if(holders.begin(), holders.end(), [&](const BlockSpan& span) {
+void StepPlanner::find_holders(const AdmissionDecision& decision,
+                               const kvcache::KvPlacement& placement) {
+  holders_.clear();
+  const auto add = [this](const BlockSpan& added) {
+    const auto found = std::find_if(holders_.begin(), holders_.end(), [&](const BlockSpan& span) {
       return span.holder == added.holder;
     });
-    if (found == holders.end()) {
-      holders.push_back(added);
+    if (found == holders_.end()) {
+      holders_.push_back(added);
     } else {
       found->num_blocks += added.num_blocks;
     }
   };
   for (const BlockSpan& span : decision.spans) add(span);
   for (const kvcache::Shard& shard : placement.shards()) add({shard.holder, 0});
-  return holders;
 }
 
 void StepPlanner::add_newcomer(const BlockSpan& span, int64_t degree, const RequestShape& shape,
@@ -163,20 +168,20 @@ void StepPlanner::add_newcomer(const BlockSpan& span, int64_t degree, const Requ
 
 // Whether all holders are expected to have what they and the newcomer will need.
 bool StepPlanner::leaves_room_to_grow(const AdmissionDecision& decision, const RequestShape& shape,
-                                      const std::vector<InstanceLoad>& loads) const {
+                                      const std::vector<InstanceLoad>& loads) {
   if (!reserves_growth()) return true;
-  const std::vector<BlockSpan> holders = holders_with(decision, *shape.placement);
-  return std::all_of(holders.begin(), holders.end(), [&](const BlockSpan& span) {
+  find_holders(decision, *shape.placement);
+  return std::all_of(holders_.begin(), holders_.end(), [&](const BlockSpan& span) {
     const auto i = static_cast<size_t>(span.holder);
     GrowthForecast::Newcomers newcomers = newcomers_[i];
-    add_newcomer(span, std::ssize(holders), shape, newcomers);
+    add_newcomer(span, std::ssize(holders_), shape, newcomers);
     return state_.forecast.fits(span.holder, loads[i].num_free_blocks - span.num_blocks, newcomers);
   });
 }
 
 // Of instances where the policy would like it best it may be that others have more to come: what
 // they are expected to need counts as used.
-std::optional<AdmissionDecision> StepPlanner::ask_with_reserve(const RequestShape& shape) const {
+std::optional<AdmissionDecision> StepPlanner::ask_with_reserve(const RequestShape& shape) {
   std::vector<InstanceLoad> loads = admission_loads_;
   for (InstanceId i = 0; i < view().num_instances(); ++i) {
     const auto at = static_cast<size_t>(i);

@@ -159,17 +159,21 @@ TEST(AdmissionIndex, DcpMissesNothingBetter) {
 TEST(InstanceOrder, IsThatOfASort) {
   Random random(9);
   std::vector<double> keys(40, 3.0);
+  std::vector<InstanceLoad> loads(40);
+  const ClusterView view = {.instances = loads, .block_size = 16, .num_admissions = 0};
   InstanceOrder order;
-  order.rebuild(40, [&](InstanceId i) { return keys[static_cast<size_t>(i)]; });
+  order.rebuild(view, [&](InstanceId i) { return keys[static_cast<size_t>(i)]; });
   for (int change = 0; change < 500; ++change) {
     const InstanceId changed = below(random, 40);
     const auto key = static_cast<double>(random.between(0, 9));
     keys[static_cast<size_t>(changed)] = key;
-    order.update(changed, key);
+    loads[static_cast<size_t>(changed)].num_sequences = static_cast<int32_t>(random.below(5));
+    order.update(view, changed, key);
     for (size_t i = 1; i < keys.size(); ++i) {
       const InstanceOrder::Place& place = order.places()[i];
       ASSERT_TRUE(order.places()[i - 1] < place);
       ASSERT_EQ(place.key, keys[static_cast<size_t>(place.instance)]);
+      ASSERT_EQ(place.num_sequences, view.at(place.instance).num_sequences);
     }
   }
 }

@@ -41,10 +41,10 @@ class BoundAdmission final : public AdmissionIndex {
   explicit BoundAdmission(Router router) : router_(router) {}
 
   void rebuild(const ClusterView& view) override {
-    order_.rebuild(view.num_instances(), [&](InstanceId i) { return key_of(router_, view.at(i)); });
+    order_.rebuild(view, [&](InstanceId i) { return key_of(router_, view.at(i)); });
   }
   void update(const ClusterView& view, InstanceId instance) override {
-    order_.update(instance, key_of(router_, view.at(instance)));
+    order_.update(view, instance, key_of(router_, view.at(instance)));
   }
   std::optional<AdmissionDecision> plan(const ClusterView& view,
                                         const RequestShape& shape) override;

@@ -26,13 +26,13 @@ int64_t num_free_on(const ClusterView& view, std::span<const InstanceId> instanc
 void DcpAdmission::rebuild(const ClusterView& view) {
   view_ = view;
   score_.rebuild(view);
-  order_.rebuild(view.num_instances(), [this](InstanceId i) { return score_.level(i); });
+  order_.rebuild(view, [this](InstanceId i) { return score_.level(i); });
 }
 
 void DcpAdmission::update(const ClusterView& view, InstanceId instance) {
   view_ = view;
   score_.update(view, instance);
-  order_.update(instance, score_.level(instance));
+  order_.update(view, instance, score_.level(instance));
 }
 
 int64_t DcpAdmission::blocks_per_shard() const {
@@ -105,9 +105,9 @@ DcpAdmission::Candidate DcpAdmission::best_local(int64_t num_blocks) const {
   double best_score = 0.0;
   int32_t fewest = std::numeric_limits<int32_t>::max();
   for (const InstanceOrder::Place& place : order_.places()) {
+    if (place.num_sequences >= fewest) continue;
     const InstanceId i = place.instance;
     const InstanceLoad& load = view_.at(i);
-    if (load.num_sequences >= fewest) continue;
     if (load.num_free_blocks < num_blocks || !load.can_bind()) continue;
     if (!limit_.is_large_enough(load)) continue;
     fewest = load.num_sequences;
@@ -128,7 +128,7 @@ void DcpAdmission::sort_by_domain(const ClusterView& view) {
   fewest_rows_ = std::numeric_limits<int32_t>::max();
   for (const InstanceOrder::Place& place : order_.places()) {
     const InstanceLoad& load = view.at(place.instance);
-    fewest_rows_ = std::min(fewest_rows_, load.num_sequences);
+    fewest_rows_ = std::min(fewest_rows_, place.num_sequences);
     if (load.num_free_blocks == 0 || !limit_.is_large_enough(load)) continue;
     domains_[static_cast<size_t>(view.domain_of(place.instance))].push_back(place.instance);
   }
