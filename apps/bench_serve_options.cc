@@ -3,6 +3,7 @@
 #include <charconv>
 
 #include "apps/in_range.h"
+#include "apps/load_flags.h"
 #include "apps/slo.h"
 
 namespace nanocp::apps {
@@ -47,22 +48,13 @@ void add_target_group(CLI::App& command, BenchServeOptions& options) {
 
 void add_length_group(CLI::App& command, BenchServeOptions& options) {
   const char* group = "Prompts and lengths";
-  command
-      .add_option("--workload", options.workload,
-                  "Lengths in tokens, SHARE PROMPT -> OUTPUT ; ..., or issue(1); see "
-                  "docs/simulate.md")
-      ->type_name("TEXT")
-      ->capture_default_str()
-      ->group(group);
-  command
-      .add_option("--trace", options.trace_file,
-                  "Lengths of a trace, arrival_s,input_tokens,output_tokens (CSV, may be .gz)")
-      ->type_name("FILE")
-      ->group(group);
-  command
-      .add_flag("--rotate-trace", options.rotate_trace,
-                "Each seed starts at another request of the trace (default: all at the first)")
-      ->group(group);
+  add_length_flags(
+      command, group,
+      {.workload = options.workload,
+       .workload_help = "Lengths in tokens, SHARE PROMPT -> OUTPUT ; ..., or issue(1); see "
+                        "docs/simulate.md",
+       .trace_file = options.trace_file,
+       .rotate_trace = options.rotate_trace});
   command.add_option("--max-prompt-tokens", options.prompt_tokens_max, "Cut longer prompts")
       ->check(in_range<int64_t>(1, kTokensMax))
       ->type_name("TOKENS")
@@ -106,20 +98,8 @@ void add_arrival_group(CLI::App& command, BenchServeOptions& options) {
       ->type_name("LIST")
       ->excludes(rate)
       ->group(group);
-  command
-      .add_option("--arrivals", options.arrivals,
-                  "poisson, gamma, constant, or trace: the trace's own gaps, stretched to --rate "
-                  "if that is given")
-      ->check(CLI::IsMember({"poisson", "gamma", "constant", "trace"}).description(""))
-      ->capture_default_str()
-      ->group(group);
-  command
-      .add_option("--arrivals-cv", options.arrivals_cv,
-                  "Coefficient of variation of gaps (gamma); a burstiness of b is 1/sqrt(b)")
-      ->check(in_range(0.05, 100.0))
-      ->type_name("CV")
-      ->capture_default_str()
-      ->group(group);
+  add_arrival_flags(command, group,
+                    {.arrivals = options.arrivals, .arrivals_cv = options.arrivals_cv});
   command.add_option("--num-requests", options.num_requests, "Requests of a run")
       ->check(in_range<int64_t>(1, 100'000'000))
       ->type_name("N")
@@ -130,16 +110,7 @@ void add_arrival_group(CLI::App& command, BenchServeOptions& options) {
       ->check(in_range(0.1, kSecondsMax))
       ->type_name("SECONDS")
       ->group(group);
-  command.add_option("--warmup", options.warmup_s, "Requests before that time are not measured")
-      ->check(in_range(0.0, kSecondsMax))
-      ->type_name("SECONDS")
-      ->capture_default_str()
-      ->group(group);
-  command.add_option("--seeds", options.seeds, "Seeds of the load, all runs for each")
-      ->delimiter(',')
-      ->type_name("LIST")
-      ->capture_default_str()
-      ->group(group);
+  add_run_flags(command, group, {.warmup_s = options.warmup_s, .seeds = options.seeds});
 }
 
 void add_client_group(CLI::App& command, BenchServeOptions& options) {

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "apps/in_range.h"
+#include "apps/load_flags.h"
 #include "apps/slo.h"
 #include "apps/split_flags.h"
 
@@ -65,34 +66,16 @@ void add_cluster_group(CLI::App& command, SimulateOptions& options) {
 
 void add_load_group(CLI::App& command, SimulateOptions& options) {
   const char* group = "Load";
-  command
-      .add_option("--workload", options.workload,
-                  "Lengths, SHARE PROMPT -> OUTPUT ; ..., or issue(1), or adversarial:KIND; see "
-                  "docs/simulate.md")
-      ->type_name("TEXT")
-      ->capture_default_str()
-      ->group(group);
-  command
-      .add_option("--trace", options.trace_file,
-                  "Lengths of a trace, arrival_s,input_tokens,output_tokens (CSV, may be .gz)")
-      ->type_name("FILE")
-      ->group(group);
-  command
-      .add_flag("--rotate-trace", options.rotate_trace,
-                "Each seed starts at another request of the trace (default: all at the first)")
-      ->group(group);
-  command
-      .add_option("--arrivals", options.arrivals,
-                  "poisson, gamma, constant, or trace: the trace's own gaps stretched to the rate")
-      ->check(CLI::IsMember({"poisson", "gamma", "constant", "trace"}).description(""))
-      ->capture_default_str()
-      ->group(group);
-  command
-      .add_option("--arrivals-cv", options.arrivals_cv, "Coefficient of variation of gaps (gamma)")
-      ->check(in_range(0.05, 100.0))
-      ->type_name("CV")
-      ->capture_default_str()
-      ->group(group);
+  add_length_flags(
+      command, group,
+      {.workload = options.workload,
+       .workload_help =
+           "Lengths, SHARE PROMPT -> OUTPUT ; ..., or issue(1), or adversarial:KIND; see "
+           "docs/simulate.md",
+       .trace_file = options.trace_file,
+       .rotate_trace = options.rotate_trace});
+  add_arrival_flags(command, group,
+                    {.arrivals = options.arrivals, .arrivals_cv = options.arrivals_cv});
 }
 
 void add_run_group(CLI::App& command, SimulateOptions& options) {
@@ -115,21 +98,12 @@ void add_run_group(CLI::App& command, SimulateOptions& options) {
       ->type_name("N")
       ->capture_default_str()
       ->group(group);
-  command.add_option("--warmup", options.warmup_s, "Requests that arrive before are not measured")
-      ->check(in_range(0.0, kSecondsMax))
-      ->type_name("SECONDS")
-      ->capture_default_str()
-      ->group(group);
+  add_run_flags(command, group, {.warmup_s = options.warmup_s, .seeds = options.seeds});
   command
       .add_option("--drain", options.drain_s,
                   "Time after the last arrival; what has not finished then is a miss")
       ->check(in_range(0.0, kSecondsMax))
       ->type_name("SECONDS")
-      ->capture_default_str()
-      ->group(group);
-  command.add_option("--seeds", options.seeds, "Seeds of the load, one run for each")
-      ->delimiter(',')
-      ->type_name("LIST")
       ->capture_default_str()
       ->group(group);
   command
