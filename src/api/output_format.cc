@@ -12,10 +12,13 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-struct ToolCallName {
+template <typename Format>
+struct Named {
   std::string_view name;
-  ToolCallFormat format;
+  Format format;
 };
+
+using ToolCallName = Named<ToolCallFormat>;
 constexpr std::array kToolCallNames = {
     ToolCallName{"none", ToolCallFormat::kNone},
     ToolCallName{"hermes", ToolCallFormat::kHermes},
@@ -28,10 +31,7 @@ constexpr std::array kToolCallNames = {
     ToolCallName{"mistral", ToolCallFormat::kMistral},
 };
 
-struct ReasoningName {
-  std::string_view name;
-  ReasoningFormat format;
-};
+using ReasoningName = Named<ReasoningFormat>;
 // Of several names the first is the one that is shown.
 constexpr std::array kReasoningNames = {
     ReasoningName{"none", ReasoningFormat::kNone},
