@@ -188,34 +188,46 @@ chart::Line line_of_bins(const std::vector<double>& bins, double width, double s
   return line;
 }
 
-Figure running_over_time(const std::vector<Row>& rows) {
+struct OverTime {
+  const char* title;
+  const char* name;  // of the chart
+  const char* unit;
+  const char* note;
+};
+
+// What `spread_row(row, width, bins)` adds to bins, per second.
+template <typename SpreadRow>
+Figure over_time(const OverTime& about, const std::vector<Row>& rows, SpreadRow spread_row) {
   const double width = end_of(rows) / kNumBins;
   std::vector<double> bins(kNumBins);
-  for (const Row& row : rows) spread(row.start_s, row.end_s, row.end_s - row.start_s, width, bins);
-  chart::LineChart figure{.name = "Requests under way over time"};
+  for (const Row& row : rows) spread_row(row, width, bins);
+  chart::LineChart figure{.name = about.name};
   figure.x = {.title = "seconds"};
-  figure.y = {.title = "requests under way"};
+  figure.y = {.title = about.unit};
   figure.lines.push_back(line_of_bins(bins, width, 1.0 / width));
-  return {"Requests under way",
-          "In an open loop this grows without bound where the server cannot "
-          "keep up.",
-          chart::draw(figure)};
+  return {about.title, about.note, chart::draw(figure)};
+}
+
+Figure running_over_time(const std::vector<Row>& rows) {
+  return over_time(
+      {.title = "Requests under way",
+       .name = "Requests under way over time",
+       .unit = "requests under way",
+       .note = "In an open loop this grows without bound where the server cannot keep up."},
+      rows, [](const Row& row, double width, std::vector<double>& bins) {
+        spread(row.start_s, row.end_s, row.end_s - row.start_s, width, bins);
+      });
 }
 
 Figure tokens_over_time(const std::vector<Row>& rows) {
-  const double width = end_of(rows) / kNumBins;
-  std::vector<double> bins(kNumBins);
-  for (const Row& row : rows) {
-    if (row.is_finished) spread(row.first_s, row.last_s, row.num_tokens, width, bins);
-  }
-  chart::LineChart figure{.name = "Output tokens per second over time"};
-  figure.x = {.title = "seconds"};
-  figure.y = {.title = "tokens per second"};
-  figure.lines.push_back(line_of_bins(bins, width, 1.0 / width));
-  return {"Output tokens",
-          "Of requests that finished, spread evenly between each one's first and "
-          "last.",
-          chart::draw(figure)};
+  return over_time(
+      {.title = "Output tokens",
+       .name = "Output tokens per second over time",
+       .unit = "tokens per second",
+       .note = "Of requests that finished, spread evenly between each one's first and last."},
+      rows, [](const Row& row, double width, std::vector<double>& bins) {
+        if (row.is_finished) spread(row.first_s, row.last_s, row.num_tokens, width, bins);
+      });
 }
 
 // One percentile of what started in each bin.
@@ -290,6 +302,7 @@ Figure by_class(const json& document, const json& run, const char* what, const c
     const auto ms = [&](const char* which) { return one[what][which].get<double>() / 1e3; };
     figure.rows.push_back(
         {.label = label, .color = color, .values = {ms("p50"), ms("p90"), ms("p99"), ms("max")}});
+    for (const double value : figure.rows.back().values) values.push_back(value);
   };
   add("all", run["all"], 0);
   int color = 1;
