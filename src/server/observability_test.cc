@@ -208,6 +208,14 @@ TEST(RequestTrace, ARequestThatNeverRanOnlyQueued) {
   EXPECT_EQ(spans.at("queue"), (std::pair<int64_t, int64_t>(100, 400)));
 }
 
+TEST(Ring, KeepsTheLastOnesOldestFirst) {
+  Ring<std::string> ring(3);
+  for (const char* value : {"a", "b"}) ring.push(value);
+  EXPECT_EQ(ring.values(), (std::vector<std::string>{"a", "b"}));
+  for (const char* value : {"c", "d", "e", "f", "g"}) ring.push(value);
+  EXPECT_EQ(ring.values(), (std::vector<std::string>{"e", "f", "g"}));
+}
+
 TEST(RequestTrace, KeepsTheLastOnes) {
   RequestTrace trace(0, 20);
   for (SequenceId id = 1; id <= 30; ++id) trace.on_end(record_of(id));

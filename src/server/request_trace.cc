@@ -68,8 +68,7 @@ void RequestTrace::on_step(const StepRecord& step) {
     num_missed_.fetch_add(1, std::memory_order_relaxed);
     return;
   }
-  if (steps_.size() == kStepsMax) steps_.pop_front();
-  steps_.push_back({step.start_us, step.end_us, step.num_tokens});
+  steps_.push({step.start_us, step.end_us, step.num_tokens});
 }
 
 void RequestTrace::on_end(const SequenceRecord& sequence) {
@@ -78,8 +77,7 @@ void RequestTrace::on_end(const SequenceRecord& sequence) {
     num_missed_.fetch_add(1, std::memory_order_relaxed);
     return;
   }
-  if (sequences_.size() == num_sequences_max_) sequences_.pop_front();
-  sequences_.push_back(sequence);
+  sequences_.push(sequence);
 }
 
 uint64_t RequestTrace::num_missed() const {
@@ -91,8 +89,8 @@ std::string RequestTrace::chrome_trace() const {
   std::vector<Step> steps;
   {
     const std::lock_guard lock(mutex_);
-    sequences.assign(sequences_.begin(), sequences_.end());
-    steps.assign(steps_.begin(), steps_.end());
+    sequences = sequences_.values();
+    steps = steps_.values();
   }
   json events = json::array();
   events.push_back(process_name(kEngineProcess, "engine"));

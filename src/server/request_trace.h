@@ -4,11 +4,11 @@
 
 #include <atomic>
 #include <cstdint>
-#include <deque>
 #include <mutex>
 #include <string>
 
 #include "server/engine_observer.h"
+#include "server/ring.h"
 
 namespace nanocp::server {
 
@@ -19,7 +19,7 @@ class RequestTrace final : public EngineObserver {
 
   // Times in traces count from `start_us` of the loop's clock.
   explicit RequestTrace(int64_t start_us, size_t num_sequences_max = kSequencesMax)
-      : start_us_(start_us), num_sequences_max_(num_sequences_max) {}
+      : start_us_(start_us), sequences_(num_sequences_max) {}
 
   void on_step(const StepRecord& step) override;
   void on_end(const SequenceRecord& sequence) override;
@@ -38,10 +38,9 @@ class RequestTrace final : public EngineObserver {
   };
 
   const int64_t start_us_;
-  const size_t num_sequences_max_;
   mutable std::mutex mutex_;
-  std::deque<SequenceRecord> sequences_;  // this and what follows: guarded by mutex_
-  std::deque<Step> steps_;
+  Ring<SequenceRecord> sequences_;  // this and what follows: guarded by mutex_
+  Ring<Step> steps_{kStepsMax};
   std::atomic<uint64_t> num_missed_ = 0;
 };
 
