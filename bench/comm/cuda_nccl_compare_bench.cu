@@ -1,9 +1,10 @@
-// What the own exchange is measured against, and what it may carry, between two GPUs of this host:
+// What the own exchange is measured against, and what it may carry, between GPUs of this host:
 // - dispatch and combine as two groups of NCCL sends and receives of fixed capacity (each row goes
-//   to both GPUs and comes back), without router, plan, sums or norm;
-// - pushes of a few KB to MB a row and the flag behind them, as latent attention could choose them.
-// Chained iterations, a thread per GPU; times are of the slower GPU, per iteration.
-// Usage: cuda_nccl_compare_bench [--push | --nccl-stream | --nccl-graph]
+//   to all GPUs and comes back), without router, plan, sums or norm;
+// - pushes of a few KB to MB a row to the next GPU and the flag behind them, as latent attention
+//   could choose them.
+// Chained iterations, a thread per GPU; times are of the slowest GPU, per iteration.
+// Usage: cuda_nccl_compare_bench (--push | --nccl-stream | --nccl-graph) [--gpus N]
 #include <cuda_runtime.h>
 #include <nccl.h>
 
@@ -14,6 +15,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <numeric>
 #include <thread>
 #include <vector>
 
@@ -26,7 +28,7 @@
 namespace nanocp {
 namespace {
 
-constexpr int kNumGpus = 2;
+int num_gpus = 0;  // that take part; set once, at the start
 constexpr int kIterations = 32;
 constexpr int kLaunches = 30;
 constexpr int kPushThreads = 256;
@@ -60,7 +62,7 @@ __global__ void __launch_bounds__(kPushThreads) push_kernel(const __grid_constan
   cudaGridDependencySynchronize();
   cudaTriggerProgrammaticLaunchCompletion();
   const cuda::ExchangeView& exchange = args.exchange;
-  const int32_t peer = 1 - exchange.self;
+  const int32_t peer = (exchange.self + 1) % exchange.num_instances;
   auto* to = cuda::device::heap_at<uint4>(exchange, peer, exchange.offsets.kv_cache);
   const int64_t stride = int64_t{gridDim.x} * kPushThreads;
   for (int64_t i = int64_t{blockIdx.x} * kPushThreads + threadIdx.x; i < args.num_vectors;
@@ -77,7 +79,7 @@ __global__ void wait_kernel(const __grid_constant__ PushArgs args) {
   cudaGridDependencySynchronize();
   cudaTriggerProgrammaticLaunchCompletion();
   const cuda::ExchangeView& exchange = args.exchange;
-  const int32_t peer = 1 - exchange.self;
+  const int32_t peer = (exchange.self + exchange.num_instances - 1) % exchange.num_instances;
   cuda::device::wait_for_flag(
       cuda::device::flag_of(exchange, exchange.self, cuda::FlagKind::kQuery, peer),
       cuda::device::number_of(args.epoch), exchange.wait, cuda::WaitPurpose::kQuery, peer);
@@ -112,21 +114,23 @@ double time_launches(cudaStream_t stream, const std::function<void()>& launch) {
 
 // Runs `work` for each GPU in its own thread; the larger result.
 double slowest(const std::function<double(int)>& work) {
-  double results[kNumGpus] = {};
+  std::vector<double> results(static_cast<size_t>(num_gpus));
   std::vector<std::thread> threads;
-  for (int i = 0; i < kNumGpus; ++i) {
+  for (int i = 0; i < num_gpus; ++i) {
     threads.emplace_back([&, i] {
       must_cuda(cudaSetDevice(i));
-      results[i] = work(i);
+      results[static_cast<size_t>(i)] = work(i);
     });
   }
   for (std::thread& thread : threads) thread.join();
-  return std::max(results[0], results[1]);
+  return *std::max_element(results.begin(), results.end());
 }
 
 double time_push(int64_t bytes) {
-  const auto group = must(comm::NvlinkGroup::create({.devices = {0, 1},
-                                                     .capacity = {.num_instances = kNumGpus,
+  std::vector<int> devices(static_cast<size_t>(num_gpus));
+  std::iota(devices.begin(), devices.end(), 0);
+  const auto group = must(comm::NvlinkGroup::create({.devices = devices,
+                                                     .capacity = {.num_instances = num_gpus,
                                                                   .max_rows = 1,
                                                                   .hidden = 8,
                                                                   .topk = 1,
@@ -192,11 +196,11 @@ void run_pushes() {
 void enqueue_pair(ncclComm_t comm, uint8_t* memory, size_t values, cudaStream_t stream) {
   for (int round = 0; round < 2; ++round) {
     must_nccl(ncclGroupStart(), "ncclGroupStart");
-    for (int peer = 0; peer < kNumGpus; ++peer) {
+    for (int peer = 0; peer < num_gpus; ++peer) {
       const size_t offset = static_cast<size_t>(peer) * values * 2;
       must_nccl(ncclSend(memory + offset, values, ncclBfloat16, peer, comm, stream), "ncclSend");
-      must_nccl(ncclRecv(memory + kNumGpus * values * 2 + offset, values, ncclBfloat16, peer, comm,
-                         stream),
+      must_nccl(ncclRecv(memory + static_cast<size_t>(num_gpus) * values * 2 + offset, values,
+                         ncclBfloat16, peer, comm, stream),
                 "ncclRecv");
     }
     must_nccl(ncclGroupEnd(), "ncclGroupEnd");
@@ -204,22 +208,23 @@ void enqueue_pair(ncclComm_t comm, uint8_t* memory, size_t values, cudaStream_t 
 }
 
 void run_nccl(bool use_graph) {
-  ncclComm_t comms[kNumGpus];
-  must_nccl(ncclCommInitAll(comms, kNumGpus, nullptr), "ncclCommInitAll");
-  std::barrier meet(kNumGpus);
+  std::vector<ncclComm_t> comms(static_cast<size_t>(num_gpus));
+  must_nccl(ncclCommInitAll(comms.data(), num_gpus, nullptr), "ncclCommInitAll");
+  std::barrier meet(num_gpus);
   for (const size_t rows : {1, 8, 32, 64, 128}) {
     const size_t values = rows * 7168;
     const double time = slowest([&](int gpu) {
       cudaStream_t stream;
       must_cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
       uint8_t* memory;
-      must_cuda(cudaMalloc(&memory, values * 2 * 2 * kNumGpus));
+      must_cuda(cudaMalloc(&memory, values * 2 * 2 * static_cast<size_t>(num_gpus)));
+      const ncclComm_t comm = comms[static_cast<size_t>(gpu)];
       // Connections are made by the first use, outside of any capture.
-      enqueue_pair(comms[gpu], memory, values, stream);
+      enqueue_pair(comm, memory, values, stream);
       must_cuda(cudaStreamSynchronize(stream));
       meet.arrive_and_wait();
       const auto enqueue = [&](cudaStream_t on) {
-        for (int i = 0; i < kIterations; ++i) enqueue_pair(comms[gpu], memory, values, on);
+        for (int i = 0; i < kIterations; ++i) enqueue_pair(comm, memory, values, on);
       };
       if (!use_graph) return time_launches(stream, [&] { enqueue(stream); });
       auto graph = must(graph::StepGraph::capture([&](cudaStream_t capture) -> Status {
@@ -231,8 +236,8 @@ void run_nccl(bool use_graph) {
       meet.arrive_and_wait();
       return result;
     });
-    std::printf("nccl  %s dispatch + combine, %3d rows of 7168 values per GPU: %6.1f us\n",
-                use_graph ? "graph: " : "stream:", static_cast<int>(rows), time);
+    std::printf("nccl  %d GPUs, %s dispatch + combine, %3d rows of 7168 values per GPU: %6.1f us\n",
+                num_gpus, use_graph ? "graph: " : "stream:", static_cast<int>(rows), time);
     std::fflush(stdout);
   }
   std::fflush(stdout);
@@ -244,13 +249,21 @@ void run_nccl(bool use_graph) {
 
 int main(int argc, char** argv) {
   setenv("CUDA_MODULE_LOADING", "EAGER", 1);
-  const char* what = argc == 2 ? argv[1] : "";
+  const char* what = argc == 2 || argc == 4 ? argv[1] : "";
+  int count = 0;
+  nanocp::must_cuda(cudaGetDeviceCount(&count));
+  nanocp::num_gpus = count;
+  if (argc == 4) nanocp::num_gpus = std::strcmp(argv[2], "--gpus") == 0 ? std::atoi(argv[3]) : 0;
+  if (nanocp::num_gpus < 2 || nanocp::num_gpus > count) {
+    std::fprintf(stderr, "error: --gpus must be 2 to %d, the GPUs that are here\n", count);
+    return 1;
+  }
   if (std::strcmp(what, "--push") == 0) {
     nanocp::run_pushes();
     return 0;
   }
   if (std::strcmp(what, "--nccl-stream") == 0) nanocp::run_nccl(false);
   if (std::strcmp(what, "--nccl-graph") == 0) nanocp::run_nccl(true);
-  std::fprintf(stderr, "usage: %s --push | --nccl-stream | --nccl-graph\n", argv[0]);
+  std::fprintf(stderr, "usage: %s (--push | --nccl-stream | --nccl-graph) [--gpus N]\n", argv[0]);
   return 1;
 }

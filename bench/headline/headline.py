@@ -143,14 +143,16 @@ def check_random_placements(run):
              code == 0 and passed != ["0"])
 
 
-def exchange(run):
+def exchange(run, n):
+    """Latencies of the own exchange, and NCCL's beside them, between 2, 4 and 8 GPUs as far as there are."""
     for name, words in {"cuda_exchange_bench": ["--time"], "cuda_nccl_compare_bench": ["--nccl-graph"]}.items():
         program = run.program(name)
         if run.args.device == "cpu" or program is None:
             run.step(name, "not run: " + ("no GPU" if run.args.device == "cpu" else f"no {name} beside the program"))
             continue
-        code, out = run.call([program, *words], 60)
-        run.step(name, out.splitlines(), code == 0)
+        for gpus in [g for g in (2, 4, 8) if g <= n]:
+            code, out = run.call([program, *words, "--gpus", gpus], 60)
+            run.step(f"{name}, {gpus} GPUs", out.splitlines(), code == 0)
 
 
 def model_words(run, plan, config, extra, n):
@@ -273,7 +275,7 @@ def main():
     check_random_placements(run)
     if run.report["failed"]:
         sys.exit(1)  # figures of a wrong engine are worth nothing
-    exchange(run)
+    exchange(run, n)
     for config, extra in plan["models"] + (EIGHT_GPUS if args.device == "cuda" and n >= 8 else []):
         model = Path(config).stem if Path(config).stem != "config" else Path(config).parent.name
         words = model_words(run, plan, config, extra, n)

@@ -377,7 +377,8 @@ void time_case(const TimedCase& c, cuda::CacheType cache, const DeviceArray<uint
       us, gb_per_s, 100 * gb_per_s / read_gb_per_s, tflops, us_with_kernel, schedule_us);
 }
 
-int run_times() {
+// `heads_only`: as in run_checks.
+int run_times(int heads_only) {
   const DeviceArray<uint32_t> memory(size_t{1} << 30);  // 4 GiB
   fill_kernel<<<2048, 256>>>(memory.data(), memory.bytes() / 4);
   CHECK_CUDA(cudaDeviceSynchronize());
@@ -396,7 +397,7 @@ int run_times() {
           TimedCase{16, {{63, 2048}, {1, 262144}}}, TimedCase{32, {{64, 4096}}},
           TimedCase{32, {{1, 131072}}}, TimedCase{64, {{64, 4096}}}, TimedCase{128, {{64, 4096}}},
           TimedCase{128, {{128, 8192}}}}) {
-      time_case(c, cache, memory, read);
+      if (heads_only == 0 || c.heads == heads_only) time_case(c, cache, memory, read);
     }
   }
   return 0;
@@ -406,12 +407,14 @@ int run_times() {
 }  // namespace nanocp
 
 int main(int argc, char** argv) {
-  if (argc >= 2 && argc <= 3 && std::strcmp(argv[1], "--check") == 0) {
-    return nanocp::run_checks(argc == 3 ? std::atoi(argv[2]) : 0, false);
-  }
-  if (argc == 2 && std::strcmp(argv[1], "--check-short") == 0) return nanocp::run_checks(0, true);
-  if (argc == 2 && std::strcmp(argv[1], "--time") == 0) return nanocp::run_times();
-  std::fprintf(stderr, "usage: %s --check [HEADS] | --check-short (for sanitizers) | --time\n",
+  const char* what = argc == 2 || argc == 3 ? argv[1] : "";
+  const int heads = argc == 3 ? std::atoi(argv[2]) : 0;
+  if (std::strcmp(what, "--check") == 0) return nanocp::run_checks(heads, false);
+  if (std::strcmp(what, "--check-short") == 0) return nanocp::run_checks(heads, true);
+  if (std::strcmp(what, "--time") == 0) return nanocp::run_times(heads);
+  std::fprintf(stderr,
+               "usage: %s --check [HEADS] | --check-short [HEADS] (for sanitizers) | --time "
+               "[HEADS]\n",
                argv[0]);
   return 1;
 }
