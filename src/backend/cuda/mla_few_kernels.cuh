@@ -10,6 +10,8 @@
 namespace nanocp::cuda {
 namespace {
 
+// Parts under way at a time; measured. More lets some multiprocessors run away from the others.
+constexpr int kPartsAhead = 3;
 constexpr float kMaxSlack = 8.0F;  // base 2: the maximum rises only for scores above it by more
 constexpr int kValueChunks = kLatentDim / 64;
 
@@ -353,6 +355,10 @@ struct FewProducer {
       const int32_t slot = at % SharedT::kSlots;
       const uint32_t full = shared_address(&shared.full[slot]);
       wait_phase(shared_address(&shared.empty[slot]), (at / SharedT::kSlots + 1) & 1);
+      if (const int32_t before = at - kPartsAhead; before >= 0) {
+        wait_phase(shared_address(&shared.full[before % SharedT::kSlots]),
+                   (before / SharedT::kSlots) & 1);
+      }
       if (lane == 0) arrive_expecting(full, kPartBytes);
       __syncwarp();
       if (lane >= num_boxes) continue;
