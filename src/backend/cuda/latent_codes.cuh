@@ -61,6 +61,25 @@ struct CodeCache {
   int32_t block_size;
 };
 
+// Sixteen codes as two pieces of eight values. Eight words at once, for the latency of each.
+template <bool kInOne>
+__device__ inline void store_codes(uint32_t to, const uint4& codes, uint32_t factor) {
+  const uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
+  uint32_t values[2][4];
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    // Two adjacent codes to the upper bytes of the halves.
+    values[i / 4][i % 4] = __byte_perm(words[i / 2], 0, i % 2 == 0 ? 0x1404 : 0x3424);
+  }
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    values[i / 4][i % 4] =
+        device::times_code_factor<kInOne>(device::odd_codes(values[i / 4][i % 4]), factor);
+  }
+  device::store_shared_16(to, values[0]);
+  device::store_shared_16(to ^ 16U, values[1]);
+}
+
 // A warp's part of tiles; all its lanes.
 struct CodeWarp {
   const CodeCache& cache;
@@ -126,12 +145,12 @@ struct CodeWarp {
                               device::load_shared_16((from ^ 64U) + kCodePieceBytes / 2)};
       __syncwarp();
       const uint32_t to = tile + piece_of(2 * step) + write_at;
-      store<kInOne>(to, codes[0], factors[0]);
-      store<kInOne>(to + kCodePieceBytes / 2, codes[1], factors[1]);
+      store_codes<kInOne>(to, codes[0], factors[0]);
+      store_codes<kInOne>(to + kCodePieceBytes / 2, codes[1], factors[1]);
       if (step + 1 < kCodeSteps) {
         const uint32_t next = to + kCodeWarps * kCodePieceBytes;
-        store<kInOne>(next, codes[2], factors[0]);
-        store<kInOne>(next + kCodePieceBytes / 2, codes[3], factors[1]);
+        store_codes<kInOne>(next, codes[2], factors[0]);
+        store_codes<kInOne>(next + kCodePieceBytes / 2, codes[3], factors[1]);
       }
       device::publish_shared();
       __syncwarp();
@@ -149,25 +168,6 @@ struct CodeWarp {
   }
   __device__ uint32_t codes_of(int step) const {
     return piece_of(kCodeChunks - kCodeSteps + step);
-  }
-
-  // Sixteen codes as two pieces of eight values. Eight words at once, for the latency of each.
-  template <bool kInOne>
-  __device__ static void store(uint32_t to, const uint4& codes, uint32_t factor) {
-    const uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
-    uint32_t values[2][4];
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      // Two adjacent codes to the upper bytes of the halves.
-      values[i / 4][i % 4] = __byte_perm(words[i / 2], 0, i % 2 == 0 ? 0x1404 : 0x3424);
-    }
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      values[i / 4][i % 4] =
-          device::times_code_factor<kInOne>(device::odd_codes(values[i / 4][i % 4]), factor);
-    }
-    device::store_shared_16(to, values[0]);
-    device::store_shared_16(to ^ 16U, values[1]);
   }
 };
 

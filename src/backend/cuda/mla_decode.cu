@@ -19,6 +19,7 @@ namespace nanocp::cuda {
 namespace {
 
 constexpr int kScheduleThreads = 1024;
+constexpr int kClearingBlocks = 64;
 // Tiles that a lane may take above the average so that rows of equal lengths are cut evenly: about
 // what a second segment costs (queries, first tiles, a partial result), or this part of the
 // average.
@@ -124,8 +125,27 @@ __device__ RunningSum add_up(int32_t value, int32_t (&totals)[kScheduleThreads])
   return {totals[thread] - value, totals[kScheduleThreads - 1]};
 }
 
-// Fills spans and stretches. One block; every thread takes a run of adjacent rows.
+// What few heads leave of parts, as if nothing had been written. All blocks but the first.
+__device__ void clear_parts(const Params& params) {
+  const int64_t first = int64_t{blockIdx.x - 1} * kScheduleThreads + threadIdx.x;
+  const int64_t stride = int64_t{gridDim.x - 1} * kScheduleThreads;
+  const int64_t num_values = int64_t{2} * params.lanes * params.slot_heads * (kLatentDim / 4);
+  for (int64_t i = first; i < num_values; i += stride) {
+    reinterpret_cast<float4*>(params.workspace.partial_out)[i] =
+        make_float4(0.0F, 0.0F, 0.0F, 0.0F);
+  }
+  for (int64_t i = first; i < 2 * params.slot_heads * kLanesMax; i += stride) {
+    params.workspace.partial_stats[i] = {};
+  }
+  for (int64_t i = first; i < 2 * kLanesMax; i += stride) params.workspace.partial_soon[i] = 0;
+}
+
+// Fills spans and stretches. The first block; every thread takes a run of adjacent rows.
 __global__ void schedule_kernel(const __grid_constant__ Params params) {
+  if (blockIdx.x > 0) {
+    clear_parts(params);
+    return;
+  }
   __shared__ int32_t totals[kScheduleThreads];
   __shared__ int32_t longest_row;
   const auto thread = static_cast<int32_t>(threadIdx.x);
@@ -161,7 +181,7 @@ struct GridShape {
 
 // Those that have a kernel of their own.
 bool has_few_heads(const MlaDecodeConfig& config) {
-  return config.cache_type == CacheType::kBf16 && config.num_heads <= kFewHeadsMax;
+  return config.num_heads <= kFewHeadsMax;
 }
 
 Result<GridShape> grid_shape(const MlaDecodeConfig& config) {
@@ -196,7 +216,8 @@ size_t lay_out(const MlaDecodeConfig& config, const GridShape& shape, void* base
       reinterpret_cast<float*>(take(heads * static_cast<size_t>(kLatentDim) * sizeof(float)));
   if (has_few_heads(config)) {
     const auto stats = static_cast<size_t>(2 * shape.slot_heads * kLanesMax);
-    workspace->partial_stats = reinterpret_cast<float2*>(take(stats * sizeof(float2)));
+    workspace->partial_stats = reinterpret_cast<uint4*>(take(stats * sizeof(uint4)));
+    workspace->partial_soon = reinterpret_cast<uint32_t*>(take(2 * kLanesMax * sizeof(uint32_t)));
   } else {
     workspace->partial_max = reinterpret_cast<float*>(take(heads * sizeof(float)));
     workspace->partial_sum = reinterpret_cast<float*>(take(heads * sizeof(float)));
@@ -251,14 +272,15 @@ Status describe_queries(Params* params) {
 Status describe_cache(Params* params) {
   const MlaDecodeArgs& args = params->args;
   const int32_t block_size = args.config.block_size;
+  const bool is_bf16 = args.config.cache_type == CacheType::kBf16;
   if (has_few_heads(args.config)) {
+    if (!is_bf16) return ok_status();  // codes are copied as they lie
     return make_tensor_map({.base = args.cache,
                             .sizes = {64, 8, kChunks, block_size / 8, kMatricesMax},
                             .strides = {kLatentKeyDim, 64, 8 * kLatentKeyDim, args.block_stride},
                             .box = {64, 8, kPartChunks, params->box_tokens / 8, 1}},
                            &params->cache_map);
   }
-  const bool is_bf16 = args.config.cache_type == CacheType::kBf16;
   return make_tensor_map({.base = args.cache,
                           .columns = kLatentKeyDim,
                           .rows = block_size,
@@ -276,14 +298,23 @@ struct Attend {
   size_t shared_bytes;
 };
 
+template <int kN, CacheType kType>
+Attend few_attend() {
+  return {attend_few_kernel<kN, kType>, few_threads(kType), sizeof(FewShared<kN, kType>)};
+}
+
 // Above one group of heads the products are the limit, not the memory. Codes can be asked for only
 // when the place of a tile is free, and with the scores first it is free later.
 Attend choose_attend(const Params& params) {
+  const bool is_bf16 = params.args.config.cache_type == CacheType::kBf16;
   if (has_few_heads(params.args.config)) {
-    if (params.slot_heads == 16) return {attend_few_kernel<16>, kFewThreads, sizeof(FewShared<16>)};
-    return {attend_few_kernel<kFewHeadsMax>, kFewThreads, sizeof(FewShared<kFewHeadsMax>)};
+    if (params.slot_heads == 16) {
+      return is_bf16 ? few_attend<16, CacheType::kBf16>() : few_attend<16, CacheType::kE4m3>();
+    }
+    return is_bf16 ? few_attend<kFewHeadsMax, CacheType::kBf16>()
+                   : few_attend<kFewHeadsMax, CacheType::kE4m3>();
   }
-  if (params.args.config.cache_type == CacheType::kE4m3) {
+  if (!is_bf16) {
     return {attend_kernel<false, CacheType::kE4m3>, kThreads, sizeof(Shared)};
   }
   return {params.groups > 1 ? attend_kernel<true, CacheType::kBf16>
@@ -303,7 +334,8 @@ Result<size_t> mla_decode_workspace_bytes(const MlaDecodeConfig& config) {
 Status launch_mla_schedule(const MlaDecodeArgs& args, cudaStream_t stream) {
   Params params = {};
   NANOCP_RETURN_IF_ERROR(make_params(args, &params));
-  schedule_kernel<<<1, kScheduleThreads, 0, stream>>>(params);
+  const unsigned num_blocks = has_few_heads(args.config) ? 1 + kClearingBlocks : 1;
+  schedule_kernel<<<num_blocks, kScheduleThreads, 0, stream>>>(params);
   return cuda_status(cudaGetLastError(), "launch of the attention schedule");
 }
 

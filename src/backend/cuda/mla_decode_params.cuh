@@ -36,11 +36,13 @@ constexpr uint32_t kTileBytes = kChunks * kChunkBytes;
 constexpr int kPartChunks = 3;  // of a tile for few heads, which arrives in three parts
 constexpr int kLanesMax = 144;
 // Numbers of barriers of part of a block; the first two are two each, one of each warpgroup.
-constexpr int kWeightsBarrier = 1;  // a tile's weights have been made
-constexpr int kScoresBarrier = 3;   // a tile's scores have been made, its tail cleared
-constexpr int kSumsBarrier = 5;     // a segment's sums of weights have been made
-constexpr int kQueriesBarrier = 7;  // the first queries have been copied
-constexpr int kJoinBarrier = 8;     // of the warpgroup that joins
+constexpr int kWeightsBarrier = 1;   // a tile's weights have been made
+constexpr int kScoresBarrier = 3;    // a tile's scores have been made, its tail cleared
+constexpr int kSumsBarrier = 5;      // a segment's sums of weights have been made
+constexpr int kQueriesBarrier = 7;   // the first queries have been copied
+constexpr int kJoinBarrier = 8;      // of the warpgroup that joins; few heads: the next one too
+constexpr int kPartsBarrier = 10;    // few heads: all of the lane's parts have been made
+constexpr int kJoinAllBarrier = 11;  // few heads: of both warpgroups, joining one row
 constexpr int kIdleThreads = kGroupThreads - 32;  // of the last warpgroup: they ask for no tiles
 constexpr int32_t kRowBytes = kLatentKeyDim * 2;
 constexpr int kMinStretchTiles = 2;  // less is not worth a partial result
@@ -77,12 +79,13 @@ struct Workspace {
   SharedRow* shared_rows;  // [lanes, 2]: begun in an earlier lane; begun here and unfinished
   RowSpan* spans;          // [max_rows]
   // A lane has two slots for each group of heads; the second is for the row that begins in it.
-  float* partial_out;     // [2 * lanes * groups, slot_heads, 512]
-  float* partial_max;     // [2 * lanes * groups, slot_heads], base 2
-  float* partial_sum;     // likewise
-  float2* partial_stats;  // instead of both for few heads: [2, slot_heads, kLanesMax]
+  float* partial_out;      // [2 * lanes * groups, slot_heads, 512]
+  float* partial_max;      // [2 * lanes * groups, slot_heads], base 2
+  float* partial_sum;      // likewise
+  uint4* partial_stats;    // instead of both for few heads: [2, slot_heads, kLanesMax]
+  uint32_t* partial_soon;  // few heads: [2, kLanesMax], launches whose parts come soon
   // [lanes, groups] parts that are there of the row that begins in a lane and does not end in it.
-  // Zero between launches; for few heads they count the parts of all launches behind the schedule.
+  // Zero between launches; for few heads they count those of all launches behind the schedule.
   int32_t* counters;
 };
 

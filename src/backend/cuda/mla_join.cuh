@@ -28,20 +28,23 @@ __device__ inline void add_scaled(float4& sum, const float4& value, float scale)
   sum.w += value.w * scale;
 }
 
+// Other blocks may have to sit through as many waits for other instances first.
+__device__ inline uint64_t parts_timeout_ns(const Params& params) {
+  const ExchangeView& exchange = params.args.exchange;
+  if (exchange.num_instances <= 1) return kPartsTimeoutNs;
+  return kPartsTimeoutNs + exchange.num_instances * exchange.wait.timeout_ns;
+}
+
 // One thread: until a counter of parts satisfies `is_enough`.
 template <typename IsEnough>
 __device__ inline void wait_for_parts(const Params& params, const int32_t* counter,
                                       const IsEnough& is_enough) {
-  const ExchangeView& exchange = params.args.exchange;
-  // Other blocks may have to sit through as many waits for other instances first.
-  uint64_t timeout_ns = kPartsTimeoutNs;
-  if (exchange.num_instances > 1) timeout_ns += exchange.num_instances * exchange.wait.timeout_ns;
   const uint64_t begin = global_time_ns();
   for (;;) {
     int32_t seen;
     asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(seen) : "l"(counter) : "memory");
     if (is_enough(seen)) return;
-    if (global_time_ns() - begin > timeout_ns) __trap();
+    if (global_time_ns() - begin > parts_timeout_ns(params)) __trap();
   }
 }
 

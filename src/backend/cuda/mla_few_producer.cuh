@@ -1,0 +1,210 @@
+// Device code of mla_decode.cu: the warps that fill shared memory in the attend kernel for up to 32
+// heads. One asks for tiles and queries; where the cache holds codes, four more spread them out.
+#pragma once
+
+#include "backend/cuda/mla_few_join.cuh"
+
+namespace nanocp::cuda {
+namespace {
+
+// Parts under way at a time; measured. More lets some multiprocessors run away from the others.
+constexpr int kPartsAhead = 3;
+
+// The warp that asks for tiles and queries.
+template <typename SharedT>
+struct FewProducer {
+  static constexpr int kValueBytes = SharedT::kIsCodes ? 1 : 2;
+
+  const Params& params;
+  SharedT& shared;
+  uint64_t policy;
+  int32_t lane;
+  int32_t num_boxes;  // of a part
+
+  // Of the lane's first tile, as the schedule has looked it up.
+  __device__ Box first(const Stretch& stretch, int32_t block) const {
+    if (lane >= num_boxes || stretch.count == 0) return {-1, 0};
+    return {block, (stretch.tile * kTileTokens + lane * params.box_tokens) %
+                       params.args.config.block_size};
+  }
+
+  __device__ const uint8_t* address_of(const Box& box) const {
+    return static_cast<const uint8_t*>(params.args.cache) +
+           (box.block * params.args.block_stride + box.token * kLatentKeyDim) * kValueBytes;
+  }
+
+  // Into the second-level cache, which sees what is written to it later.
+  __device__ void prefetch(const Box& box) const {
+    if (box.block < 0) return;
+    prefetch_bulk(address_of(box),
+                  static_cast<uint32_t>(params.box_tokens * kLatentKeyDim * kValueBytes));
+  }
+
+  __device__ void load_tile(int32_t number, const Box& box) const {
+    if constexpr (SharedT::kIsCodes) {
+      load_codes(number, box);
+    } else {
+      load_parts(number, box);
+    }
+  }
+
+  __device__ void load_parts(int32_t number, const Box& box) const {
+#pragma unroll
+    for (int p = 0; p < kParts; ++p) {
+      const int32_t at = number * kParts + p;
+      const int32_t slot = at % SharedT::kSlots;
+      const uint32_t full = shared_address(&shared.full[slot]);
+      wait_phase(shared_address(&shared.empty[slot]), (at / SharedT::kSlots + 1) & 1);
+      if (const int32_t before = at - kPartsAhead; before >= 0) {
+        wait_phase(shared_address(&shared.full[before % SharedT::kSlots]),
+                   (before / SharedT::kSlots) & 1);
+      }
+      if (lane == 0) arrive_expecting(full, kPartBytes);
+      __syncwarp();
+      if (lane >= num_boxes) continue;
+      const uint32_t base = shared_address(shared.ring[slot]);
+      const int32_t first = lane * params.box_tokens / 8;  // groups of eight tokens
+      load_box_5(base + first * kEightTokens, params.cache_map,
+                 {0, 0, p * kPartChunks, box.token / 8, box.block}, full, policy);
+    }
+  }
+
+  // What lies behind a row's last block stays as it was; nothing is made of it.
+  __device__ void load_codes(int32_t number, const Box& box) const {
+    const int32_t slot = number % shared.codes.kTiles;
+    const uint32_t full = shared_address(&shared.codes.full[slot]);
+    wait_phase(shared_address(&shared.codes.empty[slot]), (number / shared.codes.kTiles + 1) & 1);
+    const int32_t num_there = __popc(__ballot_sync(0xffffffffU, box.block >= 0));
+    const auto tokens = static_cast<uint32_t>(params.box_tokens);
+    if (lane == 0) {
+      arrive_expecting(full, static_cast<uint32_t>(num_there) * tokens * (kLatentKeyDim + 1));
+    }
+    __syncwarp();
+    if (box.block < 0) return;
+    const uint32_t first = static_cast<uint32_t>(lane) * tokens;
+    copy_bulk(shared_address(shared.codes.codes[slot]) + first * kLatentKeyDim, address_of(box),
+              tokens * kLatentKeyDim, full, policy);
+    const auto* exponents = static_cast<const uint8_t*>(params.args.cache) +
+                            box.block * params.args.block_stride +
+                            int64_t{params.args.config.block_size} * kLatentKeyDim + box.token;
+    copy_bulk(shared_address(shared.codes.exponents[slot]) + first, exponents, tokens, full,
+              policy);
+  }
+
+  __device__ void load_queries(int32_t segment, int32_t row) const {
+    wait_phase(shared_address(&shared.q_empty), (segment + 1) & 1);
+    if (lane != 0) return;
+    const uint32_t barrier = shared_address(&shared.q_full);
+    arrive_expecting(barrier, SharedT::kQueryBytes);
+    for (int chunk = 0; chunk < kChunks; ++chunk) {
+      load_box(shared_address(shared.q) + chunk * SharedT::kQueryChunkBytes, params.q_map,
+               chunk * 64, 0, row, barrier, evict_normal_policy());
+    }
+  }
+};
+
+// A warp that turns codes into values: those of eight tokens of each tile. The codes of a whole
+// tile wait in registers, so that their place is free for the next. A lane has a piece of 16 codes
+// in each chunk of one token; eight lanes meet all banks, in codes and in values.
+template <typename SharedT>
+struct FewSpreader {
+  SharedT& shared;
+  int32_t thread;  // of those that spread
+
+  struct Tile {
+    uint4 codes[kChunks];
+    uint32_t exponent;
+    bool in_one;  // for all of the warp
+  };
+
+  __device__ int32_t token() const { return thread / 4; }
+
+  // What reads shared memory ends in order. To know the last value is to have all of them, and not
+  // before may the next tile be asked for: asking overtakes reads.
+  __device__ void load(int32_t number, Tile& tile) const {
+    const int32_t slot = number % shared.codes.kTiles;
+    wait_phase(shared_address(&shared.codes.full[slot]), (number / shared.codes.kTiles) & 1);
+    const auto row = static_cast<uint32_t>(token());
+    const uint32_t from = shared_address(shared.codes.codes[slot]) + row * kLatentKeyDim +
+                          static_cast<uint32_t>(thread % 4) * 16;
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c) tile.codes[c] = load_shared_16(from + c * 64);
+    tile.exponent = load_shared_byte(shared_address(shared.codes.exponents[slot]) + row);
+    tile.in_one = __all_sync(0xffffffffU, tile.exponent <= kOneFactorExponentMax) != 0;
+    publish_shared();
+    arrive(shared_address(&shared.codes.empty[slot]));
+  }
+
+  template <bool kInOne>
+  __device__ void spread(int32_t number, const Tile& tile) const {
+    const uint32_t factor = code_factor<kInOne>(tile.exponent);
+    const uint32_t place = static_cast<uint32_t>(token() / 8) * kEightTokens +
+                           swizzled_offset(token() % 8, thread % 4 * 2);
+#pragma unroll
+    for (int p = 0; p < kParts; ++p) {
+      const int32_t at = number * kParts + p;
+      const int32_t slot = at % SharedT::kSlots;
+      wait_phase(shared_address(&shared.empty[slot]), (at / SharedT::kSlots + 1) & 1);
+      const uint32_t to = shared_address(shared.ring[slot]) + place;
+#pragma unroll
+      for (int c = 0; c < kPartChunks; ++c) {
+        store_codes<kInOne>(to + c * kNextChunk, tile.codes[p * kPartChunks + c], factor);
+      }
+      publish_shared();
+      arrive(shared_address(&shared.full[slot]));
+    }
+  }
+
+  __device__ void run(int32_t count) const {
+    for (int32_t number = 0; number < count; ++number) {
+      Tile tile;
+      load(number, tile);
+      if (tile.in_one) {
+        spread<true>(number, tile);
+      } else {
+        spread<false>(number, tile);
+      }
+    }
+  }
+};
+
+// The warp that asks for what the others need. `first_block`: of the thread's box of the first
+// tile. The schedule and the tables have stood since the step began; all else waits.
+template <typename SharedT>
+__device__ void ask_few(const Params& params, SharedT& shared, const Stretch& stretch,
+                        int32_t first_block, int32_t lane) {
+  const FewProducer<SharedT> producer{.params = params,
+                                      .shared = shared,
+                                      .policy = evict_first_policy(),
+                                      .lane = lane,
+                                      .num_boxes = kTileTokens / params.box_tokens};
+  const auto first = producer.first(stretch, first_block);
+  producer.prefetch(first);
+  cudaGridDependencySynchronize();
+  cudaTriggerProgrammaticLaunchCompletion();
+  ask_for_tiles(producer, stretch, first);
+  __syncwarp();
+}
+
+// The threads that neither compute nor ask; `thread`: of the warpgroup whose first warp may ask.
+template <typename SharedT>
+__device__ void serve_few(const Params& params, SharedT& shared, const Stretch& stretch,
+                          int32_t thread) {
+  cudaGridDependencySynchronize();
+  cudaTriggerProgrammaticLaunchCompletion();
+  const bool is_idle = thread >= 32 && thread < kGroupThreads;
+  if (is_idle) {
+    if (thread == kGroupThreads - 1) number_launch(params, shared);
+    if (stretch.count > 0) load_first_queries(params, shared, stretch.info, 0, thread - 32);
+  }
+  if constexpr (SharedT::kIsCodes) {
+    FewSpreader<SharedT>{.shared = shared, .thread = thread}.run(stretch.count);
+  }
+  if (!is_idle) return;
+  write_neutral_rows(params, thread - 32, kIdleThreads);
+  const int32_t warp = __shfl_sync(0xffffffffU, thread / 32, 0);
+  if (stretch.count > 0 && warp <= 2) await_parts(params, shared, warp - 1, thread % 32);
+}
+
+}  // namespace
+}  // namespace nanocp::cuda
