@@ -207,6 +207,9 @@ Status EngineSession::restart(const EngineOptions& options, const model::ModelSp
                           engine_options(options, spec, num_kv_blocks_));
   model_len_ = limits.max_model_len;
   if (any_length_) limits.max_model_len = 0;
+  engine_.reset();
+  // What the former engine's requests have written would be in the K/V of the next ones' prompts.
+  if (device_runner_ != nullptr) NANOCP_RETURN_IF_ERROR(device_runner_->renew_dummy_kv());
   const Random random((static_cast<uint64_t>(std::random_device{}()) << 32) ^
                       std::random_device{}());
   engine_ = std::make_unique<engine::Engine>(std::move(limits), std::move(policy), *runner_, clock_,
@@ -265,6 +268,7 @@ Status EngineSession::make_device_runner(const EngineOptions& options,
       runner::create_device_runner(std::move(spec), std::move(weights), runner_options));
   device_name_ = runner->device_name();
   num_kv_blocks_ = runner->num_blocks();
+  device_runner_ = runner.get();
   runner_ = std::move(runner);
   return ok_status();
 }

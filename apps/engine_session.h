@@ -14,6 +14,7 @@
 #include "engine/model_runner.h"
 #include "model/model_spec.h"
 #include "model/model_weights.h"
+#include "runner/device_runner.h"
 
 namespace nanocp::apps {
 
@@ -57,6 +58,7 @@ class EngineSession {
   int64_t model_len_ = 0;
   bool any_length_ = false;
   std::unique_ptr<engine::ModelRunner> runner_;
+  runner::DeviceRunner* device_runner_ = nullptr;  // runner_, where it is one
   std::unique_ptr<engine::Engine> engine_;
 };
 

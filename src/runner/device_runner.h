@@ -47,6 +47,9 @@ class DeviceRunner : public engine::ModelRunner {
  public:
   virtual int64_t num_blocks() const = 0;              // per instance
   virtual const std::string& device_name() const = 0;  // e.g. "NVIDIA H100 80GB HBM3"
+  // With dummy weights: the K/V of benchmarks as it was after the start, so that no run depends on
+  // the ones before it. Without them nothing happens. Requires: no step is in flight.
+  virtual Status renew_dummy_kv() = 0;
 };
 
 // Loads the weights to all GPUs and captures the step graphs. `weights` null: dummy weights, made

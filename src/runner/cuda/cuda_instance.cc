@@ -133,7 +133,7 @@ Status CudaInstance::connect(comm::ExchangeGroup& group, int64_t num_blocks) {
                                                    .time_steps = options_.time_steps,
                                                    .link = link_}));
   NANOCP_RETURN_IF_ERROR(make_slots());
-  return has_dummy_weights_ ? fill_kv_cache(cache_blocks) : ok_status();
+  return renew_dummy_kv(num_blocks);
 }
 
 Status CudaInstance::make_slots() {
@@ -161,8 +161,10 @@ void CudaInstance::free_slots() {
 }
 
 // Where the weights are dummy ones, the K/V of benchmarks is too: values as after a norm.
-Status CudaInstance::fill_kv_cache(int64_t num_blocks) {
-  const int64_t size_bytes = num_blocks * block_bytes(spec_, options_);
+Status CudaInstance::renew_dummy_kv(int64_t num_blocks) {
+  if (!has_dummy_weights_) return ok_status();
+  const int64_t cache_blocks = num_blocks + staging_blocks(options_);
+  const int64_t size_bytes = cache_blocks * block_bytes(spec_, options_);
   const uint64_t seed = options_.dummy_seed + 1;
   if (options_.kv_format == tensor::KvFormat::kFp8) {
     const int64_t num_exponents =

@@ -58,6 +58,8 @@ class CudaInstance {
               const std::function<void(int64_t)>& done);
   Status connect(comm::ExchangeGroup& group, int64_t num_blocks);
   void disconnect();
+  // See DeviceRunner; `num_blocks` as given to connect().
+  Status renew_dummy_kv(int64_t num_blocks);
   // Loads the kernels of all steps and chooses the algorithms of their products, running nothing.
   // To load one in a step may mean to wait for other GPUs, whose kernels wait for this one.
   Status load_kernels();
@@ -86,7 +88,6 @@ class CudaInstance {
   void collect(engine::StepResult& result);
 
  private:
-  Status fill_kv_cache(int64_t num_blocks);
   // A step that has been enqueued, and where it leaves what the host reads.
   struct StepSlot {
     const scheduler::StepPlan* plan = nullptr;

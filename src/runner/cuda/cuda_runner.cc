@@ -214,6 +214,13 @@ Status CudaRunner::connect(int64_t num_blocks) {
                     [](CudaInstance& instance) { return instance.load_kernels(); });
 }
 
+Status CudaRunner::renew_dummy_kv() {
+  NANOCP_RETURN_IF_ERROR(wait_for_instances());
+  return run_on_all("making K/V", [this](CudaInstance& instance) {
+    return instance.renew_dummy_kv(num_blocks_);
+  });
+}
+
 Status CudaRunner::make_group(int64_t num_blocks) {
   const comm::ExchangeCapacity capacity =
       CudaInstance::exchange_capacity(*spec_, options_, num_blocks);

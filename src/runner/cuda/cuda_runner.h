@@ -34,6 +34,7 @@ class CudaRunner final : public DeviceRunner {
   bool can_launch_ahead(const scheduler::StepPlan& next) const override;
   int64_t num_blocks() const override { return num_blocks_; }
   const std::string& device_name() const override { return device_name_; }
+  Status renew_dummy_kv() override;
 
  private:
   struct Worker {
