@@ -12,6 +12,7 @@ from pathlib import Path
 BATCH_FILES = 8
 
 _NAME = re.compile(r"(?<![:\w])(?!(?:const|noexcept|if|for|return)\b)([A-Za-z]\w*)(?= ?(?:[({=;\[]|:(?!:)))")
+_TYPE = re.compile(r"^(?:struct|class|enum class|enum) (\w+)", re.MULTILINE)
 _CASE = re.compile(r"(?:TEST(?:_P|_F)?|INSTANTIATE_TEST_SUITE_P)\(")
 
 
@@ -28,19 +29,32 @@ def own_names(path):
     return names
 
 
+class Batch:
+    def __init__(self):
+        self.files, self.names, self.types, self.words = [], set(), set(), set()
+
+    def add_if_it_fits(self, path):
+        text = Path(path).read_text()
+        names, types, words = own_names(path), set(_TYPE.findall(text)), set(re.findall(r"\w+", text))
+        # A type of one file also hides a header's type of that name from the others.
+        clash = self.names & names or self.types & words or self.words & types
+        if clash or len(self.files) == BATCH_FILES:
+            return False
+        self.files.append(path)
+        self.names |= names
+        self.types |= types
+        self.words |= words
+        return True
+
+
 def batches(paths):
-    """Lists of files without a name in common, neighbours together."""
+    """Lists of files that compile together, neighbours together."""
     found = []
     for path in sorted(paths):
-        own = own_names(path)
-        fitting = (batch for batch in found if not batch[1] & own and len(batch[0]) < BATCH_FILES)
-        files, taken = next(fitting, (None, None))
-        if files is None:
-            found.append(([path], own))
-        else:
-            files.append(path)
-            taken |= own
-    return [files for files, _ in found]
+        if not any(batch.add_if_it_fits(path) for batch in found):
+            found.append(Batch())
+            found[-1].add_if_it_fits(path)
+    return [batch.files for batch in found]
 
 
 if __name__ == "__main__":
