@@ -12,6 +12,7 @@
 #include "backend/cuda/device/block_search.cuh"
 #include "backend/cuda/launch_overlapped.h"
 #include "backend/cuda/mla_decode_kernels.cuh"
+#include "backend/cuda/mla_few_code_kernels.cuh"
 #include "backend/cuda/mla_few_kernels.cuh"
 #include "backend/cuda/tensor_map.h"
 
@@ -125,7 +126,8 @@ __device__ RunningSum add_up(int32_t value, int32_t (&totals)[kScheduleThreads])
   return {totals[thread] - value, totals[kScheduleThreads - 1]};
 }
 
-// What few heads leave of parts, as if nothing had been written. All blocks but the first.
+// What few heads leave of parts where the cache holds codes, as if nothing had been written. All
+// blocks but the first.
 __device__ void clear_parts(const Params& params) {
   const int64_t first = int64_t{blockIdx.x - 1} * kScheduleThreads + threadIdx.x;
   const int64_t stride = int64_t{gridDim.x - 1} * kScheduleThreads;
@@ -135,7 +137,7 @@ __device__ void clear_parts(const Params& params) {
         make_float4(0.0F, 0.0F, 0.0F, 0.0F);
   }
   for (int64_t i = first; i < 2 * params.slot_heads * kLanesMax; i += stride) {
-    params.workspace.partial_stats[i] = {};
+    params.workspace.code_part_stats[i] = {};
   }
   for (int64_t i = first; i < 2 * kLanesMax; i += stride) params.workspace.partial_soon[i] = 0;
 }
@@ -216,8 +218,12 @@ size_t lay_out(const MlaDecodeConfig& config, const GridShape& shape, void* base
       reinterpret_cast<float*>(take(heads * static_cast<size_t>(kLatentDim) * sizeof(float)));
   if (has_few_heads(config)) {
     const auto stats = static_cast<size_t>(2 * shape.slot_heads * kLanesMax);
-    workspace->partial_stats = reinterpret_cast<uint4*>(take(stats * sizeof(uint4)));
-    workspace->partial_soon = reinterpret_cast<uint32_t*>(take(2 * kLanesMax * sizeof(uint32_t)));
+    if (config.cache_type == CacheType::kBf16) {
+      workspace->partial_stats = reinterpret_cast<float2*>(take(stats * sizeof(float2)));
+    } else {
+      workspace->code_part_stats = reinterpret_cast<uint4*>(take(stats * sizeof(uint4)));
+      workspace->partial_soon = reinterpret_cast<uint32_t*>(take(2 * kLanesMax * sizeof(uint32_t)));
+    }
   } else {
     workspace->partial_max = reinterpret_cast<float*>(take(heads * sizeof(float)));
     workspace->partial_sum = reinterpret_cast<float*>(take(heads * sizeof(float)));
@@ -298,9 +304,12 @@ struct Attend {
   size_t shared_bytes;
 };
 
-template <int kN, CacheType kType>
-Attend few_attend() {
-  return {attend_few_kernel<kN, kType>, few_threads(kType), sizeof(FewShared<kN, kType>)};
+template <int kN>
+Attend few_attend(bool is_bf16) {
+  if (is_bf16) return {attend_few_kernel<kN>, kFewThreads, sizeof(FewShared<kN>)};
+  constexpr CacheType kType = CacheType::kE4m3;
+  return {few_codes::attend_few_kernel<kN, kType>, few_codes::few_threads(kType),
+          sizeof(few_codes::FewShared<kN, kType>)};
 }
 
 // Above one group of heads the products are the limit, not the memory. Codes can be asked for only
@@ -308,11 +317,7 @@ Attend few_attend() {
 Attend choose_attend(const Params& params) {
   const bool is_bf16 = params.args.config.cache_type == CacheType::kBf16;
   if (has_few_heads(params.args.config)) {
-    if (params.slot_heads == 16) {
-      return is_bf16 ? few_attend<16, CacheType::kBf16>() : few_attend<16, CacheType::kE4m3>();
-    }
-    return is_bf16 ? few_attend<kFewHeadsMax, CacheType::kBf16>()
-                   : few_attend<kFewHeadsMax, CacheType::kE4m3>();
+    return params.slot_heads == 16 ? few_attend<16>(is_bf16) : few_attend<kFewHeadsMax>(is_bf16);
   }
   if (!is_bf16) {
     return {attend_kernel<false, CacheType::kE4m3>, kThreads, sizeof(Shared)};
@@ -334,7 +339,9 @@ Result<size_t> mla_decode_workspace_bytes(const MlaDecodeConfig& config) {
 Status launch_mla_schedule(const MlaDecodeArgs& args, cudaStream_t stream) {
   Params params = {};
   NANOCP_RETURN_IF_ERROR(make_params(args, &params));
-  const unsigned num_blocks = has_few_heads(args.config) ? 1 + kClearingBlocks : 1;
+  const bool leaves_words =
+      has_few_heads(args.config) && args.config.cache_type == CacheType::kE4m3;
+  const unsigned num_blocks = leaves_words ? 1 + kClearingBlocks : 1;
   schedule_kernel<<<num_blocks, kScheduleThreads, 0, stream>>>(params);
   return cuda_status(cudaGetLastError(), "launch of the attention schedule");
 }

@@ -82,8 +82,9 @@ struct Workspace {
   float* partial_out;      // [2 * lanes * groups, slot_heads, 512]
   float* partial_max;      // [2 * lanes * groups, slot_heads], base 2
   float* partial_sum;      // likewise
-  uint4* partial_stats;    // instead of both for few heads: [2, slot_heads, kLanesMax]
-  uint32_t* partial_soon;  // few heads: [2, kLanesMax], launches whose parts come soon
+  float2* partial_stats;   // instead of both for few heads: [2, slot_heads, kLanesMax]
+  uint4* code_part_stats;  // the same where the cache holds codes, see mla_few_code_join.cuh
+  uint32_t* partial_soon;  // few heads and codes: [2, kLanesMax], launches whose parts come soon
   // [lanes, groups] parts that are there of the row that begins in a lane and does not end in it.
   // Zero between launches; for few heads they count those of all launches behind the schedule.
   int32_t* counters;

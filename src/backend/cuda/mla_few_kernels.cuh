@@ -5,16 +5,64 @@
 #include "backend/cuda/device/mma.cuh"
 #include "backend/cuda/device/warpgroup_mma_few.cuh"
 #include "backend/cuda/mla_decode_kernels.cuh"
-#include "backend/cuda/mla_few_producer.cuh"
+#include "backend/cuda/mla_few_join.cuh"
 
 namespace nanocp::cuda {
 namespace {
 
+// Parts under way at a time; measured. More lets some multiprocessors run away from the others.
+constexpr int kPartsAhead = 3;
 constexpr float kMaxSlack = 8.0F;  // base 2: the maximum rises only for scores above it by more
+constexpr int kValueChunks = kLatentDim / 64;
 
-template <int kN, CacheType kType>
+constexpr int kParts = kChunks / kPartChunks;
+constexpr uint32_t kPartBytes = kPartChunks * kChunkBytes;
+// Eight tokens lie together in a part, chunk by chunk, as they do in memory.
+constexpr uint32_t kNextChunk = 8 * 128;
+constexpr uint32_t kEightTokens = kPartChunks * kNextChunk;
+constexpr uint32_t kSharedBytesMax = 227 * 1024;
+constexpr int kFewThreads = 2 * kGroupThreads;  // one warpgroup computes, one asks for tiles
+
+// `kN`, here and below: the number of heads, padded to 16 or 32.
+template <int kN>
+struct FewShared {
+  static constexpr int kColumns = kN;
+  static constexpr uint32_t kQueryChunkBytes = kN * 128;
+  static constexpr uint32_t kQueryBytes = kChunks * kQueryChunkBytes;
+  static constexpr uint32_t kOtherBytes = 4096 + kN * 4 * 12;  // at most
+  static constexpr int kSlots =
+      (kSharedBytesMax - kQueryBytes - kQueryChunkBytes - kOtherBytes) / kPartBytes;
+
+  alignas(1024) uint8_t q[kQueryBytes];
+  alignas(1024) uint8_t ring[kSlots][kPartBytes];
+  alignas(1024) uint8_t weights[kQueryChunkBytes];
+  float tile_maxima[4][kN];
+  float sums[2][4][kN];
+  uint64_t full[kSlots];
+  uint64_t empty[kSlots];
+  uint64_t q_full;
+  uint64_t q_empty;
+  SharedRow rows[2];
+  int32_t all_there[2];  // what the rows' counters say when all parts are there
+};
+
+static_assert(sizeof(FewShared<16>) <= kSharedBytesMax);
+static_assert(sizeof(FewShared<kFewHeadsMax>) <= kSharedBytesMax);
+
+template <typename SharedT>
+__device__ void init_few_barriers(SharedT& shared) {
+  for (int i = 0; i < SharedT::kSlots; ++i) {
+    init_barrier(shared_address(&shared.full[i]), 1);
+    init_barrier(shared_address(&shared.empty[i]), 4);
+  }
+  init_barrier(shared_address(&shared.q_full), 1);
+  init_barrier(shared_address(&shared.q_empty), 4);
+  publish_barriers();
+}
+
+template <int kN>
 struct FewComputer {
-  using SharedT = FewShared<kN, kType>;
+  using SharedT = FewShared<kN>;
   static constexpr int kOwn = kN / 4;   // heads of a thread
   static constexpr int kRegs = kN / 2;  // of a product
   static constexpr int kSets = kN == 16 ? 4 : 2;
@@ -153,14 +201,11 @@ struct FewComputer {
     }
   }
 
-  // Asks for the sums of a tile's weighted values.
   __device__ void add_values(int32_t number, bool is_first) {
     const uint64_t weights = describe_rows(shared_address(shared.weights));
     uint64_t values[kParts];
 #pragma unroll
     for (int p = 0; p < kParts; ++p) values[p] = encode_matrix(part(number, p), 16, kEightTokens);
-#pragma unroll
-    for (int c = 0; c < kValueChunks; ++c) pin(out[c]);
     begin_products();
 #pragma unroll
     for (int step = 0; step < kTileTokens / 16; ++step) {
@@ -172,12 +217,30 @@ struct FewComputer {
       }
     }
     commit_products();
-  }
-  __device__ void wait_values(int32_t number) {
     wait_products<0>();
 #pragma unroll
     for (int c = 0; c < kValueChunks; ++c) pin(out[c]);
     release(number);
+  }
+
+  // Tiles [begin, end) of the lane, which are one segment; `seen` tokens of the last one count.
+  __device__ void attend(int32_t begin, int32_t end, int32_t seen, int32_t segment) {
+#pragma unroll
+    for (int o = 0; o < kOwn; ++o) {
+      max[o] = kNothingSeen;
+      sum[o] = 0.0F;
+    }
+    wait_phase<~0U>(shared_address(&shared.q_full), segment & 1);
+    for (int32_t number = begin; number < end; ++number) {
+      const bool is_last = number + 1 == end;
+      score(number);
+      if (is_last && leads_warp()) arrive(shared_address(&shared.q_empty));
+      weigh(is_last ? seen : kTileTokens, number == begin);
+      if (is_last && seen < kTileTokens) clear_tail(number, seen);
+      publish_shared();
+      sync_self();
+      add_values(number, number == begin);
+    }
   }
 
   // Adds up the sums of all threads.
@@ -196,31 +259,6 @@ struct FewComputer {
       sum[o] = 0.0F;
 #pragma unroll
       for (int warp = 0; warp < 4; ++warp) sum[o] += shared.sums[parity][warp][head(o)];
-    }
-  }
-
-  // Tiles [begin, end) of the lane, which are one segment; `seen` tokens of the last one count.
-  // `soon`: where to say that its part comes, or none.
-  __device__ void attend(int32_t begin, int32_t end, int32_t seen, int32_t segment,
-                         uint32_t* soon) {
-#pragma unroll
-    for (int o = 0; o < kOwn; ++o) {
-      max[o] = kNothingSeen;
-      sum[o] = 0.0F;
-    }
-    wait_phase<~0U>(shared_address(&shared.q_full), segment & 1);
-    for (int32_t number = begin; number < end; ++number) {
-      const bool is_last = number + 1 == end;
-      score(number);
-      if (is_last && leads_warp()) arrive(shared_address(&shared.q_empty));
-      if (is_last && soon != nullptr && thread == 0) store_soon(soon, shared.launch);
-      weigh(is_last ? seen : kTileTokens, number == begin);
-      if (is_last && seen < kTileTokens) clear_tail(number, seen);
-      publish_shared();
-      sync_self();
-      add_values(number, number == begin);
-      if (is_last) total(segment & 1);  // beside the products
-      wait_values(number);
     }
   }
 
@@ -245,15 +283,14 @@ struct FewComputer {
   // As vectors of two heads and two columns, which the threads have.
   __device__ void write_part_values(int32_t lane, bool begins_here) const {
     const int32_t slot = partial_slot(params, lane, begins_here, 0);
-    auto* to = reinterpret_cast<uint4*>(params.workspace.partial_out) +
+    auto* to = reinterpret_cast<float4*>(params.workspace.partial_out) +
                static_cast<int64_t>(slot) * (kN * kLatentDim / 4) + thread;
 #pragma unroll
     for (int j = 0; j < kRegs / 4; ++j) {
 #pragma unroll
       for (int c = 0; c < kValueChunks; ++c) {
         const float* from = out[c] + j * 4;
-        store_values(to + (j * kValueChunks + c) * kGroupThreads,
-                     {from[0], from[1], from[2], from[3]}, shared.launch);
+        to[(j * kValueChunks + c) * kGroupThreads] = {from[0], from[1], from[2], from[3]};
       }
     }
   }
@@ -261,8 +298,7 @@ struct FewComputer {
     if (thread >= 4) return;
 #pragma unroll
     for (int o = 0; o < kOwn; ++o) {
-      store_stats(part_stats<kN>(params, lane, begins_here, head(o)), max[o], sum[o],
-                  shared.launch);
+      *part_stats<kN>(params, lane, begins_here, head(o)) = {max[o], sum[o]};
     }
   }
 
@@ -272,15 +308,15 @@ struct FewComputer {
     int32_t number = 0;
     for (int32_t s = 0; segment.left > 0; ++s, segment.next(params)) {
       const int32_t last = segment.tile + segment.count - 1;
-      const bool begins_here = segment.tile == 0;
-      const bool is_part = !begins_here || segment.count < segment.span.num_tiles;
       attend(number, number + segment.count,
-             min(kTileTokens, segment.span.token_end - last * kTileTokens), s,
-             is_part ? part_soon(params, lane, begins_here) : nullptr);
-      if (!is_part) {
+             min(kTileTokens, segment.span.token_end - last * kTileTokens), s);
+      const bool begins_here = segment.tile == 0;
+      if (begins_here && segment.count == segment.span.num_tiles) {
+        total(s & 1);
         write_result(segment.info.row);
       } else {
         write_part_values(lane, begins_here);
+        total(s & 1);  // while the values are on their way
         write_part_stats(lane, begins_here);
       }
       number += segment.count;
@@ -288,22 +324,94 @@ struct FewComputer {
   }
 };
 
-// All of a warpgroup, from the registers that a kernel for codes starts with.
-template <int kCount>
-__device__ void set_registers() {
-  if constexpr (kCount > kFewCodeRegisters) {
-    take_registers<kCount>();
+// The warp that asks for tiles and queries.
+template <typename SharedT>
+struct FewProducer {
+  const Params& params;
+  SharedT& shared;
+  uint64_t policy;
+  int32_t lane;
+  int32_t num_boxes;  // of a part
+
+  // Of the lane's first tile, as the schedule has looked it up.
+  __device__ Box first(const Stretch& stretch, int32_t block) const {
+    if (lane >= num_boxes || stretch.count == 0) return {-1, 0};
+    return {block, (stretch.tile * kTileTokens + lane * params.box_tokens) %
+                       params.args.config.block_size};
+  }
+
+  // Into the second-level cache, which sees what is written to it later.
+  __device__ void prefetch(const Box& box) const {
+    if (box.block < 0) return;
+    const auto* from = static_cast<const uint8_t*>(params.args.cache) +
+                       (box.block * params.args.block_stride + box.token * kLatentKeyDim) * 2;
+    prefetch_bulk(from, static_cast<uint32_t>(params.box_tokens * kRowBytes));
+  }
+
+  __device__ void load_tile(int32_t number, const Box& box) const {
+#pragma unroll
+    for (int p = 0; p < kParts; ++p) {
+      const int32_t at = number * kParts + p;
+      const int32_t slot = at % SharedT::kSlots;
+      const uint32_t full = shared_address(&shared.full[slot]);
+      wait_phase(shared_address(&shared.empty[slot]), (at / SharedT::kSlots + 1) & 1);
+      if (const int32_t before = at - kPartsAhead; before >= 0) {
+        wait_phase(shared_address(&shared.full[before % SharedT::kSlots]),
+                   (before / SharedT::kSlots) & 1);
+      }
+      if (lane == 0) arrive_expecting(full, kPartBytes);
+      __syncwarp();
+      if (lane >= num_boxes) continue;
+      const uint32_t base = shared_address(shared.ring[slot]);
+      const int32_t first = lane * params.box_tokens / 8;  // groups of eight tokens
+      load_box_5(base + first * kEightTokens, params.cache_map,
+                 {0, 0, p * kPartChunks, box.token / 8, box.block}, full, policy);
+    }
+  }
+
+  __device__ void load_queries(int32_t segment, int32_t row) const {
+    wait_phase(shared_address(&shared.q_empty), (segment + 1) & 1);
+    if (lane != 0) return;
+    const uint32_t barrier = shared_address(&shared.q_full);
+    arrive_expecting(barrier, SharedT::kQueryBytes);
+    for (int chunk = 0; chunk < kChunks; ++chunk) {
+      load_box(shared_address(shared.q) + chunk * SharedT::kQueryChunkBytes, params.q_map,
+               chunk * 64, 0, row, barrier, evict_normal_policy());
+    }
+  }
+};
+
+// The warpgroup that asks for what the other one needs. `first_block`: of the thread's box of the
+// first tile. The schedule and the tables have stood since the step began; all else waits.
+template <typename SharedT>
+__device__ void produce_few(const Params& params, SharedT& shared, const Stretch& stretch,
+                            int32_t first_block, int32_t thread) {
+  if (thread < 32) {
+    const FewProducer<SharedT> producer{.params = params,
+                                        .shared = shared,
+                                        .policy = evict_first_policy(),
+                                        .lane = thread,
+                                        .num_boxes = kTileTokens / params.box_tokens};
+    const auto first = producer.first(stretch, first_block);
+    producer.prefetch(first);
+    cudaGridDependencySynchronize();
+    cudaTriggerProgrammaticLaunchCompletion();
+    ask_for_tiles(producer, stretch, first);
+    __syncwarp();
   } else {
-    give_registers<kCount>();
+    cudaGridDependencySynchronize();
+    cudaTriggerProgrammaticLaunchCompletion();
+    if (thread >= kGroupThreads - 2) expect_parts(params, shared, thread % 2);
+    if (stretch.count > 0) load_first_queries(params, shared, stretch.info, 0, thread - 32);
+    write_neutral_rows(params, thread - 32, kIdleThreads);
   }
 }
 
-template <int kN, CacheType kType>
-__global__ void __launch_bounds__(few_threads(kType), 1)
+template <int kN>
+__global__ void __launch_bounds__(kFewThreads, 1)
     attend_few_kernel(const __grid_constant__ Params params) {
-  using SharedT = FewShared<kN, kType>;
   extern __shared__ __align__(1024) uint8_t raw[];
-  auto& shared = *reinterpret_cast<SharedT*>(raw);
+  auto& shared = *reinterpret_cast<FewShared<kN>*>(raw);
   const auto lane = static_cast<int32_t>(blockIdx.x);
   const Stretch stretch = params.workspace.stretches[lane];
   // Not behind a look at the stretch.
@@ -312,43 +420,25 @@ __global__ void __launch_bounds__(few_threads(kType), 1)
   if (threadIdx.x == 0) init_few_barriers(shared);
   if (threadIdx.x == kGroupThreads) {
     prefetch_tensor_map(params.q_map);
-    if constexpr (!SharedT::kIsCodes) prefetch_tensor_map(params.cache_map);
+    prefetch_tensor_map(params.cache_map);
   }
-  const int32_t warp = __shfl_sync(0xffffffffU, static_cast<int32_t>(threadIdx.x) / 32, 0);
+  const int32_t warpgroup =
+      __shfl_sync(0xffffffffU, static_cast<int32_t>(threadIdx.x) / kGroupThreads, 0);
   const auto thread = static_cast<int32_t>(threadIdx.x) % kGroupThreads;
-  if (warp == kFewThreads / 32 - 1 && thread >= kGroupThreads - 2) {
-    read_shared_row(params, shared, lane, thread % 2);
-  }
+  if (threadIdx.x >= kFewThreads - 2) read_shared_row(params, shared, lane, thread % 2);
   __syncthreads();
-  const auto joiner = static_cast<int32_t>(threadIdx.x) - SharedT::kFirstJoiner;
-  if (SharedT::kIsCodes && warp >= (kGroupThreads + kSpreadThreads) / 32) {
-    set_registers<SharedT::kAskRegisters>();
-    if (thread < 32) ask_few(params, shared, stretch, first_block, thread);
-    return;  // all that it asked for has arrived when the others are done
-  }
-  if (warp >= kGroupThreads / 32) {
-    if constexpr (SharedT::kIsCodes) set_registers<SharedT::kSpreadRegisters>();
-    if (!SharedT::kIsCodes && warp == kGroupThreads / 32) {
-      ask_few(params, shared, stretch, first_block, thread);
-    } else {
-      serve_few(params, shared, stretch, static_cast<int32_t>(threadIdx.x) - kGroupThreads);
-    }
+  if (warpgroup == 1) {
+    produce_few(params, shared, stretch, first_block, thread);
   } else {
-    if constexpr (SharedT::kIsCodes) set_registers<SharedT::kComputeRegisters>();
     cudaGridDependencySynchronize();
     cudaTriggerProgrammaticLaunchCompletion();
     if (stretch.count > 0) {
-      FewComputer<kN, kType>{.params = params, .shared = shared, .thread = thread}.run(stretch,
-                                                                                       lane);
-    }
-    if constexpr (SharedT::kIsCodes) {
-      if (stretch.count > 0) arrive_threads(kPartsBarrier, kGroupThreads + kSpreadThreads);
-      return;
+      FewComputer<kN>{.params = params, .shared = shared, .thread = thread}.run(stretch, lane);
     }
   }
   if (stretch.count == 0) return;
-  sync_threads(kPartsBarrier, SharedT::kIsCodes ? kGroupThreads + kSpreadThreads : kFewThreads);
-  join_few_rows<kN>(params, shared, lane, joiner);
+  __syncthreads();
+  join_few_rows<kN>(params, shared, lane, static_cast<int32_t>(threadIdx.x));
 }
 
 }  // namespace

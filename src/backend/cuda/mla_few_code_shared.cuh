@@ -1,10 +1,12 @@
-// Device code of mla_decode.cu: the shared memory of the attend kernel for up to 32 heads.
+// Device code of mla_decode.cu: the shared memory of the attend kernel for up to 32 heads where the
+// cache holds codes.
 #pragma once
 
 #include "backend/cuda/mla_join.cuh"
 
 namespace nanocp::cuda {
 namespace {
+namespace few_codes {
 
 constexpr int kValueChunks = kLatentDim / 64;
 
@@ -94,5 +96,6 @@ __device__ void init_few_barriers(SharedT& shared) {
   publish_barriers();
 }
 
+}  // namespace few_codes
 }  // namespace
 }  // namespace nanocp::cuda

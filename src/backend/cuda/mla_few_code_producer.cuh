@@ -2,10 +2,11 @@
 // heads. One asks for tiles and queries; where the cache holds codes, four more spread them out.
 #pragma once
 
-#include "backend/cuda/mla_few_join.cuh"
+#include "backend/cuda/mla_few_code_join.cuh"
 
 namespace nanocp::cuda {
 namespace {
+namespace few_codes {
 
 // Parts under way at a time; measured. More lets some multiprocessors run away from the others.
 constexpr int kPartsAhead = 3;
@@ -206,5 +207,6 @@ __device__ void serve_few(const Params& params, SharedT& shared, const Stretch& 
   if (stretch.count > 0 && warp <= 2) await_parts(params, shared, warp - 1, thread % 32);
 }
 
+}  // namespace few_codes
 }  // namespace
 }  // namespace nanocp::cuda
