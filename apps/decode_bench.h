@@ -55,8 +55,8 @@ struct DecodeReport {
   std::vector<std::vector<engine::PhaseSpan>> last_spans;
 };
 
-// A request of `num_tokens` with synthetic K/V. Its tokens are drawn, not the best: rows then differ
-// from one another as those of real requests do, and so do the experts that they go to.
+// A request of `num_tokens` with synthetic K/V. Its tokens are drawn, not the best: rows then
+// differ from one another as those of real requests do, and so do the experts that they go to.
 request::Request synthetic_request(int64_t num_tokens, int num_outputs, uint64_t seed);
 
 // Adds the requests, waits until all run, and measures. Fails when they do not all fit at once.

@@ -64,7 +64,8 @@ TEST(Verify, ChecksATokenizerAndItsTemplate) {
       own.write("g.jsonl",
                 "{\"kind\":\"text\",\"id\":\"a\",\"text\":\"!\",\"ids\":[0],\"decoded\":\"!\"}\n"
                 "{\"kind\":\"text\",\"id\":\"b\",\"text\":\"!\",\"ids\":[1],\"decoded\":\"!\"}\n");
-  const Verified failed = verify_json({"--tokenizer", "tests/fixtures/tiny_chat", "--golden", golden});
+  const Verified failed =
+      verify_json({"--tokenizer", "tests/fixtures/tiny_chat", "--golden", golden});
   EXPECT_EQ(failed.exit_code, 1);
   ASSERT_EQ(failed.document["failures"].size(), 1U);
   EXPECT_EQ(failed.document["failures"][0]["id"], "b");

@@ -65,8 +65,11 @@ TEST(SameTokens, UnderEveryPolicyAndNumberOfInstances) {
   }
 }
 
-// With hardly more blocks than the largest request needs, requests wait, are preempted, lose the
-// end of their KV and compute it again.
+// Hardly more blocks than the largest request needs, and nothing kept for growth: requests wait,
+// are preempted, lose the end of their KV and compute it again.
+constexpr RunOptions kTight = {
+    .num_instances = 3, .block_size = 4, .num_blocks = 20, .reserves_growth = false};
+
 TEST(SameTokens, UnderMemoryPressure) {
   const TestModel model = load_test_model(fixture_dir("deepseek_v3"), "config.json");
   const auto requests = sampled_requests(model.spec->vocab_size);
@@ -74,8 +77,7 @@ TEST(SameTokens, UnderMemoryPressure) {
   ASSERT_TRUE(want.ok()) << want.error().message;
   scheduler::PolicyOptions options = {.num_instances = 3};
   options.min_tokens_per_shard = 16;
-  const auto got = run_requests(model, {.num_instances = 3, .block_size = 4, .num_blocks = 20},
-                                named_policy("dcp", options), requests);
+  const auto got = run_requests(model, kTight, named_policy("dcp", options), requests);
   ASSERT_TRUE(got.ok()) << got.error().message;
   expect_same_tokens(*got, *want, "pressure");
   int num_preemptions = 0;
@@ -118,8 +120,7 @@ TEST(SameTokens, WithAStepPlannedAhead) {
   expect_same({}, make_uneven_policy(1));
   scheduler::PolicyOptions options = {.num_instances = 3};
   options.min_tokens_per_shard = 16;
-  expect_same({.num_instances = 3, .block_size = 4, .num_blocks = 20},
-              named_policy("dcp", options));
+  expect_same(kTight, named_policy("dcp", options));
   expect_same({.num_instances = 3, .prefill_chunk_tokens = 7}, make_random_policy(3));
 }
 

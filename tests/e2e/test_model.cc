@@ -37,6 +37,7 @@ engine::EngineOptions make_engine_options(const TestModel& model, const RunOptio
   result.scheduler.block_size = options.block_size;
   result.scheduler.max_batched_tokens = options.max_batched_tokens;
   result.scheduler.prefill_chunk_tokens = options.prefill_chunk_tokens;
+  result.scheduler.reserves_growth = options.reserves_growth;
   result.eos_token_ids = model.spec->eos_token_ids;
   result.vocab_size = model.spec->vocab_size;
   result.async_scheduling = options.async_scheduling;

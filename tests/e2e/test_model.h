@@ -42,6 +42,7 @@ struct RunOptions {
   int64_t num_blocks = 1024;  // per instance
   int max_batched_tokens = 512;
   int prefill_chunk_tokens = 0;
+  bool reserves_growth = true;
   bool async_scheduling = true;                         // if the runner can
   tensor::KvFormat kv_format = tensor::KvFormat::kF32;  // of run_requests
 };
