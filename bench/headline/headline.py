@@ -100,9 +100,10 @@ def num_gpus():
 
 
 def machine(run, n):
-    code, devices = run.call([run.args.program, "devices"], 60)
+    code, version = run.call([run.args.program, "--version"], 60)
     if code != 0:
-        sys.exit(f"{run.args.program} does not run here: {devices.strip() or code}")
+        sys.exit(f"{run.args.program} does not run here: {version.strip() or code}")
+    _, devices = run.call([run.args.program, "devices"], 60)
     _, smi = run.call(["nvidia-smi", "--query-gpu=name,driver_version,memory.total,power.limit", "--format=csv"], 60)
     run.step("machine", {"num_instances": n, "devices": devices.splitlines(), "nvidia_smi": smi.splitlines(),
                          "date": time.strftime("%Y-%m-%d"), "num_cores": os.cpu_count()})
