@@ -18,7 +18,7 @@ cmake --build --preset cpu --target nanocp --parallel "$(num_jobs)"
 echo "build/cpu/bin/nanocp generate --instances 4 --min-tokens-per-shard 64 --max-tokens 24 ..."
 build/cpu/bin/nanocp generate --instances 4 --min-tokens-per-shard 64 --max-tokens 24 \
   --prompt "Hello" \
-  --prompt "Why does a long request need more than one instance?" \
+  --prompt "We the People of the United States," \
   --prompt "$(head -c 1500 ARCHITECTURE.md)" "$@"
 
 port="${PORT:-8000}"
