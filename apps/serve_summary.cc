@@ -64,7 +64,7 @@ std::string kv_text(const ServeSummary& summary) {
 }
 
 std::string policy_text(const EngineOptions& options) {
-  const std::string name = policy_name(options);
+  std::string name = policy_name(options);
   if (options.max_cp_degree == 0) return name;
   return name + ", a request on " + std::to_string(options.max_cp_degree) + " instances at most";
 }

@@ -138,7 +138,7 @@ class RandomRun {
     scheduler.max_overtakes = static_cast<int32_t>(random_.between(0, 5));
     scheduler.num_instances_per_domain = static_cast<int32_t>(random_.between(0, num_instances));
     scheduler.watermark = random_.below(2) == 0 ? 0.0 : 0.1;
-    scheduler.reserves_growth = random_.below(4) == 0;  // few are preempted with it
+    scheduler.reserves_growth = setting.seed % 5 == 0;  // few are preempted with it
     options.eos_token_ids = {kEos};
     max_tokens_ = 24 * scheduler.block_size;
     content_ = std::make_unique<ContentRunner>(
@@ -369,7 +369,7 @@ TEST_P(EngineRandom, KeepsEveryInvariant) {
   }
   // The pools are so small that preemption is common; otherwise this proves little.
   EXPECT_LT(20 * num_seeds, static_cast<uint64_t>(num_finished));
-  EXPECT_LT(num_seeds, static_cast<uint64_t>(num_preemptions));
+  EXPECT_LT(2 * num_seeds, static_cast<uint64_t>(num_preemptions));
   if (ahead == Ahead::kNever) {
     EXPECT_EQ(num_launched_ahead, 0);
   } else {
