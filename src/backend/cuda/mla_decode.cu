@@ -307,9 +307,8 @@ struct Attend {
 template <int kN>
 Attend few_attend(bool is_bf16) {
   if (is_bf16) return {attend_few_kernel<kN>, kFewThreads, sizeof(FewShared<kN>)};
-  constexpr CacheType kType = CacheType::kE4m3;
-  return {few_codes::attend_few_kernel<kN, kType>, few_codes::few_threads(kType),
-          sizeof(few_codes::FewShared<kN, kType>)};
+  return {few_codes::attend_few_kernel<kN>, few_codes::kFewCodeThreads,
+          sizeof(few_codes::FewShared<kN>)};
 }
 
 // Above one group of heads the products are the limit, not the memory. Codes can be asked for only

@@ -123,7 +123,7 @@ struct FewJoin {
   static constexpr int kEightHeads = kLatentDim / 64 * kGroupThreads;  // vectors of eight heads
   static constexpr int kPerLane = (kLanesMax + 31) / 32;               // parts of a head
   static constexpr int kHelpers = 4;  // who add up one sum of teams
-  static constexpr uint32_t kBytes = (kN * kLanesMax + kFewThreads * 4) * sizeof(float);
+  static constexpr uint32_t kBytes = (kN * kLanesMax + kSpreadThreads * 4) * sizeof(float);
   static_assert(2 * kBytes <= sizeof(SharedT::ring));
 
   const Params& params;
@@ -135,7 +135,7 @@ struct FewJoin {
   int32_t end;
   int32_t teams;  // each adds up some of the parts of a short share
 
-  __device__ int32_t num_threads() const { return place < 0 ? kFewThreads : kGroupThreads; }
+  __device__ int32_t num_threads() const { return place < 0 ? kSpreadThreads : kGroupThreads; }
   __device__ float* weights() const {
     return reinterpret_cast<float*>(reinterpret_cast<uint8_t*>(shared.ring) +
                                     (place > 0 ? kBytes : 0));
@@ -143,7 +143,7 @@ struct FewJoin {
   __device__ float4* sums() const { return reinterpret_cast<float4*>(weights() + kN * kLanesMax); }
   __device__ void sync() const {
     if (place < 0) {
-      sync_threads(kJoinAllBarrier, kFewThreads);
+      sync_threads(kJoinAllBarrier, kSpreadThreads);
     } else if (place == 0) {
       sync_threads(kJoinBarrier, kGroupThreads);
     } else {
@@ -350,8 +350,8 @@ struct FewJoin {
 
   __device__ void run() const {
     // As many at once as there are registers for.
-    constexpr int kShort = SharedT::kIsCodes && kN > 16 ? 5 : 9;
-    constexpr int kLong = !SharedT::kIsCodes ? 8 : (kN > 16 ? 2 : 4);
+    constexpr int kShort = kN > 16 ? 5 : 9;
+    constexpr int kLong = kN > 16 ? 2 : 4;
     if (teams > 1) {
       add_up<1, kShort>();
     } else if (row.num_parts == 2) {
@@ -365,7 +365,7 @@ struct FewJoin {
   }
 };
 
-// All threads of both warpgroups, behind a barrier: nothing is left to do but this. Where the lane
+// All threads that spread, behind a barrier: nothing is left to do but this. Where the lane
 // has parts of two rows each warpgroup joins one of them.
 template <int kN, typename SharedT>
 __device__ inline void join_code_rows(const Params& params, SharedT& shared, int32_t lane,
@@ -374,7 +374,7 @@ __device__ inline void join_code_rows(const Params& params, SharedT& shared, int
   const bool has_second = shared.rows[1].num_parts > 0;
   if (!has_first && !has_second) return;
   const int32_t place = has_first && has_second ? thread / kGroupThreads : -1;
-  const int32_t num_threads = place < 0 ? kFewThreads : kGroupThreads;
+  const int32_t num_threads = place < 0 ? kSpreadThreads : kGroupThreads;
   const SharedRow row = shared.rows[place < 0 ? (has_first ? 0 : 1) : place];
   constexpr int kVectors = FewJoin<kN, SharedT>::kVectors;
   const int32_t part = lane - row.first_lane;

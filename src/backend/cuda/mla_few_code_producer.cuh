@@ -1,5 +1,5 @@
 // Device code of mla_decode.cu: the warps that fill shared memory in the attend kernel for up to 32
-// heads. One asks for tiles and queries; where the cache holds codes, four more spread them out.
+// heads where the cache holds codes. One asks for tiles and queries, eight spread codes out.
 #pragma once
 
 #include "backend/cuda/mla_few_code_join.cuh"
@@ -8,70 +8,25 @@ namespace nanocp::cuda {
 namespace {
 namespace few_codes {
 
-// Parts under way at a time; measured. More lets some multiprocessors run away from the others.
-constexpr int kPartsAhead = 3;
-
 // The warp that asks for tiles and queries.
 template <typename SharedT>
-struct FewProducer {
-  static constexpr int kValueBytes = SharedT::kIsCodes ? 1 : 2;
-
-  const Params& params;
-  SharedT& shared;
-  uint64_t policy;
-  int32_t lane;
-  int32_t num_boxes;  // of a part
-
-  // Of the lane's first tile, as the schedule has looked it up.
-  __device__ Box first(const Stretch& stretch, int32_t block) const {
-    if (lane >= num_boxes || stretch.count == 0) return {-1, 0};
-    return {block, (stretch.tile * kTileTokens + lane * params.box_tokens) %
-                       params.args.config.block_size};
-  }
+struct FewProducer : FewRequests<SharedT> {
+  using Base = FewRequests<SharedT>;
+  using Base::lane, Base::num_boxes, Base::params, Base::policy, Base::shared;
 
   __device__ const uint8_t* address_of(const Box& box) const {
     return static_cast<const uint8_t*>(params.args.cache) +
-           (box.block * params.args.block_stride + box.token * kLatentKeyDim) * kValueBytes;
+           (box.block * params.args.block_stride + box.token * kLatentKeyDim);
   }
 
   // Into the second-level cache, which sees what is written to it later.
   __device__ void prefetch(const Box& box) const {
     if (box.block < 0) return;
-    prefetch_bulk(address_of(box),
-                  static_cast<uint32_t>(params.box_tokens * kLatentKeyDim * kValueBytes));
-  }
-
-  __device__ void load_tile(int32_t number, const Box& box) const {
-    if constexpr (SharedT::kIsCodes) {
-      load_codes(number, box);
-    } else {
-      load_parts(number, box);
-    }
-  }
-
-  __device__ void load_parts(int32_t number, const Box& box) const {
-#pragma unroll
-    for (int p = 0; p < kParts; ++p) {
-      const int32_t at = number * kParts + p;
-      const int32_t slot = at % SharedT::kSlots;
-      const uint32_t full = shared_address(&shared.full[slot]);
-      wait_phase(shared_address(&shared.empty[slot]), (at / SharedT::kSlots + 1) & 1);
-      if (const int32_t before = at - kPartsAhead; before >= 0) {
-        wait_phase(shared_address(&shared.full[before % SharedT::kSlots]),
-                   (before / SharedT::kSlots) & 1);
-      }
-      if (lane == 0) arrive_expecting(full, kPartBytes);
-      __syncwarp();
-      if (lane >= num_boxes) continue;
-      const uint32_t base = shared_address(shared.ring[slot]);
-      const int32_t first = lane * params.box_tokens / 8;  // groups of eight tokens
-      load_box_5(base + first * kEightTokens, params.cache_map,
-                 {0, 0, p * kPartChunks, box.token / 8, box.block}, full, policy);
-    }
+    prefetch_bulk(address_of(box), static_cast<uint32_t>(params.box_tokens * kLatentKeyDim));
   }
 
   // What lies behind a row's last block stays as it was; nothing is made of it.
-  __device__ void load_codes(int32_t number, const Box& box) const {
+  __device__ void load_tile(int32_t number, const Box& box) const {
     const int32_t slot = number % shared.codes.kTiles;
     const uint32_t full = shared_address(&shared.codes.full[slot]);
     wait_phase(shared_address(&shared.codes.empty[slot]), (number / shared.codes.kTiles + 1) & 1);
@@ -90,17 +45,6 @@ struct FewProducer {
                             int64_t{params.args.config.block_size} * kLatentKeyDim + box.token;
     copy_bulk(shared_address(shared.codes.exponents[slot]) + first, exponents, tokens, full,
               policy);
-  }
-
-  __device__ void load_queries(int32_t segment, int32_t row) const {
-    wait_phase(shared_address(&shared.q_empty), (segment + 1) & 1);
-    if (lane != 0) return;
-    const uint32_t barrier = shared_address(&shared.q_full);
-    arrive_expecting(barrier, SharedT::kQueryBytes);
-    for (int chunk = 0; chunk < kChunks; ++chunk) {
-      load_box(shared_address(shared.q) + chunk * SharedT::kQueryChunkBytes, params.q_map,
-               chunk * 64, 0, row, barrier, evict_normal_policy());
-    }
   }
 };
 
@@ -174,11 +118,11 @@ struct FewSpreader {
 template <typename SharedT>
 __device__ void ask_few(const Params& params, SharedT& shared, const Stretch& stretch,
                         int32_t first_block, int32_t lane) {
-  const FewProducer<SharedT> producer{.params = params,
-                                      .shared = shared,
-                                      .policy = evict_first_policy(),
-                                      .lane = lane,
-                                      .num_boxes = kTileTokens / params.box_tokens};
+  const FewProducer<SharedT> producer{{.params = params,
+                                       .shared = shared,
+                                       .policy = evict_first_policy(),
+                                       .lane = lane,
+                                       .num_boxes = kTileTokens / params.box_tokens}};
   const auto first = producer.first(stretch, first_block);
   producer.prefetch(first);
   cudaGridDependencySynchronize();
@@ -187,21 +131,19 @@ __device__ void ask_few(const Params& params, SharedT& shared, const Stretch& st
   __syncwarp();
 }
 
-// The threads that neither compute nor ask; `thread`: of the warpgroup whose first warp may ask.
+// The threads that spread codes; `thread`: of them. Three of their warps do beside it what is left.
 template <typename SharedT>
 __device__ void serve_few(const Params& params, SharedT& shared, const Stretch& stretch,
                           int32_t thread) {
   cudaGridDependencySynchronize();
   cudaTriggerProgrammaticLaunchCompletion();
-  const bool is_idle = thread >= 32 && thread < kGroupThreads;
-  if (is_idle) {
+  const bool helps = thread >= 32 && thread < kGroupThreads;
+  if (helps) {
     if (thread == kGroupThreads - 1) number_launch(params, shared);
     if (stretch.count > 0) load_first_queries(params, shared, stretch.info, 0, thread - 32);
   }
-  if constexpr (SharedT::kIsCodes) {
-    FewSpreader<SharedT>{.shared = shared, .thread = thread}.run(stretch.count);
-  }
-  if (!is_idle) return;
+  FewSpreader<SharedT>{.shared = shared, .thread = thread}.run(stretch.count);
+  if (!helps) return;
   write_neutral_rows(params, thread - 32, kIdleThreads);
   const int32_t warp = __shfl_sync(0xffffffffU, thread / 32, 0);
   if (stretch.count > 0 && warp <= 2) await_parts(params, shared, warp - 1, thread % 32);

@@ -2,37 +2,21 @@
 // cache holds codes.
 #pragma once
 
+#include "backend/cuda/mla_few_products.cuh"
 #include "backend/cuda/mla_join.cuh"
 
 namespace nanocp::cuda {
 namespace {
 namespace few_codes {
 
-constexpr int kValueChunks = kLatentDim / 64;
-
-constexpr int kParts = kChunks / kPartChunks;
-constexpr uint32_t kPartBytes = kPartChunks * kChunkBytes;
-// Eight tokens lie together in a part, chunk by chunk, as they do in memory.
-constexpr uint32_t kNextChunk = 8 * 128;
-constexpr uint32_t kEightTokens = kPartChunks * kNextChunk;
-constexpr uint32_t kSharedBytesMax = 227 * 1024;
-// One warpgroup computes; the other asks for tiles. In the end both join rows.
-constexpr int kFewThreads = 2 * kGroupThreads;
-// Where the cache holds codes one computes, two spread codes out and in the end join rows, and the
-// last one asks for tiles.
+// One warpgroup computes, two spread codes out and in the end join rows, and the last one asks for
+// tiles.
 constexpr int kFewCodeThreads = 4 * kGroupThreads;
 constexpr int kSpreadThreads = 2 * kGroupThreads;
 constexpr int kFewCodeRegisters = 128;  // of a thread, to begin with
-constexpr int few_threads(CacheType type) {
-  return type == CacheType::kE4m3 ? kFewCodeThreads : kFewThreads;
-}
 // Tiles of codes on their way to the ring of parts, each as it lies in memory.
-template <int kN, CacheType kType>
-struct FewCodes {
-  static constexpr uint32_t kBytes = 0;
-};
 template <int kN>
-struct FewCodes<kN, CacheType::kE4m3> {
+struct FewCodes {
   static constexpr int kTiles = kN == 16 ? 2 : 1;
   static constexpr uint32_t kBytes = kTiles * kTileTokens * kLatentKeyDim;
 
@@ -43,27 +27,25 @@ struct FewCodes<kN, CacheType::kE4m3> {
 };
 
 // `kN`, here and below: the number of heads, padded to 16 or 32.
-template <int kN, CacheType kType>
+template <int kN>
 struct FewShared {
   static constexpr int kColumns = kN;
-  static constexpr bool kIsCodes = kType == CacheType::kE4m3;
-  static constexpr int kFirstJoiner = kIsCodes ? kGroupThreads : 0;
-  // Of a thread, with codes.
+  // Of a thread.
   static constexpr int kComputeRegisters = kN == 16 ? 176 : 232;
   static constexpr int kSpreadRegisters = kN == 16 ? 144 : 120;
   static constexpr int kAskRegisters = 40;
   static constexpr uint32_t kQueryChunkBytes = kN * 128;
   static constexpr uint32_t kQueryBytes = kChunks * kQueryChunkBytes;
   static constexpr uint32_t kOtherBytes = 4096 + kN * 4 * 12;  // at most
-  static constexpr int kSlots = (kSharedBytesMax - kQueryBytes - kQueryChunkBytes - kOtherBytes -
-                                 FewCodes<kN, kType>::kBytes) /
-                                kPartBytes;
+  static constexpr int kSlots =
+      (kSharedBytesMax - kQueryBytes - kQueryChunkBytes - kOtherBytes - FewCodes<kN>::kBytes) /
+      kPartBytes;
   static_assert(kSlots > kParts);
 
   alignas(1024) uint8_t q[kQueryBytes];
   alignas(1024) uint8_t ring[kSlots][kPartBytes];
   alignas(1024) uint8_t weights[kQueryChunkBytes];
-  FewCodes<kN, kType> codes;
+  FewCodes<kN> codes;
   float tile_maxima[4][kN];
   float sums[2][4][kN];
   uint64_t full[kSlots];
@@ -74,24 +56,20 @@ struct FewShared {
   uint32_t launch;  // number since the schedule, from 1
 };
 
-static_assert(sizeof(FewShared<16, CacheType::kBf16>) <= kSharedBytesMax);
-static_assert(sizeof(FewShared<kFewHeadsMax, CacheType::kBf16>) <= kSharedBytesMax);
-static_assert(sizeof(FewShared<16, CacheType::kE4m3>) <= kSharedBytesMax);
-static_assert(sizeof(FewShared<kFewHeadsMax, CacheType::kE4m3>) <= kSharedBytesMax);
+static_assert(sizeof(FewShared<16>) <= kSharedBytesMax);
+static_assert(sizeof(FewShared<kFewHeadsMax>) <= kSharedBytesMax);
 
 template <typename SharedT>
 __device__ void init_few_barriers(SharedT& shared) {
   for (int i = 0; i < SharedT::kSlots; ++i) {
-    init_barrier(shared_address(&shared.full[i]), SharedT::kIsCodes ? kSpreadThreads : 1);
+    init_barrier(shared_address(&shared.full[i]), kSpreadThreads);
     init_barrier(shared_address(&shared.empty[i]), 4);
   }
   init_barrier(shared_address(&shared.q_full), 1);
   init_barrier(shared_address(&shared.q_empty), 4);
-  if constexpr (SharedT::kIsCodes) {
-    for (uint64_t& barrier : shared.codes.full) init_barrier(shared_address(&barrier), 1);
-    for (uint64_t& barrier : shared.codes.empty) {
-      init_barrier(shared_address(&barrier), kSpreadThreads);
-    }
+  for (uint64_t& barrier : shared.codes.full) init_barrier(shared_address(&barrier), 1);
+  for (uint64_t& barrier : shared.codes.empty) {
+    init_barrier(shared_address(&barrier), kSpreadThreads);
   }
   publish_barriers();
 }

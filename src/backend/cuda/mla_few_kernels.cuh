@@ -1,26 +1,15 @@
-// Device code of mla_decode.cu: the attend kernel for up to 32 heads, sm_90a. Tokens are the rows
-// of products and heads the columns, so that few heads need no padding to 64.
+// Device code of mla_decode.cu: the attend kernel for up to 32 heads where the cache holds bf16,
+// sm_90a.
 #pragma once
 
-#include "backend/cuda/device/mma.cuh"
-#include "backend/cuda/device/warpgroup_mma_few.cuh"
-#include "backend/cuda/mla_decode_kernels.cuh"
 #include "backend/cuda/mla_few_join.cuh"
+#include "backend/cuda/mla_few_products.cuh"
 
 namespace nanocp::cuda {
 namespace {
 
 // Parts under way at a time; measured. More lets some multiprocessors run away from the others.
 constexpr int kPartsAhead = 3;
-constexpr float kMaxSlack = 8.0F;  // base 2: the maximum rises only for scores above it by more
-constexpr int kValueChunks = kLatentDim / 64;
-
-constexpr int kParts = kChunks / kPartChunks;
-constexpr uint32_t kPartBytes = kPartChunks * kChunkBytes;
-// Eight tokens lie together in a part, chunk by chunk, as they do in memory.
-constexpr uint32_t kNextChunk = 8 * 128;
-constexpr uint32_t kEightTokens = kPartChunks * kNextChunk;
-constexpr uint32_t kSharedBytesMax = 227 * 1024;
 constexpr int kFewThreads = 2 * kGroupThreads;  // one warpgroup computes, one asks for tiles
 
 // `kN`, here and below: the number of heads, padded to 16 or 32.
@@ -61,145 +50,11 @@ __device__ void init_few_barriers(SharedT& shared) {
 }
 
 template <int kN>
-struct FewComputer {
-  using SharedT = FewShared<kN>;
-  static constexpr int kOwn = kN / 4;   // heads of a thread
-  static constexpr int kRegs = kN / 2;  // of a product
-  static constexpr int kSets = kN == 16 ? 4 : 2;
-  static constexpr int kSelfBarrier = 1;
-
-  const Params& params;
-  SharedT& shared;
-  int32_t thread;
-  float out[kValueChunks][kRegs];
-  float scores[kRegs];
-  float max[kOwn];  // base 2
-  float sum[kOwn];  // of this thread's tokens
-
-  __device__ bool leads_warp() const { return thread % 32 == 0; }
-  __device__ int32_t head(int own) const { return own / 2 * 8 + thread % 4 * 2 + own % 2; }
-  // A thread's heads are the columns of its values: value i of a product is of head own(i).
-  __device__ static constexpr int own(int i) { return i / 4 * 2 + i % 2; }
-  __device__ uint32_t part(int32_t number, int part) const {
-    return shared_address(shared.ring[0]) +
-           static_cast<uint32_t>((number * kParts + part) % SharedT::kSlots) * kPartBytes;
-  }
-  __device__ void sync_self() const { sync_threads(kSelfBarrier, kGroupThreads); }
-
-  __device__ void release(int32_t number) const {
-    if (!leads_warp()) return;
-#pragma unroll
-    for (int p = 0; p < kParts; ++p) {
-      arrive(shared_address(&shared.empty[(number * kParts + p) % SharedT::kSlots]));
-    }
-  }
-
-  __device__ void score(int32_t number) {
-    float sets[kSets][kRegs];
-    const uint64_t q = describe_rows(shared_address(shared.q));
-#pragma unroll
-    for (int p = 0; p < kParts; ++p) {
-      const int32_t at = number * kParts + p;
-      wait_phase(shared_address(&shared.full[at % SharedT::kSlots]), (at / SharedT::kSlots) & 1);
-      const uint64_t k = encode_matrix(part(number, p), 16, kEightTokens);
-      begin_products();
-#pragma unroll
-      for (int c = 0; c < kPartChunks; ++c) {
-#pragma unroll
-        for (int step = 0; step < 4; ++step) {
-          const uint32_t offset = (p * kPartChunks + c) * SharedT::kQueryChunkBytes + step * 32;
-          multiply_few<kN, false>(sets[step % kSets], advance(k, c * kNextChunk + step * 32),
-                                  advance(q, offset), p + c > 0 || step >= kSets);
-        }
-      }
-    }
-    commit_products();
-    wait_products<0>();
-#pragma unroll
-    for (int s = 0; s < kSets; ++s) pin(sets[s]);
-#pragma unroll
-    for (int i = 0; i < kRegs; ++i) {
-      scores[i] = sets[0][i];
-#pragma unroll
-      for (int s = 1; s < kSets; ++s) scores[i] += sets[s][i];
-      scores[i] *= params.scale_log2;
-    }
-  }
-
-  // Raises the maxima to those of the tile.
-  __device__ void raise(bool is_first) {
-    float largest[kOwn];
-#pragma unroll
-    for (int o = 0; o < kOwn; ++o) {
-      const int i = o / 2 * 4 + o % 2;
-      largest[o] = fmaxf(scores[i], scores[i + 2]);
-#pragma unroll
-      for (int distance = 4; distance < 32; distance *= 2) {
-        largest[o] = fmaxf(largest[o], __shfl_xor_sync(0xffffffffU, largest[o], distance));
-      }
-      if (thread % 32 < 4) shared.tile_maxima[thread / 32][head(o)] = largest[o];
-    }
-    sync_self();
-#pragma unroll
-    for (int o = 0; o < kOwn; ++o) {
-      float next = max[o];
-#pragma unroll
-      for (int w = 0; w < 4; ++w) next = fmaxf(next, shared.tile_maxima[w][head(o)]);
-      const float factor = exp2_approx(max[o] - next);
-      sum[o] *= factor;
-      max[o] = next;
-      if (is_first) continue;
-#pragma unroll
-      for (int c = 0; c < kValueChunks; ++c) {
-        const int i = o / 2 * 4 + o % 2;
-        out[c][i] *= factor;
-        out[c][i + 2] *= factor;
-      }
-    }
-  }
-
-  __device__ void weigh(int32_t seen, bool is_first) {
-    const int32_t token = thread / 32 * 16 + thread % 32 / 4;
-    if (seen < kTileTokens) {
-#pragma unroll
-      for (int i = 0; i < kRegs; ++i) {
-        if (token + i % 4 / 2 * 8 >= seen) scores[i] = kNothingSeen;
-      }
-    }
-    bool rises = false;
-#pragma unroll
-    for (int i = 0; i < kRegs; ++i) rises = rises || scores[i] > max[own(i)] + kMaxSlack;
-    if (any_of_threads(kSelfBarrier, kGroupThreads, rises)) raise(is_first);
-    uint32_t pairs[kRegs / 2];
-#pragma unroll
-    for (int i = 0; i < kRegs; i += 2) {
-      const float low = exp2_approx(scores[i] - max[own(i)]);
-      const float high = exp2_approx(scores[i + 1] - max[own(i + 1)]);
-      sum[own(i)] += low;
-      sum[own(i + 1)] += high;
-      pairs[i / 2] = pack_bf16(low, high);
-    }
-    const int32_t lane = thread % 32;
-#pragma unroll
-    for (int part = 0; part < kN / 16; ++part) {
-      const uint32_t to =
-          shared_address(shared.weights) +
-          swizzled_offset(part * 16 + lane / 16 * 8 + lane % 8, thread / 32 * 2 + lane / 8 % 2);
-      store_matrices_transposed(to, pairs[part * 4], pairs[part * 4 + 1], pairs[part * 4 + 2],
-                                pairs[part * 4 + 3]);
-    }
-  }
-
-  // Weights of nothing meet whatever lies behind the last token: make it zeros.
-  __device__ void clear_tail(int32_t number, int32_t seen) const {
-    constexpr int kPieces = kLatentDim / 8;
-    for (int32_t i = thread; i < (kTileTokens - seen) * kPieces; i += kGroupThreads) {
-      const int32_t token = seen + i / kPieces;
-      const int32_t chunk = i % kPieces / 8;
-      clear_shared_16(part(number, chunk / kPartChunks) + chunk % kPartChunks * kNextChunk +
-                      token / 8 * kEightTokens + swizzled_offset(token % 8, i % 8));
-    }
-  }
+struct FewComputer : FewProducts<FewShared<kN>> {
+  using Base = FewProducts<FewShared<kN>>;
+  using Base::clear_tail, Base::head, Base::leads_warp, Base::part, Base::release, Base::score;
+  using Base::kOwn, Base::kRegs, Base::sync_self, Base::total, Base::weigh, Base::write_result;
+  using Base::max, Base::out, Base::params, Base::shared, Base::sum, Base::thread;
 
   __device__ void add_values(int32_t number, bool is_first) {
     const uint64_t weights = describe_rows(shared_address(shared.weights));
@@ -240,43 +95,6 @@ struct FewComputer {
       publish_shared();
       sync_self();
       add_values(number, number == begin);
-    }
-  }
-
-  // Adds up the sums of all threads.
-  __device__ void total(int32_t parity) {
-#pragma unroll
-    for (int o = 0; o < kOwn; ++o) {
-#pragma unroll
-      for (int distance = 4; distance < 32; distance *= 2) {
-        sum[o] += __shfl_xor_sync(0xffffffffU, sum[o], distance);
-      }
-      if (thread % 32 < 4) shared.sums[parity][thread / 32][head(o)] = sum[o];
-    }
-    sync_self();
-#pragma unroll
-    for (int o = 0; o < kOwn; ++o) {
-      sum[o] = 0.0F;
-#pragma unroll
-      for (int warp = 0; warp < 4; ++warp) sum[o] += shared.sums[parity][warp][head(o)];
-    }
-  }
-
-  __device__ void write_result(int32_t row) const {
-    const int32_t num_heads = params.args.config.num_heads;
-#pragma unroll
-    for (int o = 0; o < kOwn; ++o) {
-      if (head(o) >= num_heads) continue;
-      const int64_t at = static_cast<int64_t>(row) * num_heads + head(o);
-      if (thread < 4) params.args.lse[at] = (max[o] + log2f(sum[o])) * kLn2;
-      float* to = params.args.out + at * kLatentDim + thread / 32 * 16 + thread % 32 / 4;
-      const float factor = 1.0F / sum[o];
-      const int i = o / 2 * 4 + o % 2;
-#pragma unroll
-      for (int c = 0; c < kValueChunks; ++c) {
-        to[c * 64] = out[c][i] * factor;
-        to[c * 64 + 8] = out[c][i + 2] * factor;
-      }
     }
   }
 
@@ -326,19 +144,9 @@ struct FewComputer {
 
 // The warp that asks for tiles and queries.
 template <typename SharedT>
-struct FewProducer {
-  const Params& params;
-  SharedT& shared;
-  uint64_t policy;
-  int32_t lane;
-  int32_t num_boxes;  // of a part
-
-  // Of the lane's first tile, as the schedule has looked it up.
-  __device__ Box first(const Stretch& stretch, int32_t block) const {
-    if (lane >= num_boxes || stretch.count == 0) return {-1, 0};
-    return {block, (stretch.tile * kTileTokens + lane * params.box_tokens) %
-                       params.args.config.block_size};
-  }
+struct FewProducer : FewRequests<SharedT> {
+  using Base = FewRequests<SharedT>;
+  using Base::lane, Base::num_boxes, Base::params, Base::policy, Base::shared;
 
   // Into the second-level cache, which sees what is written to it later.
   __device__ void prefetch(const Box& box) const {
@@ -368,17 +176,6 @@ struct FewProducer {
                  {0, 0, p * kPartChunks, box.token / 8, box.block}, full, policy);
     }
   }
-
-  __device__ void load_queries(int32_t segment, int32_t row) const {
-    wait_phase(shared_address(&shared.q_empty), (segment + 1) & 1);
-    if (lane != 0) return;
-    const uint32_t barrier = shared_address(&shared.q_full);
-    arrive_expecting(barrier, SharedT::kQueryBytes);
-    for (int chunk = 0; chunk < kChunks; ++chunk) {
-      load_box(shared_address(shared.q) + chunk * SharedT::kQueryChunkBytes, params.q_map,
-               chunk * 64, 0, row, barrier, evict_normal_policy());
-    }
-  }
 };
 
 // The warpgroup that asks for what the other one needs. `first_block`: of the thread's box of the
@@ -387,11 +184,11 @@ template <typename SharedT>
 __device__ void produce_few(const Params& params, SharedT& shared, const Stretch& stretch,
                             int32_t first_block, int32_t thread) {
   if (thread < 32) {
-    const FewProducer<SharedT> producer{.params = params,
-                                        .shared = shared,
-                                        .policy = evict_first_policy(),
-                                        .lane = thread,
-                                        .num_boxes = kTileTokens / params.box_tokens};
+    const FewProducer<SharedT> producer{{.params = params,
+                                         .shared = shared,
+                                         .policy = evict_first_policy(),
+                                         .lane = thread,
+                                         .num_boxes = kTileTokens / params.box_tokens}};
     const auto first = producer.first(stretch, first_block);
     producer.prefetch(first);
     cudaGridDependencySynchronize();
@@ -433,7 +230,7 @@ __global__ void __launch_bounds__(kFewThreads, 1)
     cudaGridDependencySynchronize();
     cudaTriggerProgrammaticLaunchCompletion();
     if (stretch.count > 0) {
-      FewComputer<kN>{.params = params, .shared = shared, .thread = thread}.run(stretch, lane);
+      FewComputer<kN>{{.params = params, .shared = shared, .thread = thread}}.run(stretch, lane);
     }
   }
   if (stretch.count == 0) return;
