@@ -6,18 +6,17 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "backend/device_info.h"
 #include "base/clock.h"
 #include "base/random.h"
 #include "e2e/test_model.h"
 #include "e2e/test_policies.h"
 #include "engine/test_constraint.h"
+#include "gpu/large_fixture.h"
 #include "ops/sampling.h"
 #include "runner/device_runner.h"
 
@@ -29,11 +28,6 @@ constexpr double kFp8Tolerance = 6e-2;  // likewise, the median over cases
 constexpr int kBlockSize = 16;
 constexpr int64_t kNumBlocks = 1024;
 constexpr int kMaxRows = 256;
-
-int num_gpus() {
-  const auto devices = backend::list_devices();
-  return devices.ok() ? static_cast<int>(devices->size()) : 0;
-}
 
 int scaled(int count) {
   const char* scale = std::getenv("NANOCP_GPU_TEST_SCALE");
@@ -154,17 +148,7 @@ std::vector<RunOutput> run(engine::ModelRunner& runner, const TestModel& model,
   return outputs.ok() ? std::move(outputs).value() : std::vector<RunOutput>(requests.size());
 }
 
-class DeviceGolden : public testing::TestWithParam<std::string> {
- protected:
-  void SetUp() override {
-    if (num_gpus() == 0) GTEST_SKIP() << "no GPU";
-    const char* root = std::getenv("NANOCP_LARGE_FIXTURES");
-    const std::string dir = std::string(root != nullptr ? root : ".") + "/" + GetParam();
-    if (!std::filesystem::exists(dir + "/model.safetensors")) GTEST_SKIP() << "no " << dir;
-    model_ = load_test_model(dir, "config.json");
-  }
-  TestModel model_;
-};
+class DeviceGolden : public LargeFixture {};
 
 TEST_P(DeviceGolden, HoldsForUnevenShardsAndMovingTails) {
   for (int gpus = 1; gpus <= num_gpus(); gpus *= 2) {

@@ -7,26 +7,19 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "backend/device_info.h"
 #include "e2e/test_model.h"
 #include "e2e/test_policies.h"
+#include "gpu/large_fixture.h"
 #include "runner/device_runner.h"
 
 namespace nanocp::e2e {
 namespace {
 
 constexpr double kTolerance = 2e-2;  // of max |logit|, for bf16 activations
-
-int num_gpus() {
-  const auto devices = backend::list_devices();
-  return devices.ok() ? static_cast<int>(devices->size()) : 0;
-}
 
 double log_probability(const std::vector<float>& logits, TokenId token) {
   const double largest = *std::max_element(logits.begin(), logits.end());
@@ -85,16 +78,8 @@ double check_scores(const TestModel& model, const std::vector<RunOutput>& output
   return largest;
 }
 
-class DevicePromptScores : public testing::TestWithParam<std::string> {
+class DevicePromptScores : public LargeFixture {
  protected:
-  void SetUp() override {
-    if (num_gpus() == 0) GTEST_SKIP() << "no GPU";
-    const char* root = std::getenv("NANOCP_LARGE_FIXTURES");
-    const std::string dir = std::string(root != nullptr ? root : ".") + "/" + GetParam();
-    if (!std::filesystem::exists(dir + "/model.safetensors")) GTEST_SKIP() << "no " << dir;
-    model_ = load_test_model(dir, "config.json");
-  }
-
   std::unique_ptr<runner::DeviceRunner> make_runner(int gpus, bool use_graphs) const {
     runner::DeviceRunnerOptions options;
     options.num_instances = gpus;
@@ -110,7 +95,6 @@ class DevicePromptScores : public testing::TestWithParam<std::string> {
     return runner.ok() ? std::move(runner).value() : nullptr;
   }
 
-  TestModel model_;
 };
 
 TEST_P(DevicePromptScores, FollowTheGoldenLogitsWithGraphsAndWithout) {

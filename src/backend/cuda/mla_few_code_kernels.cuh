@@ -145,7 +145,9 @@ __global__ void __launch_bounds__(kFewCodeThreads, 1)
   const auto joiner = static_cast<int32_t>(threadIdx.x) - kGroupThreads;  // those that spread
   if (warp >= (kGroupThreads + kSpreadThreads) / 32) {
     set_registers<SharedT::kAskRegisters>();
-    if (thread < 32) ask_few(params, shared, stretch, first_block, thread);
+    if (thread < 32) {
+      ask_few<FewProducer<SharedT>>(params, shared, stretch, first_block, thread);
+    }
     return;  // all that it asked for has arrived when the others are done
   }
   if (warp >= kGroupThreads / 32) {

@@ -113,24 +113,6 @@ struct FewSpreader {
   }
 };
 
-// The warp that asks for what the others need. `first_block`: of the thread's box of the first
-// tile. The schedule and the tables have stood since the step began; all else waits.
-template <typename SharedT>
-__device__ void ask_few(const Params& params, SharedT& shared, const Stretch& stretch,
-                        int32_t first_block, int32_t lane) {
-  const FewProducer<SharedT> producer{{.params = params,
-                                       .shared = shared,
-                                       .policy = evict_first_policy(),
-                                       .lane = lane,
-                                       .num_boxes = kTileTokens / params.box_tokens}};
-  const auto first = producer.first(stretch, first_block);
-  producer.prefetch(first);
-  cudaGridDependencySynchronize();
-  cudaTriggerProgrammaticLaunchCompletion();
-  ask_for_tiles(producer, stretch, first);
-  __syncwarp();
-}
-
 // The threads that spread codes; `thread`: of them. Three of their warps do beside it what is left.
 template <typename SharedT>
 __device__ void serve_few(const Params& params, SharedT& shared, const Stretch& stretch,

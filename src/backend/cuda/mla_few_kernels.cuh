@@ -184,17 +184,7 @@ template <typename SharedT>
 __device__ void produce_few(const Params& params, SharedT& shared, const Stretch& stretch,
                             int32_t first_block, int32_t thread) {
   if (thread < 32) {
-    const FewProducer<SharedT> producer{{.params = params,
-                                         .shared = shared,
-                                         .policy = evict_first_policy(),
-                                         .lane = thread,
-                                         .num_boxes = kTileTokens / params.box_tokens}};
-    const auto first = producer.first(stretch, first_block);
-    producer.prefetch(first);
-    cudaGridDependencySynchronize();
-    cudaTriggerProgrammaticLaunchCompletion();
-    ask_for_tiles(producer, stretch, first);
-    __syncwarp();
+    ask_few<FewProducer<SharedT>>(params, shared, stretch, first_block, thread);
   } else {
     cudaGridDependencySynchronize();
     cudaTriggerProgrammaticLaunchCompletion();
