@@ -94,7 +94,6 @@ class DevicePromptScores : public LargeFixture {
     EXPECT_TRUE(runner.ok()) << runner.error().message;
     return runner.ok() ? std::move(runner).value() : nullptr;
   }
-
 };
 
 TEST_P(DevicePromptScores, FollowTheGoldenLogitsWithGraphsAndWithout) {
