@@ -287,12 +287,14 @@ int run_checks(int heads_only, bool is_short) {
 
 // --- time ---
 
-__global__ void fill_kernel(uint32_t* data, size_t count) {
+// e4m3: the same bytes as codes and as exponents, of the size that those of a model have.
+__global__ void fill_kernel(uint32_t* data, size_t count, bool is_bf16) {
   const size_t stride = static_cast<size_t>(gridDim.x) * blockDim.x;
   for (size_t i = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
        i += stride) {
     const uint32_t noise = static_cast<uint32_t>(i) * 2654435761U;
-    data[i] = (noise & 0x80ff80ffU) | 0x3f003f00U;  // bf16 pairs of size 0.5 to 2
+    data[i] = is_bf16 ? (noise & 0x80ff80ffU) | 0x3f003f00U  // pairs of size 0.5 to 2
+                      : (noise & 0x07070707U) | 0x70707070U;
   }
 }
 
@@ -380,7 +382,7 @@ void time_case(const TimedCase& c, cuda::CacheType cache, const DeviceArray<uint
 // `heads_only`: as in run_checks.
 int run_times(int heads_only) {
   const DeviceArray<uint32_t> memory(size_t{1} << 30);  // 4 GiB
-  fill_kernel<<<2048, 256>>>(memory.data(), memory.bytes() / 4);
+  fill_kernel<<<2048, 256>>>(memory.data(), memory.bytes() / 4, true);
   CHECK_CUDA(cudaDeviceSynchronize());
   const DeviceArray<uint32_t> sink(1);
   const size_t part = memory.bytes() / 8;
@@ -392,6 +394,7 @@ int run_times(int heads_only) {
   const double read = static_cast<double>(part) / read_us / 1e3;
   std::printf("read bandwidth %.0f GB/s\n", read);
   for (const cuda::CacheType cache : {cuda::CacheType::kBf16, cuda::CacheType::kE4m3}) {
+    fill_kernel<<<2048, 256>>>(memory.data(), memory.bytes() / 4, cache == cuda::CacheType::kBf16);
     for (const TimedCase& c :
          {TimedCase{16, {{64, 4096}}}, TimedCase{16, {{1, 131072}}}, TimedCase{16, {{128, 1024}}},
           TimedCase{16, {{63, 2048}, {1, 262144}}}, TimedCase{32, {{64, 4096}}},

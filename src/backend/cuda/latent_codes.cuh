@@ -68,13 +68,11 @@ __device__ inline void store_codes(uint32_t to, const uint4& codes, uint32_t fac
   uint32_t values[2][4];
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
-    // Two adjacent codes to the upper bytes of the halves.
-    values[i / 4][i % 4] = __byte_perm(words[i / 2], 0, i % 2 == 0 ? 0x1404 : 0x3424);
+    values[i / 4][i % 4] = device::adjacent_codes(words[i / 2], i % 2 != 0);
   }
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
-    values[i / 4][i % 4] =
-        device::times_code_factor<kInOne>(device::odd_codes(values[i / 4][i % 4]), factor);
+    values[i / 4][i % 4] = device::times_code_factor<kInOne>(values[i / 4][i % 4], factor);
   }
   device::store_shared_16(to, values[0]);
   device::store_shared_16(to ^ 16U, values[1]);

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "backend/cuda/mla_few_code_shared.cuh"
+#include "backend/cuda/mla_few_sums.cuh"
 
 namespace nanocp::cuda {
 namespace {
@@ -57,9 +58,6 @@ __device__ inline uint4 load_values(const uint4* from) {
 __device__ inline bool is_of_launch(const uint4& value, uint32_t launch) {
   const uint32_t other = launch ^ 1U;
   return (((value.x ^ other) & (value.y ^ other) & (value.z ^ other) & (value.w ^ other)) & 1) != 0;
-}
-__device__ inline float value_of(uint32_t word) {
-  return __uint_as_float(word & ~1U);
 }
 
 // One thread. The counter of the lane where a row begins is zero when the step begins, and the
@@ -116,31 +114,19 @@ __device__ inline void await_parts(const Params& params, const SharedT& shared, 
   __syncwarp();
 }
 
-// A lane's share of one row: vectors of two heads and two columns, as FewComputer writes them.
+// `place`: of two joins at the same time; -1: all threads join one row.
 template <int kN, typename SharedT>
-struct FewJoin {
-  static constexpr int kVectors = kN * kLatentDim / 4;
-  static constexpr int kEightHeads = kLatentDim / 64 * kGroupThreads;  // vectors of eight heads
-  static constexpr int kPerLane = (kLanesMax + 31) / 32;               // parts of a head
-  static constexpr int kHelpers = 4;  // who add up one sum of teams
-  static constexpr uint32_t kBytes = (kN * kLanesMax + kSpreadThreads * 4) * sizeof(float);
-  static_assert(2 * kBytes <= sizeof(SharedT::ring));
+struct FewJoin : FewShare<FewJoin<kN, SharedT>, kN> {
+  using Base = FewShare<FewJoin<kN, SharedT>, kN>;
+  using Base::first_head, Base::for_each, Base::kPerLane, Base::last_head, Base::num_threads;
+  using Base::params, Base::row, Base::thread, Base::weigh;
+  static constexpr int kPartsAtOnce = kN > 16 ? 5 : 9;
+  static constexpr int kVectorsAtOnce = kN > 16 ? 2 : 4;
 
-  const Params& params;
   SharedT& shared;
-  const SharedRow row;
-  int32_t place;   // of two that join at the same time; -1: all threads join one row
-  int32_t thread;  // of those that join
-  int32_t begin;
-  int32_t end;
-  int32_t teams;  // each adds up some of the parts of a short share
+  int32_t place;
 
-  __device__ int32_t num_threads() const { return place < 0 ? kSpreadThreads : kGroupThreads; }
-  __device__ float* weights() const {
-    return reinterpret_cast<float*>(reinterpret_cast<uint8_t*>(shared.ring) +
-                                    (place > 0 ? kBytes : 0));
-  }
-  __device__ float4* sums() const { return reinterpret_cast<float4*>(weights() + kN * kLanesMax); }
+  __device__ static float value_of(uint32_t word) { return __uint_as_float(word & ~1U); }
   __device__ void sync() const {
     if (place < 0) {
       sync_threads(kJoinAllBarrier, kSpreadThreads);
@@ -151,19 +137,8 @@ struct FewJoin {
     }
   }
 
-  // What a thread adds up at once: vectors as far apart as there are threads, and some parts of
-  // each, `teams` apart.
   template <int kV, int kP>
-  struct Batch {
-    uint4 values[kV][kP];
-    int32_t num_vectors;
-    int32_t num_parts;
-  };
-
-  template <int kV, int kP>
-  __device__ void start(Batch<kV, kP>& batch, int32_t vector, int32_t part) const {
-    batch.num_vectors = vector < end ? (end - vector + num_threads() - 1) / num_threads() : 0;
-    batch.num_parts = (row.num_parts - part + teams - 1) / teams;
+  __device__ void forget(FewBatch<kV, kP>& batch) const {
     const uint32_t missing = shared.launch ^ 1U;
 #pragma unroll
     for (int v = 0; v < kV; ++v) {
@@ -174,25 +149,15 @@ struct FewJoin {
 
   // Asks for what has not come; whether all had.
   template <int kV, int kP>
-  __device__ bool look(Batch<kV, kP>& batch, int32_t vector, int32_t part) const {
-    const auto* from = reinterpret_cast<const uint4*>(params.workspace.partial_out) +
-                       (2 * (row.first_lane + part) * kVectors + vector);
+  __device__ bool look(FewBatch<kV, kP>& batch, int32_t vector, int32_t part) const {
     bool all_there = true;
-#pragma unroll
-    for (int p = 0; p < kP; ++p) {
-      const int32_t begins_there = part + p == 0 ? kVectors : 0;
-#pragma unroll
-      for (int v = 0; v < kV; ++v) {
-        if (v >= batch.num_vectors || p >= batch.num_parts) continue;
-        if (is_of_launch(batch.values[v][p], shared.launch)) continue;
-        batch.values[v][p] =
-            load_values(from + p * teams * 2 * kVectors + begins_there + v * num_threads());
-        all_there = false;
-      }
-    }
+    for_each(batch, vector, part, [&](uint4& value, const uint4* from) {
+      if (is_of_launch(value, shared.launch)) return;
+      value = load_values(from);
+      all_there = false;
+    });
     return all_there;
   }
-
   __device__ bool look(int32_t head, uint4 (&stats)[kPerLane]) const {
     bool all_there = true;
 #pragma unroll
@@ -206,162 +171,41 @@ struct FewJoin {
     return all_there;
   }
 
-  // What the parts of a head count, by one warp.
-  __device__ void weigh(int32_t head, const uint4 (&stats)[kPerLane]) const {
-    const int32_t lane = thread % 32;
-    float largest = kNothingSeen;
-#pragma unroll
-    for (int i = 0; i < kPerLane; ++i) {
-      if (lane + i * 32 < row.num_parts) largest = fmaxf(largest, __uint_as_float(stats[i].x));
-    }
-#pragma unroll
-    for (int distance = 16; distance > 0; distance /= 2) {
-      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, distance));
-    }
-    float factors[kPerLane] = {};
-    float total = 0.0F;
-#pragma unroll
-    for (int i = 0; i < kPerLane; ++i) {
-      if (lane + i * 32 >= row.num_parts) continue;
-      factors[i] = exp2f(__uint_as_float(stats[i].x) - largest);
-      total += factors[i] * __uint_as_float(stats[i].z);
-    }
-#pragma unroll
-    for (int distance = 16; distance > 0; distance /= 2) {
-      total += __shfl_xor_sync(0xffffffffU, total, distance);
-    }
-    const float inverse = __fdividef(1.0F, total);
-#pragma unroll
-    for (int i = 0; i < kPerLane; ++i) {
-      const int32_t part = lane + i * 32;
-      if (part < row.num_parts) weights()[head * kLanesMax + part] = factors[i] * inverse;
-    }
-    const int32_t num_heads = params.args.config.num_heads;
-    const int32_t vector = head / 8 * kEightHeads + head % 8 / 2;  // the head's first
-    if (lane == 0 && vector >= begin && vector < end && head < num_heads) {
-      params.args.lse[static_cast<int64_t>(row.row) * num_heads + head] =
-          (largest + log2f(total)) * kLn2;
-    }
+  template <int kV, int kP>
+  __device__ void receive(FewBatch<kV, kP>& batch, int32_t vector, int32_t part) const {
+    forget(batch);
+    PartsWait wait;
+    while (!look(batch, vector, part)) wait.look_again(params);
   }
 
   // Looks for the first values and what all parts count, together; a warp has a head at a time.
   template <int kV, int kP>
-  __device__ void receive_first(Batch<kV, kP>& batch, int32_t vector, int32_t part) const {
-    const int32_t last = (end - 1) / kEightHeads * 8 + 7;
-    int32_t head = begin / kEightHeads * 8 + thread / 32;
+  __device__ void receive_first(FewBatch<kV, kP>& batch, int32_t vector, int32_t part) const {
+    forget(batch);
+    int32_t head = first_head();
     PartsWait wait;
     do {
       uint4 stats[kPerLane] = {};
       for (;;) {
         const bool has_values = look(batch, vector, part);
-        const bool has_stats = head > last || look(head, stats);
+        const bool has_stats = head > last_head() || look(head, stats);
         if (__all_sync(0xffffffffU, has_values && has_stats) != 0) break;
         wait.look_again(params);
       }
-      if (head <= last) weigh(head, stats);
-      head += num_threads() / 32;
-    } while (head <= last);
+      if (head <= last_head()) weigh_parts(head, stats);
+      head += num_threads / 32;
+    } while (head <= last_head());
   }
 
-  __device__ static int32_t head_of(int32_t vector) {
-    return vector / kEightHeads * 8 + vector % 4 * 2;
-  }
-  // One of the four values of a vector.
-  __device__ void store(int32_t vector, int32_t index, float value) const {
-    const int32_t num_heads = params.args.config.num_heads;
-    const int32_t head = head_of(vector) + index % 2;
-    const int32_t column = vector % kEightHeads / kGroupThreads * 64 +
-                           vector % kGroupThreads / 32 * 16 + vector % 32 / 4 + index / 2 * 8;
-    if (head >= num_heads) return;
-    params.args.out[(static_cast<int64_t>(row.row) * num_heads + head) * kLatentDim + column] =
-        value;
-  }
-
-  template <int kV, int kP>
-  __device__ void add_up() const {
-    const int32_t team = teams == 1 ? 0 : thread / (end - begin);
-    int32_t vector = begin + (teams == 1 ? thread : thread % (end - begin));
-    if (team >= teams) vector = end;
-    int32_t part = team < teams ? team : 0;
-    Batch<kV, kP> batch;
-    start(batch, vector, part);
-    receive_first(batch, vector, part);
-    sync();
-    float4 totals[kV] = {};
-    while (vector < end) {
+  __device__ void weigh_parts(int32_t head, const uint4 (&stats)[kPerLane]) const {
+    float maxima[kPerLane];
+    float sums[kPerLane];
 #pragma unroll
-      for (int v = 0; v < kV; ++v) {
-        const float* low = weights() + head_of(vector + v * num_threads()) * kLanesMax + part;
-#pragma unroll
-        for (int p = 0; p < kP; ++p) {
-          if (v >= batch.num_vectors || p >= batch.num_parts) continue;
-          const float* of_head = low + p * teams;
-          totals[v].x += value_of(batch.values[v][p].x) * of_head[0];
-          totals[v].y += value_of(batch.values[v][p].y) * of_head[kLanesMax];
-          totals[v].z += value_of(batch.values[v][p].z) * of_head[0];
-          totals[v].w += value_of(batch.values[v][p].w) * of_head[kLanesMax];
-        }
-      }
-      part += kP * teams;
-      if (part >= row.num_parts) {
-        finish(totals, vector, batch.num_vectors);
-        part = team;
-        vector += kV * num_threads();
-        if (vector >= end || teams > 1) break;
-      }
-      start(batch, vector, part);
-      PartsWait wait;
-      while (!look(batch, vector, part)) wait.look_again(params);
+    for (int i = 0; i < kPerLane; ++i) {
+      maxima[i] = __uint_as_float(stats[i].x);
+      sums[i] = __uint_as_float(stats[i].z);
     }
-    if (teams == 1) return;
-    sync();
-    add_teams();
-  }
-
-  template <int kV>
-  __device__ void finish(float4 (&totals)[kV], int32_t vector, int32_t num_vectors) const {
-#pragma unroll
-    for (int v = 0; v < kV; ++v) {
-      if (v >= num_vectors) continue;
-      if (teams > 1) {
-        sums()[thread] = totals[v];
-        continue;
-      }
-      store(vector + v * num_threads(), 0, totals[v].x);
-      store(vector + v * num_threads(), 1, totals[v].y);
-      store(vector + v * num_threads(), 2, totals[v].z);
-      store(vector + v * num_threads(), 3, totals[v].w);
-      totals[v] = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
-    }
-  }
-
-  __device__ void add_teams() const {
-    const auto* all = reinterpret_cast<const float*>(sums());
-    const int32_t count = 4 * (end - begin);
-    const int32_t helper = thread % kHelpers;
-    for (int32_t i = thread / kHelpers; i < (count + 7) / 8 * 8; i += num_threads() / kHelpers) {
-      float sum = 0.0F;
-      for (int32_t t = helper; t < teams && i < count; t += kHelpers) sum += all[t * count + i];
-      sum += __shfl_xor_sync(0xffffffffU, sum, 1);
-      sum += __shfl_xor_sync(0xffffffffU, sum, 2);
-      if (helper == 0 && i < count) store(begin + i / 4, i % 4, sum);
-    }
-  }
-
-  __device__ void run() const {
-    // As many at once as there are registers for.
-    constexpr int kShort = kN > 16 ? 5 : 9;
-    constexpr int kLong = kN > 16 ? 2 : 4;
-    if (teams > 1) {
-      add_up<1, kShort>();
-    } else if (row.num_parts == 2) {
-      add_up<kLong, 2>();
-    } else {
-      add_up<(kLong + 1) / 2, 3>();
-    }
-    if (thread == 0 && begin == 0) {
-      params.workspace.counters[row.first_lane] = static_cast<int32_t>(shared.launch);
-    }
+    weigh(head, maxima, sums);
   }
 };
 
@@ -370,25 +214,32 @@ struct FewJoin {
 template <int kN, typename SharedT>
 __device__ inline void join_code_rows(const Params& params, SharedT& shared, int32_t lane,
                                       int32_t thread) {
+  using Join = FewJoin<kN, SharedT>;
+  static_assert(2 * Join::kBytes <= sizeof(SharedT::ring));
   const bool has_first = shared.rows[0].num_parts > 0;
   const bool has_second = shared.rows[1].num_parts > 0;
   if (!has_first && !has_second) return;
   const int32_t place = has_first && has_second ? thread / kGroupThreads : -1;
   const int32_t num_threads = place < 0 ? kSpreadThreads : kGroupThreads;
   const SharedRow row = shared.rows[place < 0 ? (has_first ? 0 : 1) : place];
-  constexpr int kVectors = FewJoin<kN, SharedT>::kVectors;
   const int32_t part = lane - row.first_lane;
-  const int32_t begin = kVectors * part / row.num_parts;
-  const int32_t end = kVectors * (part + 1) / row.num_parts;
-  FewJoin<kN, SharedT>{.params = params,
-                       .shared = shared,
-                       .row = row,
-                       .place = place,
-                       .thread = thread % num_threads,
-                       .begin = begin,
-                       .end = end,
-                       .teams = max(1, num_threads / (end - begin))}
-      .run();
+  const int32_t begin = Join::kVectors * part / row.num_parts;
+  const int32_t end = Join::kVectors * (part + 1) / row.num_parts;
+  auto* weights = reinterpret_cast<uint8_t*>(shared.ring) + (place > 0 ? Join::kBytes : 0);
+  const Join join{{.params = params,
+                   .row = row,
+                   .weights = reinterpret_cast<float*>(weights),
+                   .thread = thread % num_threads,
+                   .num_threads = num_threads,
+                   .begin = begin,
+                   .end = end,
+                   .teams = max(1, num_threads / (end - begin))},
+                  shared,
+                  place};
+  join.run();
+  if (join.thread == 0 && begin == 0) {
+    params.workspace.counters[row.first_lane] = static_cast<int32_t>(shared.launch);
+  }
 }
 
 }  // namespace few_codes

@@ -11,36 +11,9 @@ namespace few_codes {
 template <int kN>
 struct FewComputer : FewProducts<FewShared<kN>> {
   using Base = FewProducts<FewShared<kN>>;
-  using Base::clear_tail, Base::head, Base::leads_warp, Base::part, Base::release, Base::score;
+  using Base::add_values, Base::clear_tail, Base::head, Base::leads_warp, Base::score;
   using Base::kOwn, Base::kRegs, Base::sync_self, Base::total, Base::weigh, Base::write_result;
   using Base::max, Base::out, Base::params, Base::shared, Base::sum, Base::thread;
-
-  // Asks for the sums of a tile's weighted values.
-  __device__ void add_values(int32_t number, bool is_first) {
-    const uint64_t weights = describe_rows(shared_address(shared.weights));
-    uint64_t values[kParts];
-#pragma unroll
-    for (int p = 0; p < kParts; ++p) values[p] = encode_matrix(part(number, p), 16, kEightTokens);
-#pragma unroll
-    for (int c = 0; c < kValueChunks; ++c) pin(out[c]);
-    begin_products();
-#pragma unroll
-    for (int step = 0; step < kTileTokens / 16; ++step) {
-#pragma unroll
-      for (int c = 0; c < kValueChunks; ++c) {
-        const uint32_t offset = c % kPartChunks * kNextChunk + step * 2 * kEightTokens;
-        multiply_few<kN, true>(out[c], advance(values[c / kPartChunks], offset),
-                               advance(weights, step * 32), !is_first || step > 0);
-      }
-    }
-    commit_products();
-  }
-  __device__ void wait_values(int32_t number) {
-    wait_products<0>();
-#pragma unroll
-    for (int c = 0; c < kValueChunks; ++c) pin(out[c]);
-    release(number);
-  }
 
   // Tiles [begin, end) of the lane, which are one segment; `seen` tokens of the last one count.
   // `soon`: where to say that its part comes, or none.
@@ -62,9 +35,8 @@ struct FewComputer : FewProducts<FewShared<kN>> {
       publish_shared();
       sync_self();
       add_values(number, number == begin);
-      if (is_last) total(segment & 1);  // beside the products
-      wait_values(number);
     }
+    total(segment & 1);
   }
 
   // As vectors of two heads and two columns, which the threads have.

@@ -27,9 +27,8 @@ struct FewProducer : FewRequests<SharedT> {
 
   // What lies behind a row's last block stays as it was; nothing is made of it.
   __device__ void load_tile(int32_t number, const Box& box) const {
-    const int32_t slot = number % shared.codes.kTiles;
-    const uint32_t full = shared_address(&shared.codes.full[slot]);
-    wait_phase(shared_address(&shared.codes.empty[slot]), (number / shared.codes.kTiles + 1) & 1);
+    const uint32_t full = shared_address(&shared.codes.full);
+    wait_phase(shared_address(&shared.codes.empty), (number + 1) & 1);
     const int32_t num_there = __popc(__ballot_sync(0xffffffffU, box.block >= 0));
     const auto tokens = static_cast<uint32_t>(params.box_tokens);
     if (lane == 0) {
@@ -38,13 +37,12 @@ struct FewProducer : FewRequests<SharedT> {
     __syncwarp();
     if (box.block < 0) return;
     const uint32_t first = static_cast<uint32_t>(lane) * tokens;
-    copy_bulk(shared_address(shared.codes.codes[slot]) + first * kLatentKeyDim, address_of(box),
+    copy_bulk(shared_address(shared.codes.codes) + first * kLatentKeyDim, address_of(box),
               tokens * kLatentKeyDim, full, policy);
     const auto* exponents = static_cast<const uint8_t*>(params.args.cache) +
                             box.block * params.args.block_stride +
                             int64_t{params.args.config.block_size} * kLatentKeyDim + box.token;
-    copy_bulk(shared_address(shared.codes.exponents[slot]) + first, exponents, tokens, full,
-              policy);
+    copy_bulk(shared_address(shared.codes.exponents) + first, exponents, tokens, full, policy);
   }
 };
 
@@ -67,17 +65,16 @@ struct FewSpreader {
   // What reads shared memory ends in order. To know the last value is to have all of them, and not
   // before may the next tile be asked for: asking overtakes reads.
   __device__ void load(int32_t number, Tile& tile) const {
-    const int32_t slot = number % shared.codes.kTiles;
-    wait_phase(shared_address(&shared.codes.full[slot]), (number / shared.codes.kTiles) & 1);
+    wait_phase(shared_address(&shared.codes.full), number & 1);
     const auto row = static_cast<uint32_t>(token());
-    const uint32_t from = shared_address(shared.codes.codes[slot]) + row * kLatentKeyDim +
+    const uint32_t from = shared_address(shared.codes.codes) + row * kLatentKeyDim +
                           static_cast<uint32_t>(thread % 4) * 16;
 #pragma unroll
     for (int c = 0; c < kChunks; ++c) tile.codes[c] = load_shared_16(from + c * 64);
-    tile.exponent = load_shared_byte(shared_address(shared.codes.exponents[slot]) + row);
+    tile.exponent = load_shared_byte(shared_address(shared.codes.exponents) + row);
     tile.in_one = __all_sync(0xffffffffU, tile.exponent <= kOneFactorExponentMax) != 0;
     publish_shared();
-    arrive(shared_address(&shared.codes.empty[slot]));
+    arrive(shared_address(&shared.codes.empty));
   }
 
   template <bool kInOne>
@@ -95,8 +92,11 @@ struct FewSpreader {
       for (int c = 0; c < kPartChunks; ++c) {
         store_codes<kInOne>(to + c * kNextChunk, tile.codes[p * kPartChunks + c], factor);
       }
-      publish_shared();
-      arrive(shared_address(&shared.full[slot]));
+    }
+    publish_shared();  // waits for what has been written, so once for all parts
+#pragma unroll
+    for (int p = 0; p < kParts; ++p) {
+      arrive(shared_address(&shared.full[(number * kParts + p) % SharedT::kSlots]));
     }
   }
 

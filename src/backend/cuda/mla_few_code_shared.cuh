@@ -14,16 +14,15 @@ namespace few_codes {
 constexpr int kFewCodeThreads = 4 * kGroupThreads;
 constexpr int kSpreadThreads = 2 * kGroupThreads;
 constexpr int kFewCodeRegisters = 128;  // of a thread, to begin with
-// Tiles of codes on their way to the ring of parts, each as it lies in memory.
-template <int kN>
+// A tile of codes on its way to the ring of parts, as it lies in memory. The next one waits for it
+// to be in registers only.
 struct FewCodes {
-  static constexpr int kTiles = kN == 16 ? 2 : 1;
-  static constexpr uint32_t kBytes = kTiles * kTileTokens * kLatentKeyDim;
+  static constexpr uint32_t kBytes = kTileTokens * kLatentKeyDim;
 
-  alignas(128) uint8_t codes[kTiles][kTileTokens * kLatentKeyDim];
-  alignas(16) uint8_t exponents[kTiles][kTileTokens];
-  uint64_t full[kTiles];   // count bytes
-  uint64_t empty[kTiles];  // count threads that have the codes in registers
+  alignas(128) uint8_t codes[kBytes];
+  alignas(16) uint8_t exponents[kTileTokens];
+  uint64_t full;   // counts bytes
+  uint64_t empty;  // counts threads that have the codes in registers
 };
 
 // `kN`, here and below: the number of heads, padded to 16 or 32.
@@ -38,14 +37,14 @@ struct FewShared {
   static constexpr uint32_t kQueryBytes = kChunks * kQueryChunkBytes;
   static constexpr uint32_t kOtherBytes = 4096 + kN * 4 * 12;  // at most
   static constexpr int kSlots =
-      (kSharedBytesMax - kQueryBytes - kQueryChunkBytes - kOtherBytes - FewCodes<kN>::kBytes) /
+      (kSharedBytesMax - kQueryBytes - kQueryChunkBytes - kOtherBytes - FewCodes::kBytes) /
       kPartBytes;
-  static_assert(kSlots > kParts);
+  static_assert(kSlots == 2 * kParts);  // one tile is computed on, one is filled
 
   alignas(1024) uint8_t q[kQueryBytes];
   alignas(1024) uint8_t ring[kSlots][kPartBytes];
   alignas(1024) uint8_t weights[kQueryChunkBytes];
-  FewCodes<kN> codes;
+  FewCodes codes;
   float tile_maxima[4][kN];
   float sums[2][4][kN];
   uint64_t full[kSlots];
@@ -67,10 +66,8 @@ __device__ void init_few_barriers(SharedT& shared) {
   }
   init_barrier(shared_address(&shared.q_full), 1);
   init_barrier(shared_address(&shared.q_empty), 4);
-  for (uint64_t& barrier : shared.codes.full) init_barrier(shared_address(&barrier), 1);
-  for (uint64_t& barrier : shared.codes.empty) {
-    init_barrier(shared_address(&barrier), kSpreadThreads);
-  }
+  init_barrier(shared_address(&shared.codes.full), 1);
+  init_barrier(shared_address(&shared.codes.empty), kSpreadThreads);
   publish_barriers();
 }
 

@@ -47,12 +47,9 @@ struct FewProducts {
   }
   __device__ void sync_self() const { sync_threads(kSelfBarrier, kGroupThreads); }
 
-  __device__ void release(int32_t number) const {
+  __device__ void release(int32_t number, int part) const {
     if (!leads_warp()) return;
-#pragma unroll
-    for (int p = 0; p < kParts; ++p) {
-      arrive(shared_address(&shared.empty[(number * kParts + p) % SharedT::kSlots]));
-    }
+    arrive(shared_address(&shared.empty[(number * kParts + part) % SharedT::kSlots]));
   }
 
   __device__ void score(int32_t number) {
@@ -149,6 +146,39 @@ struct FewProducts {
       store_matrices_transposed(to, pairs[part * 4], pairs[part * 4 + 1], pairs[part * 4 + 2],
                                 pairs[part * 4 + 3]);
     }
+  }
+
+  // Adds up a tile's weighted values, part by part, and gives back each part that is done.
+  __device__ void add_values(int32_t number, bool is_first) {
+    const uint64_t weights = describe_rows(shared_address(shared.weights));
+    uint64_t values[kParts];
+#pragma unroll
+    for (int p = 0; p < kParts; ++p) values[p] = encode_matrix(part(number, p), 16, kEightTokens);
+#pragma unroll
+    for (int c = 0; c < kValueChunks; ++c) pin(out[c]);
+    begin_products();
+#pragma unroll
+    for (int p = 0; p < kParts; ++p) {
+#pragma unroll
+      for (int step = 0; step < kTileTokens / 16; ++step) {
+#pragma unroll
+        for (int c = 0; c < kPartChunks && p * kPartChunks + c < kValueChunks; ++c) {
+          multiply_few<kN, true>(out[p * kPartChunks + c],
+                                 advance(values[p], c * kNextChunk + step * 2 * kEightTokens),
+                                 advance(weights, step * 32), !is_first || step > 0);
+        }
+      }
+      commit_products();
+    }
+    static_assert(kParts == 3);
+    wait_products<2>();
+    release(number, 0);
+    wait_products<1>();
+    release(number, 1);
+    wait_products<0>();
+#pragma unroll
+    for (int c = 0; c < kValueChunks; ++c) pin(out[c]);
+    release(number, 2);
   }
 
   // Weights of nothing meet whatever lies behind the last token: make it zeros.

@@ -20,6 +20,7 @@ constexpr uint32_t kShareBytesMax = (kHeads * kHeadPieces + kLanesMax) * kPieceB
 static_assert(kShareBytesMax + kGroupThreads * 16 <= sizeof(Shared::q) + sizeof(Shared::tiles));
 constexpr int32_t kHasJoined = 1 << 16;  // in a counter above the parts: lanes that have seen all
 constexpr uint64_t kPartsTimeoutNs = 10'000'000'000;
+constexpr uint32_t kLooksToClock = 64;
 
 __device__ inline void add_scaled(float4& sum, const float4& value, float scale) {
   sum.x += value.x * scale;
@@ -40,10 +41,11 @@ template <typename IsEnough>
 __device__ inline void wait_for_parts(const Params& params, const int32_t* counter,
                                       const IsEnough& is_enough) {
   const uint64_t begin = global_time_ns();
-  for (;;) {
+  for (uint32_t looks = 1;; ++looks) {
     int32_t seen;
     asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(seen) : "l"(counter) : "memory");
     if (is_enough(seen)) return;
+    if (looks % kLooksToClock != 0) continue;
     if (global_time_ns() - begin > parts_timeout_ns(params)) __trap();
   }
 }

@@ -16,6 +16,14 @@ __device__ inline uint32_t odd_codes(uint32_t codes) {
   return (codes & 0x80008000U) | ((codes >> 4) & 0x07f007f0U);
 }
 
+// The same for bytes 0 and 1 of a word, or for bytes 2 and 3 (`high`): each to the lower byte of
+// its half, with its sign in all bits above it.
+__device__ inline uint32_t adjacent_codes(uint32_t codes, bool high) {
+  uint32_t spread;
+  asm("prmt.b32 %0, %1, 0, %2;" : "=r"(spread) : "r"(codes), "r"(high ? 0xb3a2 : 0x9180));
+  return (spread << 4) & 0x87f087f0U;
+}
+
 // 2^(exponent - 127).
 __device__ inline float power_of_two(uint32_t exponent) {
   return __uint_as_float(exponent << 23);

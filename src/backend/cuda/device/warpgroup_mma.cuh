@@ -19,11 +19,14 @@ __device__ inline uint32_t swizzled_offset(int row, int piece) {
   return static_cast<uint32_t>(row * 128 + ((piece ^ (row & 7)) * 16));
 }
 
+// All lanes of a warp, of one address. Products take descriptions from registers that a warp has
+// once; the shuffle tells the compiler that this one can be made there.
 __device__ inline uint64_t encode_matrix(uint32_t address, uint32_t leading_bytes,
                                          uint32_t stride_bytes) {
   constexpr uint64_t kSwizzle128 = 1ULL << 62;
+  const uint32_t place = __shfl_sync(0xffffffffU, (address & 0x3ffffU) >> 4, 0);
   return kSwizzle128 | (static_cast<uint64_t>(stride_bytes >> 4) << 32) |
-         (static_cast<uint64_t>(leading_bytes >> 4) << 16) | ((address & 0x3ffffU) >> 4);
+         ((leading_bytes >> 4) << 16 | place);
 }
 
 // Rows of a chunk as rows of a factor whose depth runs along the columns: A, or B transposed. The
@@ -36,9 +39,9 @@ __device__ inline uint64_t describe_rows(uint32_t chunk) {
 __device__ inline uint64_t describe_depth(uint32_t chunk, uint32_t chunk_bytes) {
   return encode_matrix(chunk, chunk_bytes, 1024);
 }
-// The same factor, `bytes` further.
+// The same factor, `bytes` further. The upper word stays as it is.
 __device__ inline uint64_t advance(uint64_t matrix, uint32_t bytes) {
-  return matrix + (bytes >> 4);
+  return (matrix & 0xffffffff00000000U) | (static_cast<uint32_t>(matrix) + (bytes >> 4));
 }
 
 // Before the first product behind other accesses to its registers.
