@@ -11,7 +11,7 @@ namespace few_codes {
 template <int kN>
 struct FewComputer : FewProducts<FewShared<kN>> {
   using Base = FewProducts<FewShared<kN>>;
-  using Base::add_values, Base::clear_tail, Base::head, Base::leads_warp, Base::score;
+  using Base::ask_scores, Base::take_scores, Base::clear_tail, Base::head, Base::leads_warp;
   using Base::kOwn, Base::kRegs, Base::sync_self, Base::total, Base::weigh, Base::write_result;
   using Base::max, Base::out, Base::params, Base::shared, Base::sum, Base::thread;
 
@@ -25,17 +25,23 @@ struct FewComputer : FewProducts<FewShared<kN>> {
       sum[o] = 0.0F;
     }
     wait_phase<~0U>(shared_address(&shared.q_full), segment & 1);
-    for (int32_t number = begin; number < end; ++number) {
-      const bool is_last = number + 1 == end;
-      score(number);
-      if (is_last && leads_warp()) arrive(shared_address(&shared.q_empty));
-      if (is_last && soon != nullptr && thread == 0) store_soon(soon, shared.launch);
-      weigh(is_last ? seen : kTileTokens, number == begin);
-      if (is_last && seen < kTileTokens) clear_tail(number, seen);
+    ask_scores(begin);
+    const int32_t last = end - 1;
+    for (int32_t number = begin; number < last; ++number) {
+      take_scores();
+      weigh(kTileTokens, number == begin);
       publish_shared();
       sync_self();
-      add_values(number, number == begin);
+      this->template add_values<false>(number, number == begin);
     }
+    take_scores();
+    if (leads_warp()) arrive(shared_address(&shared.q_empty));
+    if (soon != nullptr && thread == 0) store_soon(soon, shared.launch);
+    weigh(seen, last == begin);
+    if (seen < kTileTokens) clear_tail(last, seen);
+    publish_shared();
+    sync_self();
+    this->template add_values<true>(last, last == begin);
     total(segment & 1);
   }
 

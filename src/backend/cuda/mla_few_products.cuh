@@ -33,6 +33,7 @@ struct FewProducts {
   SharedT& shared;
   int32_t thread;
   float out[kValueChunks][kRegs];
+  float sets[kSets][kRegs];  // sums of scores under way
   float scores[kRegs];
   float max[kOwn];  // base 2
   float sum[kOwn];  // of this thread's tokens
@@ -52,26 +53,30 @@ struct FewProducts {
     arrive(shared_address(&shared.empty[(number * kParts + part) % SharedT::kSlots]));
   }
 
-  __device__ void score(int32_t number) {
-    float sets[kSets][kRegs];
+  // Asks for the scores of a tile.
+  __device__ void ask_scores(int32_t number) {
     const uint64_t q = describe_rows(shared_address(shared.q));
+    uint64_t k[kParts];
+#pragma unroll
+    for (int p = 0; p < kParts; ++p) k[p] = encode_matrix(part(number, p), 16, kEightTokens);
 #pragma unroll
     for (int p = 0; p < kParts; ++p) {
       const int32_t at = number * kParts + p;
       wait_phase(shared_address(&shared.full[at % SharedT::kSlots]), (at / SharedT::kSlots) & 1);
-      const uint64_t k = encode_matrix(part(number, p), 16, kEightTokens);
       begin_products();
 #pragma unroll
       for (int c = 0; c < kPartChunks; ++c) {
 #pragma unroll
         for (int step = 0; step < 4; ++step) {
           const uint32_t offset = (p * kPartChunks + c) * SharedT::kQueryChunkBytes + step * 32;
-          multiply_few<kN, false>(sets[step % kSets], advance(k, c * kNextChunk + step * 32),
+          multiply_few<kN, false>(sets[step % kSets], advance(k[p], c * kNextChunk + step * 32),
                                   advance(q, offset), p + c > 0 || step >= kSets);
         }
       }
     }
     commit_products();
+  }
+  __device__ void take_scores() {
     wait_products<0>();
 #pragma unroll
     for (int s = 0; s < kSets; ++s) pin(sets[s]);
@@ -148,7 +153,9 @@ struct FewProducts {
     }
   }
 
-  // Adds up a tile's weighted values, part by part, and gives back each part that is done.
+  // Adds up a tile's weighted values, part by part, and gives back each part that is done. Asks for
+  // the scores of the next tile meanwhile if there is one.
+  template <bool kIsLast>
   __device__ void add_values(int32_t number, bool is_first) {
     const uint64_t weights = describe_rows(shared_address(shared.weights));
     uint64_t values[kParts];
@@ -171,11 +178,13 @@ struct FewProducts {
       commit_products();
     }
     static_assert(kParts == 3);
-    wait_products<2>();
+    constexpr int kNext = kIsLast ? 0 : 1;
+    if constexpr (!kIsLast) ask_scores(number + 1);
+    wait_products<2 + kNext>();
     release(number, 0);
-    wait_products<1>();
+    wait_products<1 + kNext>();
     release(number, 1);
-    wait_products<0>();
+    wait_products<kNext>();
 #pragma unroll
     for (int c = 0; c < kValueChunks; ++c) pin(out[c]);
     release(number, 2);
