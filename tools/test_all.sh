@@ -24,7 +24,8 @@ run_ctest() {
   without_aslr ctest --preset "$1" --parallel "$jobs" --no-tests=error
 }
 
-# From nothing it is quicker to compile several sources as one; the step cuda compiles each alone.
+# From nothing it is quicker to compile several sources as one. The sanitizers' presets do so in the
+# opposite order, which shows includes that are missing.
 step_cpu() { build ci && run_ctest ci; }
 step_asan() { build asan && run_ctest asan; }
 step_tsan() { build tsan && run_ctest tsan; }
@@ -42,7 +43,7 @@ step_cuda() {
     echo "left out: no nvcc in PATH or /usr/local/cuda/bin, so the CUDA build was not compiled"
     return 0
   fi
-  build cuda -DNANOCP_TESTS=OFF && python3 tools/check_devices_command.py \
+  build cuda -DNANOCP_TESTS=OFF -DNANOCP_UNITY=ON && python3 tools/check_devices_command.py \
     build/cuda/bin/nanocp
 }
 

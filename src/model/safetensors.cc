@@ -12,7 +12,7 @@ namespace {
 
 constexpr uint64_t kPrefixBytes = 8;
 
-std::string quoted(const std::string& name) {
+std::string tensor_named(const std::string& name) {
   return "tensor \"" + printable(name) + "\"";
 }
 
@@ -51,12 +51,12 @@ Result<uint64_t> stored_bytes(const TensorEntry& tensor, const std::string& file
   if (has_zero) return uint64_t{0};
   for (const int64_t dim : tensor.shape) {
     if (__builtin_mul_overflow(bits, static_cast<uint64_t>(dim), &bits)) {
-      return invalid_argument(file_name + ": " + quoted(tensor.name) + " of shape " +
+      return invalid_argument(file_name + ": " + tensor_named(tensor.name) + " of shape " +
                               describe_shape(tensor.shape) + " is too large to count its bytes");
     }
   }
   if (bits % 8 != 0) {
-    return invalid_argument(file_name + ": " + quoted(tensor.name) + " of shape " +
+    return invalid_argument(file_name + ": " + tensor_named(tensor.name) + " of shape " +
                             describe_shape(tensor.shape) + " does not fill whole bytes of type " +
                             to_string(tensor.type));
   }
@@ -70,17 +70,17 @@ Status place_tensor(TensorEntry& tensor, const std::string& file_name, uint64_t 
   const std::string range =
       std::string("[") + std::to_string(tensor.begin) + ", " + std::to_string(tensor.end) + "]";
   if (tensor.begin > tensor.end) {
-    return invalid_argument(file_name + ": " + quoted(tensor.name) + " has data_offsets " + range +
-                            " that run backwards");
+    return invalid_argument(file_name + ": " + tensor_named(tensor.name) + " has data_offsets " +
+                            range + " that run backwards");
   }
   if (tensor.end > data_bytes) {
-    return invalid_argument(file_name + ": " + quoted(tensor.name) + " has data_offsets " + range +
-                            ", but the file holds " + std::to_string(data_bytes) +
+    return invalid_argument(file_name + ": " + tensor_named(tensor.name) + " has data_offsets " +
+                            range + ", but the file holds " + std::to_string(data_bytes) +
                             " bytes of data: truncated?");
   }
   NANOCP_ASSIGN_OR_RETURN(const uint64_t wanted, stored_bytes(tensor, file_name));
   if (wanted != tensor.end - tensor.begin) {
-    return invalid_argument(file_name + ": " + quoted(tensor.name) + " of type " +
+    return invalid_argument(file_name + ": " + tensor_named(tensor.name) + " of type " +
                             to_string(tensor.type) + " and shape " + describe_shape(tensor.shape) +
                             " needs " + std::to_string(wanted) + " bytes, but data_offsets " +
                             range + " span " + std::to_string(tensor.end - tensor.begin));
@@ -97,7 +97,7 @@ Status check_unique(const std::vector<TensorEntry>& tensors, const std::string& 
   std::sort(names.begin(), names.end());
   const auto twin = std::adjacent_find(names.begin(), names.end());
   if (twin == names.end()) return ok_status();
-  return invalid_argument(file_name + ": " + quoted(std::string(*twin)) + " is listed twice");
+  return invalid_argument(file_name + ": " + tensor_named(std::string(*twin)) + " is listed twice");
 }
 
 Status check_no_overlap(const std::vector<TensorEntry>& tensors, const std::string& file_name) {
@@ -109,8 +109,8 @@ Status check_no_overlap(const std::vector<TensorEntry>& tensors, const std::stri
             [](const TensorEntry* a, const TensorEntry* b) { return a->begin < b->begin; });
   for (size_t i = 1; i < order.size(); ++i) {
     if (order[i]->begin < order[i - 1]->end) {
-      return invalid_argument(file_name + ": " + quoted(order[i - 1]->name) + " and " +
-                              quoted(order[i]->name) + " overlap in the file");
+      return invalid_argument(file_name + ": " + tensor_named(order[i - 1]->name) + " and " +
+                              tensor_named(order[i]->name) + " overlap in the file");
     }
   }
   return ok_status();

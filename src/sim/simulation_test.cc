@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 
 namespace nanocp::sim {
@@ -79,8 +80,9 @@ TEST(Simulation, PrefillHereTakesItsSteps) {
 }
 
 TEST(Simulation, EveryPolicyServesEveryRequest) {
+  const auto num_seeds = static_cast<uint64_t>(std::ceil(5 * NANOCP_TEST_SCALE));
   for (const char* name : {"bound", "uniform_cp", "threshold_cp", "dcp"}) {
-    for (uint64_t seed = 1; seed <= 5; ++seed) {
+    for (uint64_t seed = 1; seed <= num_seeds; ++seed) {
       const auto arrivals = mixed_load(30.0, seed);
       const auto result = run(make_options(3), name, arrivals);
       ASSERT_EQ(result.records.size(), arrivals.size()) << name;

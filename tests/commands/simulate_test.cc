@@ -11,9 +11,10 @@ namespace {
 
 using nlohmann::json;
 
-std::vector<std::string> with(const std::vector<std::string>& more) {
+std::vector<std::string> with(const std::vector<std::string>& more,
+                              const std::string& duration_s = "20") {
   std::vector<std::string> arguments = {"simulate", "qwen3-30b-a3b", "--instances", "4", "--rate",
-                                        "8",        "--duration",    "20"};
+                                        "8",        "--duration",    duration_s};
   arguments.insert(arguments.end(), more.begin(), more.end());
   return arguments;
 }
@@ -53,7 +54,7 @@ TEST(Simulate, NoRequestHasMoreHoldersThanTheLimit) {
                                           "--cp-threshold",
                                           "1000"};
     arguments.insert(arguments.end(), flags.begin(), flags.end());
-    const auto result = run_program(with(arguments));
+    const auto result = run_program(with(arguments, "4"));
     EXPECT_EQ(result.exit_code, 0) << result.err;
     size_t most = 0;
     const json document = json::parse(read_whole_file(file));
