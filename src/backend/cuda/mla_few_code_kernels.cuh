@@ -11,39 +11,8 @@ namespace few_codes {
 template <int kN>
 struct FewComputer : FewProducts<FewShared<kN>> {
   using Base = FewProducts<FewShared<kN>>;
-  using Base::ask_scores, Base::take_scores, Base::clear_tail, Base::head, Base::leads_warp;
-  using Base::kOwn, Base::kRegs, Base::sync_self, Base::total, Base::weigh, Base::write_result;
+  using Base::attend, Base::head, Base::kOwn, Base::kRegs, Base::total, Base::write_result;
   using Base::max, Base::out, Base::params, Base::shared, Base::sum, Base::thread;
-
-  // Tiles [begin, end) of the lane, which are one segment; `seen` tokens of the last one count.
-  // `soon`: where to say that its part comes, or none.
-  __device__ void attend(int32_t begin, int32_t end, int32_t seen, int32_t segment,
-                         uint32_t* soon) {
-#pragma unroll
-    for (int o = 0; o < kOwn; ++o) {
-      max[o] = kNothingSeen;
-      sum[o] = 0.0F;
-    }
-    wait_phase<~0U>(shared_address(&shared.q_full), segment & 1);
-    ask_scores(begin);
-    const int32_t last = end - 1;
-    for (int32_t number = begin; number < last; ++number) {
-      take_scores();
-      weigh(kTileTokens, number == begin);
-      publish_shared();
-      sync_self();
-      this->template add_values<false>(number, number == begin);
-    }
-    take_scores();
-    if (leads_warp()) arrive(shared_address(&shared.q_empty));
-    if (soon != nullptr && thread == 0) store_soon(soon, shared.launch);
-    weigh(seen, last == begin);
-    if (seen < kTileTokens) clear_tail(last, seen);
-    publish_shared();
-    sync_self();
-    this->template add_values<true>(last, last == begin);
-    total(segment & 1);
-  }
 
   // As vectors of two heads and two columns, which the threads have.
   __device__ void write_part_values(int32_t lane, bool begins_here) const {
@@ -77,9 +46,13 @@ struct FewComputer : FewProducts<FewShared<kN>> {
       const int32_t last = segment.tile + segment.count - 1;
       const bool begins_here = segment.tile == 0;
       const bool is_part = !begins_here || segment.count < segment.span.num_tiles;
+      uint32_t* soon = is_part ? part_soon(params, lane, begins_here) : nullptr;
+      const auto say_soon = [&] {
+        if (soon != nullptr && thread == 0) store_soon(soon, shared.launch);
+      };
       attend(number, number + segment.count,
-             min(kTileTokens, segment.span.token_end - last * kTileTokens), s,
-             is_part ? part_soon(params, lane, begins_here) : nullptr);
+             min(kTileTokens, segment.span.token_end - last * kTileTokens), s, say_soon);
+      total(s & 1);
       if (!is_part) {
         write_result(segment.info.row);
       } else {

@@ -52,35 +52,8 @@ __device__ void init_few_barriers(SharedT& shared) {
 template <int kN>
 struct FewComputer : FewProducts<FewShared<kN>> {
   using Base = FewProducts<FewShared<kN>>;
-  using Base::ask_scores, Base::take_scores, Base::clear_tail, Base::head, Base::leads_warp;
-  using Base::kOwn, Base::kRegs, Base::sync_self, Base::total, Base::weigh, Base::write_result;
+  using Base::attend, Base::head, Base::kOwn, Base::kRegs, Base::total, Base::write_result;
   using Base::max, Base::out, Base::params, Base::shared, Base::sum, Base::thread;
-
-  // Tiles [begin, end) of the lane, which are one segment; `seen` tokens of the last one count.
-  __device__ void attend(int32_t begin, int32_t end, int32_t seen, int32_t segment) {
-#pragma unroll
-    for (int o = 0; o < kOwn; ++o) {
-      max[o] = kNothingSeen;
-      sum[o] = 0.0F;
-    }
-    wait_phase<~0U>(shared_address(&shared.q_full), segment & 1);
-    ask_scores(begin);
-    const int32_t last = end - 1;
-    for (int32_t number = begin; number < last; ++number) {
-      take_scores();
-      weigh(kTileTokens, number == begin);
-      publish_shared();
-      sync_self();
-      this->template add_values<false>(number, number == begin);
-    }
-    take_scores();
-    if (leads_warp()) arrive(shared_address(&shared.q_empty));
-    weigh(seen, last == begin);
-    if (seen < kTileTokens) clear_tail(last, seen);
-    publish_shared();
-    sync_self();
-    this->template add_values<true>(last, last == begin);
-  }
 
   // As vectors of two heads and two columns, which the threads have.
   __device__ void write_part_values(int32_t lane, bool begins_here) const {
@@ -111,7 +84,7 @@ struct FewComputer : FewProducts<FewShared<kN>> {
     for (int32_t s = 0; segment.left > 0; ++s, segment.next(params)) {
       const int32_t last = segment.tile + segment.count - 1;
       attend(number, number + segment.count,
-             min(kTileTokens, segment.span.token_end - last * kTileTokens), s);
+             min(kTileTokens, segment.span.token_end - last * kTileTokens), s, [] {});
       const bool begins_here = segment.tile == 0;
       if (begins_here && segment.count == segment.span.num_tiles) {
         total(s & 1);

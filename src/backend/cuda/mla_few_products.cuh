@@ -201,6 +201,36 @@ struct FewProducts {
     }
   }
 
+  // Tiles [begin, end) of the lane, which are one segment; `seen` tokens of the last one count.
+  // Calls `on_last` when the last one has been scored.
+  template <typename OnLast>
+  __device__ void attend(int32_t begin, int32_t end, int32_t seen, int32_t segment,
+                         const OnLast& on_last) {
+#pragma unroll
+    for (int o = 0; o < kOwn; ++o) {
+      max[o] = kNothingSeen;
+      sum[o] = 0.0F;
+    }
+    wait_phase<~0U>(shared_address(&shared.q_full), segment & 1);
+    ask_scores(begin);
+    const int32_t last = end - 1;
+    for (int32_t number = begin; number < last; ++number) {
+      take_scores();
+      weigh(kTileTokens, number == begin);
+      publish_shared();
+      sync_self();
+      add_values<false>(number, number == begin);
+    }
+    take_scores();
+    if (leads_warp()) arrive(shared_address(&shared.q_empty));
+    on_last();
+    weigh(seen, last == begin);
+    if (seen < kTileTokens) clear_tail(last, seen);
+    publish_shared();
+    sync_self();
+    add_values<true>(last, last == begin);
+  }
+
   // Adds up the sums of all threads.
   __device__ void total(int32_t parity) {
 #pragma unroll
