@@ -12,5 +12,6 @@ add_library(nanocp_runner_device STATIC ${sources} ${host_sources})
 target_link_libraries(nanocp_runner_device
   PUBLIC nanocp_engine nanocp_model nanocp_backend_device)
 if(NANOCP_CUDA)
+  target_link_libraries(nanocp_runner_device PRIVATE nanocp_cuda_libraries)
   nanocp_cuda_warnings(nanocp_runner_device)
 endif()
