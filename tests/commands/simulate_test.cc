@@ -100,12 +100,13 @@ TEST(Simulate, AdversarialLoadsAreCheckedInEveryStep) {
 TEST(Simulate, BundledModelsAndProfilesHaveCosts) {
   for (const char* model :
        {"qwen3-235b-a22b", "deepseek-v3", "kimi-k2", "gpt-oss-120b", "glm-4.5"}) {
-    const auto result = run_program({"simulate", model, "--hardware", "h200-nvlink", "--instances",
-                                     "16", "--rate", "4", "--duration", "5", "--policies", "dcp"});
+    const auto result =
+        run_program({"simulate", model, "--hardware", "h200-nvlink", "--instances", "16", "--rate",
+                     "4", "--duration", "5", "--workload", "4k -> 20", "--policies", "dcp"});
     EXPECT_EQ(result.exit_code, 0) << model << result.err;
   }
   const auto measured = run_program(
-      with({"--constants", "nvidia-h100-80gb-hbm3-qwen3-30b-a3b", "--policies", "dcp"}));
+      with({"--constants", "nvidia-h100-80gb-hbm3-qwen3-30b-a3b", "--policies", "dcp"}, "4"));
   EXPECT_EQ(measured.exit_code, 0) << measured.err;
 }
 
