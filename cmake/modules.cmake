@@ -32,7 +32,7 @@ function(nanocp_unite target)
   set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_MODE GROUP)
 endfunction()
 
-# Builds that are checked and not timed compile with -O0 what NANOCP_UNOPTIMISED lists: modules, programs of tests, apps. It takes
+# Builds that are checked and not timed compile with -O0 what NANOCP_UNOPTIMISED lists: modules and programs of tests. It takes
 # the compiler half the time where headers of JSON or HTTP are the most of a source.
 function(nanocp_compile_quickly target what)
   if(what IN_LIST NANOCP_UNOPTIMISED)
